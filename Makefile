@@ -1,0 +1,56 @@
+# `make` alone lists the targets. Everything works from a fresh clone: each target makes what it needs.
+.PHONY: help venv engine image up down status plan fmt lint types property integration check test bench clean
+.DEFAULT_GOAL := help
+
+VENV := .venv/bin
+PYTEST := $(VENV)/python -m pytest
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: ## .venv with everything the project needs
+	@.ci/venv
+
+engine: venv ## a Docker engine: finds one or, as root on Debian, installs and starts it
+	@$(VENV)/python -m launcher engine
+
+image: engine ## the images claude-bottle-sidecars and claude-bottle-agent
+	@images/bundle/build
+
+up: image ## a demonstration bottle, healthy and running, and what an agent's requests got
+	@$(VENV)/python -m launcher demo
+
+down: venv ## takes every bottle of yours down, with all it left behind
+	@$(VENV)/python -m launcher down --all
+
+status: venv ## the bottles that are there
+	@$(VENV)/python -m launcher status
+
+fmt: venv ## formats the code
+	@$(VENV)/ruff format .
+	@$(VENV)/ruff check --fix .
+
+lint: venv ## formatting and lint
+	@$(VENV)/ruff format --check --quiet .
+	@$(VENV)/ruff check --quiet .
+
+types: venv ## types
+	@$(VENV)/mypy
+
+property: venv ## the tests that need neither Docker nor root
+	@$(PYTEST) tests/property
+
+check: lint types property ## all of the quick checks
+
+integration: image ## the tests on real processes and in real containers
+	@$(PYTEST) tests/integration
+
+test: venv lint types image ## everything: lint, types, images, all tests
+	@$(PYTEST)
+
+bench: image ## the benchmarks, side by side with the peers
+	@$(VENV)/python -m benchmarks
+
+clean: ## removes what make made in this directory
+	rm -rf .venv .venv.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
