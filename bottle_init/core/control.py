@@ -1,0 +1,120 @@
+"""What an operator may order: `ctl stop|start|restart|signal NAME` (contract 2, rule 7; contract 3).
+
+Every order is answered, once, by `Answer`; none of them waits for its effect.
+"""
+
+from __future__ import annotations
+
+from bottle_init.core import policy, stopping
+from bottle_init.core.actions import Answer, SendSignal
+from bottle_init.core.model import (
+    HALT_REQUEST,
+    HALT_RESTART,
+    NEXT_HOLD,
+    NEXT_START,
+    STOPPED,
+    UP,
+    WAITING,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bottle_init.core.events import (
+        ChildRestartOrdered,
+        ChildSignalOrdered,
+        ChildStartOrdered,
+        ChildStopOrdered,
+    )
+    from bottle_init.core.model import Child
+    from bottle_init.core.turn import Turn
+
+    Order = ChildStopOrdered | ChildStartOrdered | ChildRestartOrdered | ChildSignalOrdered
+
+
+def hold_unstarted(turn: Turn, child: Child, event: Order) -> None:
+    """`stop` of a child that has no process: it is not started until somebody orders that."""
+    if _may(turn, event):
+        turn.move(child, STOPPED)
+        child.timers.clear()
+        _done(turn, child, event, "stopped")
+
+
+def stop(turn: Turn, child: Child, event: Order) -> None:
+    """`stop` of a living child; one that was to be restarted is held instead."""
+    if _may(turn, event):
+        stopping.halt(turn, child, HALT_REQUEST)
+        _done(turn, child, event, "stopping")
+
+
+def hold_cleared(turn: Turn, child: Child, event: Order) -> None:
+    """`stop` of a child that has died, while its session is being ended."""
+    if _may(turn, event):
+        child.next = NEXT_HOLD
+        _done(turn, child, event, "stopping")
+
+
+def is_stopped(turn: Turn, child: Child, event: Order) -> None:
+    """`stop` of what is not running."""
+    _done(turn, child, event, "not running")
+
+
+def start(turn: Turn, child: Child, event: Order) -> None:
+    """`start` or `restart` of a child without a process; what its last one left behind goes first."""
+    if not _may(turn, event):
+        return
+    _done(turn, child, event, "starting")
+    child.next = NEXT_START
+    child.timers.clear()
+    if stopping.is_cleared(child):
+        turn.move(child, WAITING)
+    else:
+        stopping.clear(turn, child, event)
+
+
+def is_started(turn: Turn, child: Child, event: Order) -> None:
+    """`start` of what runs, or is about to; one that is being stopped by request comes back."""
+    if not _may(turn, event):
+        return
+    if child.halt == HALT_REQUEST:
+        child.halt = HALT_RESTART
+        _done(turn, child, event, "restarting")
+    else:
+        _done(turn, child, event, "already started")
+
+
+def start_cleared(turn: Turn, child: Child, event: Order) -> None:
+    """`start` or `restart` of a child that has died, while its session is being ended."""
+    if _may(turn, event):
+        child.next = NEXT_START
+        _done(turn, child, event, "starting")
+
+
+def restart(turn: Turn, child: Child, event: Order) -> None:
+    """`restart` of a living child: without a delay, outside the budget."""
+    if _may(turn, event):
+        stopping.halt(turn, child, HALT_RESTART)
+        policy.rest_for_one(turn, child)
+        _done(turn, child, event, "restarting")
+
+
+def signal(turn: Turn, child: Child, event: ChildSignalOrdered) -> None:
+    """`signal` to a living child. It is the operator's, not the init's, so it is not noted as sent."""
+    turn.act(SendSignal(child.index, child.generation, event.signal))
+    _done(turn, child, event, f"sent signal {event.signal}")
+
+
+def cannot_signal(turn: Turn, child: Child, event: Order) -> None:
+    """`signal` to a child without a process."""
+    stopping.refuse(turn, event.request, f"{child.spec.name}: not running")
+
+
+def _may(turn: Turn, event: Order) -> bool:
+    if turn.state.phase == UP:
+        return True
+    stopping.refuse(turn, event.request, "the bundle is stopping")
+    return False
+
+
+def _done(turn: Turn, child: Child, event: Order, what: str) -> None:
+    turn.act(Answer(event.request, True, f"{child.spec.name}: {what}"))
+    turn.announce("ordered", child, order=type(event).__name__, answer=what)

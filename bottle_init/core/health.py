@@ -1,0 +1,197 @@
+"""Checks -> one answer for all ports (contract 6)."""
+
+from __future__ import annotations
+
+from bottle_init.core import policy, starting
+from bottle_init.core.events import ProbeDue, ProbeTimedOut, WatchdogPassed
+from bottle_init.core.model import (
+    DAEMON,
+    ENDED,
+    EX_UNAVAILABLE,
+    HALT_HEALTH,
+    NO_HALT,
+    POLICY,
+    RESTART_UNHEALTHY,
+    RUNNING,
+    STOP_UNHEALTHY,
+    UP,
+)
+from bottle_init.core.stopping import begin_stop, halt
+from bottle_init.core.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from bottle_init.core.events import Event, Notified
+    from bottle_init.core.model import Child, State
+    from bottle_init.core.turn import Turn
+
+STARTING: Final = "starting"
+HEALTHY: Final = "healthy"
+DEGRADED: Final = "degraded"
+UNHEALTHY: Final = "unhealthy"
+STOPPING: Final = "stopping"
+WORST_FIRST: Final = (STOPPING, UNHEALTHY, STARTING, DEGRADED, HEALTHY)
+
+# Rows of the table, for a daemon that is ready.
+
+
+def check(turn: Turn, child: Child, event: Event) -> None:
+    """The interval is over: ask."""
+    health = child.spec.health
+    if health is not None and not child.halt:
+        starting.start_probe(turn, child, health.probe, health.timeout_ms)
+
+
+def pass_check(turn: Turn, child: Child, event: Event) -> None:
+    """One good answer forgets all bad ones before it."""
+    child.probe = 0
+    child.proved = True
+    child.failures = 0
+    if child.unhealthy:
+        child.unhealthy = False
+        turn.announce("child_healthy", child)
+    _record(turn, child, True, "")
+    _check_again(turn, child)
+
+
+def fail_check(turn: Turn, child: Child, event: Event) -> None:
+    """Count the failure, but for those within `start_period` that no success has ended."""
+    turn.drop_probe(child)
+    reason = getattr(event, "reason", "no answer in time")
+    _record(turn, child, False, reason)
+    health = child.spec.health
+    if health is None or child.halt:
+        return
+    _check_again(turn, child)
+    if child.proved or turn.now_ms - child.started_at_ms >= health.start_period_ms:
+        child.failures += 1
+        if child.failures >= health.retries:
+            become_unhealthy(turn, child, reason)
+
+
+def _record(turn: Turn, child: Child, passed: bool, detail: str) -> None:
+    if child.check_ok is not passed:
+        child.check_since_ms = turn.now_ms
+    child.check_ok = passed
+    child.check_at_ms = turn.now_ms
+    child.check_detail = detail
+
+
+def _check_again(turn: Turn, child: Child) -> None:
+    turn.drop_timers(child, ProbeTimedOut)
+    if child.spec.health is not None and not child.halt:
+        turn.set_timer(child, ProbeDue, child.spec.health.interval_ms)
+
+
+def become_unhealthy(turn: Turn, child: Child, reason: str) -> None:
+    """A check is fatal: do what `on_unhealthy` says, once."""
+    if child.unhealthy:
+        return
+    child.unhealthy = True
+    spec = child.spec
+    turn.announce("child_unhealthy", child, "error", reason=reason, action=spec.on_unhealthy)
+    if turn.state.phase != UP or child.halt:
+        return
+    if spec.on_unhealthy == RESTART_UNHEALTHY:
+        halt(turn, child, HALT_HEALTH)
+        policy.rest_for_one(turn, child)
+    elif spec.on_unhealthy == STOP_UNHEALTHY:
+        begin_stop(turn, POLICY, f"{spec.name} is unhealthy: {reason}", EX_UNAVAILABLE)
+
+
+def miss_watchdog(turn: Turn, child: Child, event: Event) -> None:
+    """The daemon has not sent the WATCHDOG=1 that it had promised (sd_notify(3))."""
+    _record(turn, child, False, "watchdog")
+    become_unhealthy(turn, child, f"no WATCHDOG=1 for {child.watchdog_ms} ms")
+
+
+def notified(turn: Turn, child: Child, event: Notified) -> None:
+    """sd_notify(3), from a daemon that is ready."""
+    starting.note_status(child, event)
+    if event.reloading:
+        child.reloading = True
+        turn.announce("child_reloading", child)
+    if event.ready and child.reloading:
+        child.reloading = False
+        turn.announce("child_reloaded", child)
+    if event.stopping:
+        turn.announce("child_says_stopping", child)
+    if event.watchdog_trigger and not child.halt:
+        _record(turn, child, False, "watchdog")
+        become_unhealthy(turn, child, "the daemon said WATCHDOG=trigger")
+    elif event.watchdog and child.unhealthy and child.spec.health is None:
+        child.unhealthy = False
+        _record(turn, child, True, "")
+        turn.announce("child_healthy", child)
+    _arm_watchdog(turn, child, event)
+
+
+def _arm_watchdog(turn: Turn, child: Child, event: Notified) -> None:
+    if child.halt or event.watchdog_ms == 0:
+        turn.drop_timers(child, WatchdogPassed)
+    elif child.watchdog_ms and (event.watchdog or event.watchdog_ms is not None):
+        turn.set_timer(child, WatchdogPassed, child.watchdog_ms)
+
+
+# The answer.
+
+
+class DaemonHealth(Value):
+    """One daemon's part: its status, since when, and its last check (`check` is None before the first)."""
+
+    name: str
+    health: str
+    status: str
+    since_ms: int
+    generation: int
+    check: bool | None
+    check_at_ms: int | None
+    check_since_ms: int | None
+    detail: str
+
+
+class Health(Value):
+    """One answer for all: the worst of its daemons'."""
+
+    health: str
+    daemons: tuple[DaemonHealth, ...]
+
+
+def answer(state: State) -> Health:
+    """The health of the bundle, as of the present start of each daemon (contract 6)."""
+    daemons = tuple(_daemon(child) for child in state.children if child.spec.kind == DAEMON)
+    counted = [daemon.health for daemon in daemons]
+    if state.phase != UP:
+        counted.append(STOPPING)
+    return Health(min(counted, key=WORST_FIRST.index, default=HEALTHY), daemons)
+
+
+def _daemon(child: Child) -> DaemonHealth:
+    current = child.status == RUNNING
+    return DaemonHealth(
+        child.spec.name,
+        _judge(child),
+        child.status,
+        child.since_ms,
+        child.generation,
+        child.check_ok if current else None,
+        child.check_at_ms if current else None,
+        child.check_since_ms if current else None,
+        child.check_detail or child.detail or child.text,
+    )
+
+
+def _judge(child: Child) -> str:
+    """One daemon's health. A child that ended with success, and was let go, does not count."""
+    if child.status == ENDED:
+        forgiven = child.last_death is not None and child.last_death.code in child.spec.success_codes
+        return HEALTHY if forgiven else UNHEALTHY
+    if child.status == RUNNING and child.unhealthy and child.halt == NO_HALT:
+        return UNHEALTHY
+    if not child.ever_ready:
+        return STARTING
+    if child.status != RUNNING or child.halt or child.check_ok is False:
+        return DEGRADED
+    return HEALTHY

@@ -1,0 +1,63 @@
+"""What must hold after every step, in production too.
+
+A violation is a bug of the init, not of a daemon: the loop answers it as contract 8 says (70).
+Checks raise explicitly, since `python -O` strips `assert`.
+"""
+
+from __future__ import annotations
+
+from bottle_init.core.model import (
+    ALIVE,
+    BACKOFF,
+    CLEARING,
+    DEAD,
+    DONE,
+    KILLING,
+    KILLING_ALL,
+    SPAWNING,
+    UP,
+    WAITING,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bottle_init.core.model import Child, State
+
+
+class InvariantViolated(Exception):
+    """The core has contradicted itself; the message names the child and the rule."""
+
+
+def check(state: State) -> None:
+    """Raise `InvariantViolated` for the first rule that does not hold."""
+    if (state.stop is None) != (state.phase == UP):
+        raise InvariantViolated(f"phase {state.phase} with stop {state.stop}")
+    if (state.code is None) != (state.phase != DONE):
+        raise InvariantViolated(f"phase {state.phase} with code {state.code}")
+    for child in state.children:
+        broken = _broken(state, child)
+        if broken:
+            raise InvariantViolated(f"{child.spec.name} ({child.status}): {broken}")
+
+
+def _broken(state: State, child: Child) -> str:
+    status = child.status
+    if status == DEAD:
+        return "a death was not judged in its own step"
+    if (child.pid != 0) != (status in ALIVE and status != SPAWNING):
+        return f"pid {child.pid}"
+    if state.phase != UP and status in (SPAWNING, WAITING, BACKOFF):
+        return "a start is awaited during a stop"
+    if child.fresh and not child.ever_ready:
+        return "ready now, and never ready"
+    if child.probe and status not in ALIVE:
+        return "a probe is out for a process that is gone"
+    if status in (CLEARING, BACKOFF) and not child.timers:
+        return "nothing would ever end this"
+    if status == KILLING and not child.timers and state.phase not in (KILLING_ALL, DONE):
+        return "nothing would ever give up"
+    if len(child.restarts) > child.spec.restarts.max:
+        return "more restarts than its budget allows"
+    if state.phase == DONE and child.pid:
+        return "the bundle has ended before its child"
+    return ""

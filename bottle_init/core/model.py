@@ -1,0 +1,436 @@
+"""The words of the contract as values: what a bundle is, what a child is, what a death is.
+
+Everything here is frozen except `Child`, which is the one record that `step` edits, on a copy of
+its own (see `turn.py`). Times are whole milliseconds on one monotonic clock, never wall-clock time.
+"""
+
+from __future__ import annotations
+
+from bottle_init.core.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+# Kinds of children (contract 1).
+ONESHOT: Final = "oneshot"
+DAEMON: Final = "daemon"
+JOB: Final = "job"
+
+# Policies (contract 3).
+EXIT_ON_CHILD_DEATH: Final = "exit-on-child-death"
+EXIT_ON_CHILD_FAILURE: Final = "exit-on-child-failure"
+RESTART: Final = "restart"
+RESTART_ON_FAILURE: Final = "restart-on-failure"
+WAIT_FOR_ALL: Final = "wait-for-all"
+POLICIES: Final = (EXIT_ON_CHILD_DEATH, EXIT_ON_CHILD_FAILURE, RESTART, RESTART_ON_FAILURE, WAIT_FOR_ALL)
+
+# What `on_unhealthy` may say (contract 6).
+IGNORE_UNHEALTHY: Final = "ignore"
+RESTART_UNHEALTHY: Final = "restart"
+STOP_UNHEALTHY: Final = "stop"
+ON_UNHEALTHY: Final = (IGNORE_UNHEALTHY, RESTART_UNHEALTHY, STOP_UNHEALTHY)
+
+# Where the children's lines go (contract 9).
+LOGS: Final = ("inherit", "tag", "json")
+
+# The init's own exit codes, after sysexits.h (contract 2).
+EX_USAGE: Final = 2
+EX_UNAVAILABLE: Final = 69
+EX_SOFTWARE: Final = 70
+EX_CONFIG: Final = 78
+
+GIVE_UP_MS: Final = 1_000
+"""How long the init waits for what it has killed before it gives up on it (contract 4)."""
+
+
+class Probe(Value):
+    """One way to ask a daemon whether it works.
+
+    `kind` is `tcp`, `http`, `exec` or `notify`; `host` is an IP literal or `localhost`;
+    `path` is the http request target with its leading slash.
+    """
+
+    kind: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    command: tuple[str, ...] = ()
+
+
+class Ready(Value):
+    """When a daemon counts as ready (contract 4)."""
+
+    probe: Probe
+    timeout_ms: int = 30_000
+
+
+class Check(Value):
+    """A periodic health check in Docker's own words (contract 6)."""
+
+    probe: Probe
+    interval_ms: int = 30_000
+    timeout_ms: int = 5_000
+    retries: int = 3
+    start_period_ms: int = 0
+
+
+class Backoff(Value):
+    """The pause before the nth restart is `initial` x `factor`^n, at most `limit` (contract 3)."""
+
+    initial_ms: int = 500
+    factor: float = 2.0
+    limit_ms: int = 30_000
+
+
+class Budget(Value):
+    """More than `max` restarts within `window_ms` are too many (contract 3)."""
+
+    max: int = 5
+    window_ms: int = 60_000
+
+
+class Process(Value):
+    """How a child is executed: what the kernel is told, nothing that the core decides on.
+
+    `env` holds `(name, value)` pairs, `rlimits` `(name, soft, hard)` with -1 for unlimited.
+    `None` always means "as inherited"; `capabilities=None` means "as the kernel leaves them".
+    """
+
+    user: str | int | None = None
+    group: str | int | None = None
+    groups: tuple[str | int, ...] | None = None
+    cwd: str | None = None
+    umask: int | None = None
+    env: tuple[tuple[str, str], ...] = ()
+    env_files: tuple[str, ...] = ()
+    rlimits: tuple[tuple[str, int, int], ...] = ()
+    nice: int | None = None
+    oom_score_adj: int | None = None
+    no_new_privs: bool = True
+    capabilities: tuple[str, ...] | None = None
+
+
+class Spec(Value):
+    """One child as its table in the bundle file declares it, with every default filled in (contract 9)."""
+
+    name: str
+    kind: str
+    command: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    policy: str = EXIT_ON_CHILD_DEATH
+    success_codes: tuple[int, ...] = (0,)
+    stop_signal: int = 15
+    stop_timeout_ms: int = 5_000
+    stop_delay_ms: int = 0
+    timeout_ms: int | None = None
+    backoff: Backoff = Backoff()
+    restarts: Budget = Budget()
+    restart_dependents: bool = False
+    ready: Ready | None = None
+    health: Check | None = None
+    on_unhealthy: str = IGNORE_UNHEALTHY
+    signals: tuple[tuple[int, int], ...] = ()
+    process: Process = Process()
+
+
+class Lease(Value):
+    """What the bundle's life hangs on; exactly one of the three is set (contract 9)."""
+
+    fd: int | None = None
+    connect: str | None = None
+    renew_ms: int | None = None
+
+
+class Bundle(Value):
+    """The whole bundle file. `children` stand in the order of "declared first": oneshots, daemons, jobs."""
+
+    children: tuple[Spec, ...]
+    policy: str = EXIT_ON_CHILD_DEATH
+    stop_timeout_ms: int = 8_000
+    exit_code_from: str | None = None
+    logs: str = "tag"
+    control: str = "@bottle_init"
+    lease: Lease | None = None
+
+
+class Death(Value):
+    """One child's end, with what the verdict and the report need to know of it.
+
+    `signal` is 0 for a child that exited; `severity` is one of `verdict.py`'s ranks;
+    `sent` says that the init sent or forwarded the signal it ended by; `stop_ms` is how long it
+    took from its stop signal, None where none was sent.
+    """
+
+    child: int
+    name: str
+    pid: int
+    code: int
+    signal: int
+    severity: int
+    at_ms: int
+    ran_ms: int
+    sent: bool = False
+    forced: bool = False
+    oom: bool = False
+    stopping: bool = False
+    brought_about: bool = False
+    stop_ms: int | None = None
+    detail: str = ""
+
+
+class Survivor(Value):
+    """A process that outlived its leader, as the report names it (contract 7)."""
+
+    pid: int
+    name: str
+    command: str = ""
+
+
+# Statuses of a child; `transitions.py` holds every move between them.
+WAITING: Final = "waiting"
+SPAWNING: Final = "spawning"
+STARTING: Final = "starting"
+RUNNING: Final = "running"
+DRAINING: Final = "draining"
+STOPPING: Final = "stopping"
+KILLING: Final = "killing"
+DEAD: Final = "dead"
+CLEARING: Final = "clearing"
+BACKOFF: Final = "backoff"
+STOPPED: Final = "stopped"
+ENDED: Final = "ended"
+STATUSES: Final = (
+    WAITING,
+    SPAWNING,
+    STARTING,
+    RUNNING,
+    DRAINING,
+    STOPPING,
+    KILLING,
+    DEAD,
+    CLEARING,
+    BACKOFF,
+    STOPPED,
+    ENDED,
+)
+
+ALIVE: Final = (SPAWNING, STARTING, RUNNING, DRAINING, STOPPING, KILLING)
+"""Its process exists, as far as the core has been told."""
+
+DOWN: Final = (WAITING, BACKOFF, STOPPED, ENDED)
+"""Neither a process nor anything to wait for before others may be stopped."""
+
+# Why the init takes a child down; "" while nobody has decided that.
+NO_HALT: Final = ""
+HALT_BUNDLE: Final = "bundle"
+HALT_REQUEST: Final = "request"
+HALT_RESTART: Final = "restart"
+HALT_DEPENDENCY: Final = "dependency"
+HALT_HEALTH: Final = "health"
+HALT_READINESS: Final = "readiness"
+HALT_TIMEOUT: Final = "timeout"
+
+# What becomes of a child once it and its session are gone.
+NEXT_END: Final = "end"
+NEXT_HOLD: Final = "hold"
+NEXT_START: Final = "start"
+NEXT_BACKOFF: Final = "backoff"
+
+# Phases of the bundle.
+UP: Final = "up"
+GOING_DOWN: Final = "stopping"
+KILLING_ALL: Final = "killing"
+DONE: Final = "done"
+
+# Kinds of stop (contract 1); a natural end is "no child is left and none is to be started again".
+REQUESTED: Final = "requested"
+POLICY: Final = "policy"
+NATURAL: Final = "natural"
+
+
+class Stop(Value):
+    """Why and until when the bundle stops. `code` is None where the stop's own deaths decide it."""
+
+    kind: str
+    cause: str
+    at_ms: int
+    deadline_ms: int
+    code: int | None = None
+    culprit: Death | None = None
+    sender_pid: int = 0
+    sender_uid: int | None = None
+
+
+class Child:
+    """What the core knows of one child.
+
+    Invariants: `pid` is 0 exactly when no process is known to exist; `timers` holds only what
+    belongs to the present `generation`; `ready` is what those waiting on this child see, and it
+    outlives the process (contract 4), while `fresh` says that the present process is ready itself.
+    """
+
+    __slots__ = (
+        "check_at_ms",
+        "check_detail",
+        "check_ok",
+        "check_since_ms",
+        "detail",
+        "ever_ready",
+        "executed",
+        "failures",
+        "forced",
+        "fresh",
+        "generation",
+        "halt",
+        "halt_at_ms",
+        "index",
+        "last_death",
+        "next",
+        "pause_ms",
+        "pid",
+        "probe",
+        "probes",
+        "proved",
+        "ready",
+        "reloading",
+        "restarts",
+        "resume_at_ms",
+        "sent",
+        "signalled_at_ms",
+        "since_ms",
+        "spec",
+        "standing",
+        "started_at_ms",
+        "status",
+        "streak",
+        "survivors",
+        "swept",
+        "text",
+        "timers",
+        "unhealthy",
+        "watchdog_ms",
+    )
+
+    def __init__(self, index: int, spec: Spec, now_ms: int) -> None:
+        self.index = index
+        self.spec = spec
+        self.status: str = WAITING
+        self.since_ms = now_ms
+        self.generation = 0
+        self.ready = False
+        self.ever_ready = False
+        self.last_death: Death | None = None
+        self.standing: Death | None = None
+        self.restarts: tuple[int, ...] = ()
+        self.streak = 0
+        self.resume_at_ms = 0
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget everything that belonged to the process before."""
+        self.pid = 0
+        self.executed = False
+        self.fresh = False
+        self.started_at_ms = 0
+        self.signalled_at_ms: int | None = None
+        self.halt = NO_HALT
+        self.halt_at_ms = 0
+        self.next = NEXT_END
+        self.sent = 0
+        self.forced = False
+        self.swept = False
+        self.survivors: tuple[Survivor, ...] = ()
+        self.timers: dict[type[Any], int] = {}
+        self.probe = 0
+        self.probes = 0
+        self.pause_ms = 0
+        self.failures = 0
+        self.unhealthy = False
+        self.proved = False
+        self.check_ok: bool | None = None
+        self.check_at_ms: int | None = None
+        self.check_since_ms: int | None = None
+        self.check_detail = ""
+        self.detail = ""
+        self.text = ""
+        self.reloading = False
+        self.watchdog_ms = 0
+
+    def copy(self) -> Child:
+        """A record of its own with the same content, for one step to edit."""
+        twin = Child.__new__(Child)
+        for name in Child.__slots__:
+            setattr(twin, name, getattr(self, name))
+        twin.timers = dict(self.timers)
+        return twin
+
+
+class State:
+    """All that the core remembers between two steps. Nobody changes one: `step` returns a new one.
+
+    `dependents[i]` are the indexes of all children that run after child `i`, transitively.
+    """
+
+    __slots__ = (
+        "bundle",
+        "children",
+        "code",
+        "dependents",
+        "finishing",
+        "lease_at_ms",
+        "needs",
+        "phase",
+        "stop",
+        "stop_signals",
+        "survivors",
+        "give_up_at_ms",
+    )
+
+    def __init__(self, bundle: Bundle, now_ms: int) -> None:
+        self.bundle = bundle
+        self.children: tuple[Child, ...] = tuple(
+            Child(index, spec, now_ms) for index, spec in enumerate(bundle.children)
+        )
+        self.needs, self.dependents = _order(bundle)
+        self.phase: str = UP
+        self.stop: Stop | None = None
+        self.stop_signals = 0
+        self.code: int | None = None
+        self.finishing = False
+        self.give_up_at_ms: int | None = None
+        self.survivors: tuple[Survivor, ...] = ()
+        renew_ms = bundle.lease.renew_ms if bundle.lease else None
+        self.lease_at_ms = None if renew_ms is None else now_ms + renew_ms
+
+    def copy(self) -> State:
+        """A shallow copy: the children are shared until a step edits one."""
+        twin = State.__new__(State)
+        for name in State.__slots__:
+            setattr(twin, name, getattr(self, name))
+        return twin
+
+
+def _order(bundle: Bundle) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """`after` as indexes: what each child waits on, and all that run after it, transitively."""
+    index = {spec.name: position for position, spec in enumerate(bundle.children)}
+    needs = tuple(tuple(index[name] for name in spec.after) for spec in bundle.children)
+    if not any(needs):
+        return needs, tuple(() for _ in needs)
+    after: list[list[int]] = [[] for _ in needs]
+    for child, wanted in enumerate(needs):
+        for other in wanted:
+            after[other].append(child)
+    return needs, tuple(_reach(after, child) for child in range(len(needs)))
+
+
+def _reach(edges: list[list[int]], start: int) -> tuple[int, ...]:
+    """Every node that can be reached from `start`, in ascending order."""
+    found: dict[int, None] = {}
+    todo = list(edges[start])
+    while todo:
+        node = todo.pop()
+        if node not in found:
+            found[node] = None
+            todo.extend(edges[node])
+    return tuple(sorted(found))

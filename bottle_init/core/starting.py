@@ -1,0 +1,202 @@
+"""Bringing children up: the order, the start, readiness (contract 4)."""
+
+from __future__ import annotations
+
+from bottle_init.core import policy
+from bottle_init.core.actions import Spawn, StartProbe
+from bottle_init.core.events import (
+    BackoffPassed,
+    ProbeDue,
+    ProbeTimedOut,
+    ReadyDeadlinePassed,
+    RunTimeoutPassed,
+    WatchdogPassed,
+)
+from bottle_init.core.model import (
+    BACKOFF,
+    CLEARING,
+    DAEMON,
+    DEAD,
+    EX_UNAVAILABLE,
+    HALT_READINESS,
+    HALT_TIMEOUT,
+    NEXT_BACKOFF,
+    NO_HALT,
+    ONESHOT,
+    POLICY,
+    RESTART,
+    RESTART_ON_FAILURE,
+    RUNNING,
+    SPAWNING,
+    STARTING,
+    STOPPED,
+    UP,
+    WAITING,
+)
+from bottle_init.core.stopping import begin_stop, halt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bottle_init.core.events import ChildForked, Event, ExecFailed, ForkFailed, Notified
+    from bottle_init.core.model import Child, Probe
+    from bottle_init.core.turn import Turn
+
+FIRST_PAUSE_MS = 10
+LONGEST_PAUSE_MS = 250
+"""Readiness is asked for at once, and then at growing pauses of at most this (contract 4)."""
+
+ATTEMPT_MS = 5_000
+"""One attempt of a readiness probe may take so long; then the next is made."""
+
+
+def may_start(turn: Turn, child: Child) -> bool:
+    """Whether all that the child is after is ready, and nothing that runs after it is still going down."""
+    if not all(turn.children[other].ready for other in turn.state.needs[child.index]):
+        return False
+    if not child.spec.restart_dependents:
+        return True
+    return not any(turn.children[other].halt for other in turn.state.dependents[child.index])
+
+
+# Rows of the table.
+
+
+def spawn(turn: Turn, child: Child, event: Event) -> None:
+    """Order the fork. Whatever death came before is answered by this start."""
+    child.renew()
+    child.generation += 1
+    child.standing = None
+    turn.move(child, SPAWNING)
+    turn.act(Spawn(child.index, child.generation))
+
+
+def forked(turn: Turn, child: Child, event: ChildForked) -> None:
+    """The process exists; its deadlines begin."""
+    child.pid = event.pid
+    child.started_at_ms = turn.now_ms
+    turn.move(child, STARTING)
+    if child.spec.ready is not None and not child.halt:
+        turn.set_timer(child, ReadyDeadlinePassed, child.spec.ready.timeout_ms)
+    if child.spec.timeout_ms is not None and not child.halt:
+        turn.set_timer(child, RunTimeoutPassed, child.spec.timeout_ms)
+    turn.announce("child_started", child, pid=event.pid, restart=child.generation - 1 or None)
+
+
+def fork_failed(turn: Turn, child: Child, event: ForkFailed) -> None:
+    """A failed start (contract 8)."""
+    turn.announce("fork_failed", child, "error", reason=event.reason)
+    child.swept = True
+    if policy.failed_start(turn, child, event.reason):
+        turn.move(child, BACKOFF)
+        turn.set_timer(child, BackoffPassed, child.resume_at_ms - turn.now_ms)
+    else:
+        turn.move(child, STOPPED)
+
+
+def executed(turn: Turn, child: Child, event: Event) -> None:
+    """Without a readiness probe a daemon or job is ready now; a oneshot is once it has succeeded."""
+    child.executed = True
+    if child.halt:
+        return
+    if child.spec.kind == ONESHOT:
+        turn.move(child, RUNNING)
+    elif child.spec.ready is None:
+        become_ready(turn, child)
+    elif child.spec.ready.probe.kind != "notify":
+        probe_readiness(turn, child, event)
+
+
+def note_executed(turn: Turn, child: Child, event: Event) -> None:
+    """The child is being taken down already."""
+    child.executed = True
+
+
+def exec_failed(turn: Turn, child: Child, event: ExecFailed) -> None:
+    """Keep the reason for the death that follows."""
+    child.detail = event.reason
+
+
+def probe_readiness(turn: Turn, child: Child, event: Event) -> None:
+    """Make the next attempt."""
+    ready = child.spec.ready
+    if ready is not None and not child.halt:
+        start_probe(turn, child, ready.probe, ATTEMPT_MS)
+
+
+def start_probe(turn: Turn, child: Child, how: Probe, timeout_ms: int) -> None:
+    """Have one probe out, with its deadline."""
+    turn.drop_timers(child, ProbeDue)
+    turn.drop_probe(child)
+    child.probes += 1
+    child.probe = child.probes
+    turn.set_timer(child, ProbeTimedOut, timeout_ms)
+    turn.act(StartProbe(child.index, child.generation, child.probe, how))
+
+
+def not_ready_yet(turn: Turn, child: Child, event: Event) -> None:
+    """Try again after a growing pause."""
+    turn.drop_probe(child)
+    turn.drop_timers(child, ProbeTimedOut)
+    child.check_detail = getattr(event, "reason", "no answer in time")
+    child.pause_ms = min(child.pause_ms * 2 or FIRST_PAUSE_MS, LONGEST_PAUSE_MS)
+    if not child.halt:
+        turn.set_timer(child, ProbeDue, child.pause_ms)
+
+
+def answered_ready(turn: Turn, child: Child, event: Event) -> None:
+    """The readiness probe says yes."""
+    child.probe = 0
+    if not child.halt:
+        become_ready(turn, child)
+
+
+def become_ready(turn: Turn, child: Child) -> None:
+    """Those that wait on the child may start; its health is asked for from now on."""
+    turn.drop_timers(child, ReadyDeadlinePassed, ProbeDue, ProbeTimedOut)
+    turn.drop_probe(child)
+    child.check_detail = ""
+    child.fresh = child.ready = child.ever_ready = True
+    turn.move(child, RUNNING)
+    if child.spec.health is not None:
+        turn.set_timer(child, ProbeDue, child.spec.health.interval_ms)
+    if child.watchdog_ms:
+        turn.set_timer(child, WatchdogPassed, child.watchdog_ms)
+    if child.spec.kind == DAEMON:
+        turn.announce("child_ready", child, after_ms=turn.now_ms - child.started_at_ms)
+
+
+def notified(turn: Turn, child: Child, event: Notified) -> None:
+    """sd_notify(3), before the daemon is ready."""
+    note_status(child, event)
+    ready = child.spec.ready
+    if event.ready and not child.halt and ready is not None and ready.probe.kind == "notify":
+        become_ready(turn, child)
+
+
+def note_status(child: Child, event: Notified) -> None:
+    """Keep what the daemon says of itself."""
+    if event.status is not None:
+        child.text = event.status
+    if event.watchdog_ms is not None:
+        child.watchdog_ms = event.watchdog_ms
+
+
+def miss_readiness(turn: Turn, child: Child, event: Event) -> None:
+    """`ready.timeout` is over: the restart policies answer it like a death, else it is a policy stop with 69."""
+    turn.announce("not_ready", child, "error", last=child.check_detail or None)
+    if child.spec.policy in (RESTART, RESTART_ON_FAILURE):
+        halt(turn, child, HALT_READINESS)
+        policy.rest_for_one(turn, child)
+    else:
+        begin_stop(turn, POLICY, f"{child.spec.name} was not ready in time", EX_UNAVAILABLE)
+
+
+def run_too_long(turn: Turn, child: Child, event: Event) -> None:
+    """A oneshot's or job's `timeout` is over: it is stopped, and counts as forced."""
+    turn.announce("timed_out", child, "error", after_ms=child.spec.timeout_ms)
+    halt(turn, child, HALT_TIMEOUT)
+
+
+def resume(turn: Turn, child: Child, event: Event) -> None:
+    """The pause before the restart is over; what the child is after has to be ready still."""
+    turn.move(child, WAITING)

@@ -1,0 +1,298 @@
+"""`step(state, now_ms, events) -> (state, actions)`: the one funnel of the core.
+
+In one step: requests, then observations, then all deaths, judged as one sweep, then the timers
+that are due, and at last whatever may now be started or stopped (contract 8). A step is a function
+of its arguments: same input, same output, in every world that runs it.
+"""
+
+from __future__ import annotations
+
+from bottle_init.core import invariants, policy, signals, starting, stopping
+from bottle_init.core.actions import Answer, ForwardSignal, SendSignal
+from bottle_init.core.events import (
+    REQUESTS,
+    ChildExited,
+    ChildForked,
+    DeathJudged,
+    ForkFailed,
+    GiveUpPassed,
+    KillOrdered,
+    LeaseEnded,
+    LeaseRenewed,
+    OrphansReaped,
+    SignalReceived,
+    StartTurnCame,
+    StopOrdered,
+    StopTurnCame,
+    TreeSurveyed,
+)
+from bottle_init.core.model import (
+    ALIVE,
+    BACKOFF,
+    CLEARING,
+    DONE,
+    ENDED,
+    GOING_DOWN,
+    KILLING,
+    KILLING_ALL,
+    NATURAL,
+    REQUESTED,
+    RUNNING,
+    SPAWNING,
+    STARTING,
+    UP,
+    WAITING,
+    State,
+)
+from bottle_init.core.transitions import TABLE, Ignore, Row
+from bottle_init.core.turn import Turn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from bottle_init.core.actions import Action
+    from bottle_init.core.events import Event
+    from bottle_init.core.model import Bundle
+
+
+def begin(bundle: Bundle, now_ms: int) -> State:
+    """The state before the first step; that one, with no events at all, starts what waits on nothing."""
+    return State(bundle, now_ms)
+
+
+def step(state: State, now_ms: int, events: Iterable[Event]) -> tuple[State, tuple[Action, ...]]:
+    """Judge one wake-up: `events` in the order in which they were seen, at `now_ms`.
+
+    Raises `InvariantViolated`, or RuntimeError for an event that cannot come; both are bugs.
+    """
+    if state.phase == DONE:
+        return state, ()
+    turn = Turn(state, now_ms)
+    requests, observations, deaths = _sort(events)
+    _heed(turn, requests)
+    for event in observations:
+        _observe(turn, event)
+    for death in deaths:
+        dispatch(turn, death)
+    _judge(turn)
+    if turn.state.phase != DONE:
+        _ring(turn)
+        _judge(turn)
+        _ring_bundle(turn)
+        _advance(turn)
+    turn.state.children = tuple(turn.children)
+    invariants.check(turn.state)
+    return turn.state, tuple(turn.actions)
+
+
+def next_deadline_ms(state: State) -> int | None:
+    """When `step` has to be called even if nothing happens; None for never."""
+    times = [at_ms for child in state.children for at_ms in child.timers.values()]
+    if state.phase == UP and state.lease_at_ms is not None:
+        times.append(state.lease_at_ms)
+    if state.phase == GOING_DOWN and state.stop is not None:
+        times.append(state.stop.deadline_ms)
+    if state.phase == KILLING_ALL and state.give_up_at_ms is not None:
+        times.append(state.give_up_at_ms)
+    return min(times, default=None)
+
+
+def _sort(events: Iterable[Event]) -> tuple[list[Event], list[Event], list[ChildExited]]:
+    """Requests, observations, deaths; the deaths in the order of declaration, whatever the kernel's was."""
+    requests: list[Event] = []
+    observations: list[Event] = []
+    deaths: list[ChildExited] = []
+    for event in events:
+        if isinstance(event, ChildExited):
+            deaths.append(event)
+        elif isinstance(event, REQUESTS):
+            requests.append(event)
+        else:
+            observations.append(event)
+    deaths.sort(key=_by_child)
+    return requests, observations, deaths
+
+
+def _by_child(death: ChildExited) -> int:
+    return death.child
+
+
+def dispatch(turn: Turn, event: Any) -> None:
+    """Carry one child's event through the table; what speaks of an earlier process is dropped."""
+    child = turn.children[event.child]
+    if getattr(event, "generation", child.generation) != child.generation:
+        return
+    if getattr(event, "probe", child.probe) != child.probe:
+        return
+    cell = TABLE[child.status][type(event)]
+    if isinstance(cell, Row):
+        child = turn.edit(event.child)
+        before = child.status
+        cell.rule(turn, child, event)
+        if child.status != before and child.status not in cell.to:
+            raise RuntimeError(f"{child.spec.name}: {before} -> {child.status} is not declared for {event}")
+    elif not isinstance(cell, Ignore):
+        raise RuntimeError(f"{child.spec.name} ({child.status}) cannot get {event}: {cell.why}")
+
+
+def _heed(turn: Turn, requests: list[Event]) -> None:
+    """Requests. All stop signals of one wake-up count as one (contract 4)."""
+    stop_signals = 0
+    for event in requests:
+        if isinstance(event, SignalReceived):
+            if event.signal in signals.STOP_SIGNALS:
+                stop_signals += 1
+                if stop_signals == 1:
+                    _stop_signal(turn, event)
+            else:
+                _forward(turn, event.signal)
+        elif isinstance(event, StopOrdered):
+            turn.act(Answer(event.request, True, "stopping"))
+            cause = "the control socket"
+            stopping.begin_stop(turn, REQUESTED, cause, None, None, event.sender_pid, event.sender_uid)
+        elif isinstance(event, LeaseEnded):
+            stopping.begin_stop(turn, REQUESTED, f"the lease: {event.reason}")
+        elif isinstance(event, LeaseRenewed):
+            _renew_lease(turn, event)
+        else:
+            dispatch(turn, event)
+
+
+def _stop_signal(turn: Turn, event: SignalReceived) -> None:
+    """The first one is a requested stop, the second one kills what is left at once."""
+    turn.state.stop_signals += 1
+    turn.announce("signal_received", signal=event.signal, sender_pid=event.sender_pid, sender_uid=event.sender_uid)
+    if turn.state.stop_signals == 1:
+        cause = f"signal {event.signal}"
+        stopping.begin_stop(turn, REQUESTED, cause, None, None, event.sender_pid, event.sender_uid)
+    elif turn.state.phase != KILLING_ALL:
+        _kill_all(turn)
+
+
+def _forward(turn: Turn, signal: int) -> None:
+    """Contract 5: CONT to every child, the others to every child that catches them."""
+    for child in turn.children:
+        if child.status not in ALIVE:
+            continue
+        if signal == signals.CONT:
+            turn.act(SendSignal(child.index, child.generation, signal))
+        elif signal in signals.CATCHABLE_ONLY:
+            target = signals.for_child(child.spec, signal)
+            if target:
+                turn.act(ForwardSignal(child.index, child.generation, target))
+
+
+def _renew_lease(turn: Turn, event: LeaseRenewed) -> None:
+    lease = turn.state.bundle.lease
+    if lease is None or lease.renew_ms is None:
+        stopping.refuse(turn, event.request, "this bundle has no lease to renew")
+    else:
+        turn.state.lease_at_ms = turn.now_ms + lease.renew_ms
+        turn.act(Answer(event.request, True, "renewed"))
+
+
+def _observe(turn: Turn, event: Event) -> None:
+    if isinstance(event, OrphansReaped):
+        stopping.look_again(turn)
+    elif isinstance(event, TreeSurveyed):
+        stopping.tree_surveyed(turn, event)
+    else:
+        dispatch(turn, event)
+
+
+def _judge(turn: Turn) -> None:
+    """All deaths of the sweep together, then each child's own consequences."""
+    if not turn.sweep:
+        return
+    policy.judge(turn)
+    fallen, turn.sweep = sorted(turn.sweep), []
+    for index in fallen:
+        dispatch(turn, DeathJudged(index))
+
+
+def _ring(turn: Turn) -> None:
+    """The timers that are due, in the order of their times; one may take the next one away."""
+    now_ms = turn.now_ms
+    due = [
+        (at_ms, child.index, timer)
+        for child in turn.children
+        for timer, at_ms in child.timers.items()
+        if at_ms <= now_ms
+    ]
+    for _, index, timer in sorted(due, key=_by_time):
+        child = turn.edit(index)
+        if child.timers.get(timer, now_ms + 1) <= now_ms:
+            del child.timers[timer]
+            dispatch(turn, timer(index))
+
+
+def _by_time(due: tuple[int, int, type[Event]]) -> tuple[int, int]:
+    return due[0], due[1]
+
+
+def _ring_bundle(turn: Turn) -> None:
+    """The lease, the one hard deadline of the stop, and the end of all patience."""
+    state, now_ms = turn.state, turn.now_ms
+    if state.phase == UP and state.lease_at_ms is not None and state.lease_at_ms <= now_ms:
+        stopping.begin_stop(turn, REQUESTED, "the lease was not renewed")
+    elif state.phase == GOING_DOWN and state.stop is not None and state.stop.deadline_ms <= now_ms:
+        turn.announce("deadline_passed", level="warning", after_ms=now_ms - state.stop.at_ms)
+        _kill_all(turn)
+    elif state.phase == KILLING_ALL and state.give_up_at_ms is not None and state.give_up_at_ms <= now_ms:
+        for child in turn.children:
+            if child.status == KILLING:
+                dispatch(turn, GiveUpPassed(child.index))
+        _judge(turn)
+        stopping.finish(turn)
+
+
+def _kill_all(turn: Turn) -> None:
+    for child in turn.children:
+        dispatch(turn, KillOrdered(child.index))
+    stopping.kill_all(turn)
+
+
+def _advance(turn: Turn) -> None:
+    """Start and stop whatever has its turn, until nothing moves any more."""
+    if turn.state.phase == DONE:
+        return
+    if turn.state.phase == UP:
+        _take_down_halted(turn)
+        _start_ready(turn)
+        _end_naturally(turn)
+    if turn.state.phase == GOING_DOWN:
+        for index in range(len(turn.children) - 1, -1, -1):
+            child = turn.children[index]
+            if _has_stop_ahead(child) and stopping.may_stop(turn, index):
+                dispatch(turn, StopTurnCame(index))
+    if turn.state.phase != UP:
+        stopping.end_when_gone(turn)
+
+
+def _has_stop_ahead(child: Any) -> bool:
+    """Whether a child still has its part in the bundle's stop before it."""
+    if child.status in (STARTING, RUNNING, WAITING, BACKOFF):
+        return True
+    return bool(child.status == ENDED and not stopping.is_cleared(child))
+
+
+def _take_down_halted(turn: Turn) -> None:
+    for index in range(len(turn.children) - 1, -1, -1):
+        child = turn.children[index]
+        if child.halt and child.status in (STARTING, RUNNING) and stopping.may_stop(turn, index):
+            dispatch(turn, StopTurnCame(index))
+
+
+def _start_ready(turn: Turn) -> None:
+    for child in list(turn.children):
+        if child.status == WAITING and starting.may_start(turn, child):
+            dispatch(turn, StartTurnCame(child.index))
+
+
+def _end_naturally(turn: Turn) -> None:
+    """Where no child is left and none is to be started again, the bundle ends (contract 2, rule 4)."""
+    if any(child.status in ALIVE or child.status in (CLEARING, BACKOFF) for child in turn.children):
+        return
+    stopping.begin_stop(turn, NATURAL, "no child is left")

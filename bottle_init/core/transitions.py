@@ -1,0 +1,279 @@
+"""The one table: status of a child x event -> what is done, and where that may lead.
+
+Rules of the table:
+
+1. Every cell is declared: a `Row`, `ignore` (the event has no meaning there, for a reason that is
+   given) or `impossible` (whoever runs the core would have to break its protocol; the init then
+   ends with 70 rather than guess).
+2. A row names the function that carries the rule, and every status that it may lead to. `step`
+   checks each move against that, in production too.
+3. Nothing else moves a child. `docs/state-machine.md` is drawn from this table, and CI compares.
+"""
+
+from __future__ import annotations
+
+from bottle_init.core import control, health, starting, stopping
+from bottle_init.core.events import (
+    BackoffPassed,
+    ChildExecuted,
+    ChildExited,
+    ChildForked,
+    ChildRestartOrdered,
+    ChildSignalOrdered,
+    ChildStartOrdered,
+    ChildStopOrdered,
+    DeathJudged,
+    ExecFailed,
+    ForkFailed,
+    GiveUpPassed,
+    KillOrdered,
+    Notified,
+    ProbeDue,
+    ProbeFailed,
+    ProbeSucceeded,
+    ProbeTimedOut,
+    ReadyDeadlinePassed,
+    RunTimeoutPassed,
+    SessionSurveyed,
+    SignalForwarded,
+    StartTurnCame,
+    StopDelayPassed,
+    StopTimeoutPassed,
+    StopTurnCame,
+    WatchdogPassed,
+)
+from bottle_init.core.model import (
+    BACKOFF,
+    CLEARING,
+    DEAD,
+    DRAINING,
+    ENDED,
+    KILLING,
+    RUNNING,
+    SPAWNING,
+    STARTING,
+    STOPPED,
+    STOPPING,
+    WAITING,
+)
+from bottle_init.core.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Final
+
+    from bottle_init.core.events import Event
+    from bottle_init.core.model import Child
+    from bottle_init.core.turn import Turn
+
+    Rule = Callable[[Turn, Child, Any], None]
+    Cell = "Row | Ignore | Impossible"
+
+
+class Row(Value):
+    """A transition: the rule, and the statuses that it may lead to. A rule may always leave the status as it is."""
+
+    rule: Rule
+    to: tuple[str, ...] = ()
+
+
+class Ignore(Value):
+    """The event has no meaning in this status."""
+
+    why: str
+
+
+class Impossible(Value):
+    """The event cannot come in this status."""
+
+    why: str
+
+
+def ignore(why: str, *events: type[Event]) -> dict[type[Event], Cell]:
+    """Cells that are ignored for one reason."""
+    return dict.fromkeys(events, Ignore(why))
+
+
+def impossible(why: str, *events: type[Event]) -> dict[type[Event], Cell]:
+    """Cells that cannot be reached for one reason."""
+    return dict.fromkeys(events, Impossible(why))
+
+
+_TURNS = (StartTurnCame, StopTurnCame)
+_TIMERS = (
+    ReadyDeadlinePassed,
+    ProbeDue,
+    ProbeTimedOut,
+    WatchdogPassed,
+    RunTimeoutPassed,
+    StopDelayPassed,
+    StopTimeoutPassed,
+    GiveUpPassed,
+    BackoffPassed,
+)
+_PROBES = (ProbeSucceeded, ProbeFailed)
+_FORK = (ChildForked, ForkFailed)
+_LIFE = (*_FORK, ChildExecuted, ExecFailed, ChildExited)
+
+_NO_TIMER = "no such timer is set here"
+_NO_PROCESS = "there is no process"
+_NO_PROBE = "its probe was dropped"
+_ONE_FORK = "the fork has been answered"
+_NOT_DEAD = "it has not died"
+_NO_SURVEY = "nobody has looked for its session"
+
+
+def _without_process(*timers: type[Event]) -> dict[type[Event], Cell]:
+    """What holds for every status in which a child has no process and nothing to end."""
+    others = [timer for timer in _TIMERS if timer not in timers]
+    return {
+        **impossible(_NO_TIMER, *others),
+        **impossible(_NO_PROCESS, *_LIFE),
+        **impossible(_NOT_DEAD, DeathJudged),
+        **ignore(_NO_PROCESS, Notified, SignalForwarded, *_PROBES),
+        **ignore(_NO_SURVEY, SessionSurveyed),
+        ChildSignalOrdered: Row(control.cannot_signal),
+    }
+
+
+def _with_process(*timers: type[Event]) -> dict[type[Event], Cell]:
+    """What holds for every status in which a child has a process."""
+    others = [timer for timer in _TIMERS if timer not in timers]
+    return {
+        **impossible(_NO_TIMER, *others),
+        **impossible(_ONE_FORK, *_FORK),
+        **impossible("it has a process", StartTurnCame),
+        **impossible(_NOT_DEAD, DeathJudged),
+        **ignore(_NO_SURVEY, SessionSurveyed),
+        ExecFailed: Row(starting.exec_failed),
+        ChildExited: Row(stopping.die, (DEAD,)),
+        SignalForwarded: Row(stopping.note_forwarded),
+        ChildSignalOrdered: Row(control.signal),
+        KillOrdered: Row(stopping.kill_with_all, (KILLING,)),
+    }
+
+
+def _going_down(*timers: type[Event]) -> dict[type[Event], Cell]:
+    """What holds once the stop of a child has begun: only its end matters."""
+    return {
+        **_with_process(*timers),
+        **ignore(_NO_PROBE, *_PROBES),
+        **ignore("it is being stopped", StopTurnCame, Notified),
+        ChildExecuted: Row(starting.note_executed),
+        ChildStopOrdered: Row(control.stop),
+        ChildStartOrdered: Row(control.is_started),
+        ChildRestartOrdered: Row(control.restart),
+    }
+
+
+TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
+    WAITING: {
+        **_without_process(),
+        StartTurnCame: Row(starting.spawn, (SPAWNING,)),
+        StopTurnCame: Row(stopping.stand_down, (STOPPED,)),
+        KillOrdered: Row(stopping.stand_down, (STOPPED,)),
+        ChildStopOrdered: Row(control.hold_unstarted, (STOPPED,)),
+        ChildStartOrdered: Row(control.is_started),
+        ChildRestartOrdered: Row(control.is_started),
+    },
+    SPAWNING: {
+        **impossible("the answer to the fork comes first", *_TURNS, KillOrdered, *_TIMERS, *_PROBES, Notified),
+        **impossible("the answer to the fork comes first", ChildExecuted, ExecFailed, ChildExited, SignalForwarded),
+        **impossible("the answer to the fork comes first", ChildStopOrdered, ChildStartOrdered, ChildRestartOrdered),
+        **impossible("the answer to the fork comes first", ChildSignalOrdered, SessionSurveyed),
+        **impossible(_NOT_DEAD, DeathJudged),
+        ChildForked: Row(starting.forked, (STARTING,)),
+        ForkFailed: Row(starting.fork_failed, (BACKOFF, STOPPED)),
+    },
+    STARTING: {
+        **_with_process(ReadyDeadlinePassed, ProbeDue, ProbeTimedOut, RunTimeoutPassed),
+        StopTurnCame: Row(stopping.stop_when_drained, (DRAINING, STOPPING)),
+        ChildExecuted: Row(starting.executed, (RUNNING,)),
+        ProbeDue: Row(starting.probe_readiness),
+        ProbeSucceeded: Row(starting.answered_ready, (RUNNING,)),
+        ProbeFailed: Row(starting.not_ready_yet),
+        ProbeTimedOut: Row(starting.not_ready_yet),
+        Notified: Row(starting.notified, (RUNNING,)),
+        ReadyDeadlinePassed: Row(starting.miss_readiness),
+        RunTimeoutPassed: Row(starting.run_too_long),
+        ChildStopOrdered: Row(control.stop),
+        ChildStartOrdered: Row(control.is_started),
+        ChildRestartOrdered: Row(control.restart),
+    },
+    RUNNING: {
+        **_with_process(ProbeDue, ProbeTimedOut, WatchdogPassed, RunTimeoutPassed),
+        StopTurnCame: Row(stopping.stop_when_drained, (DRAINING, STOPPING)),
+        ChildExecuted: Row(starting.note_executed),
+        ProbeDue: Row(health.check),
+        ProbeSucceeded: Row(health.pass_check),
+        ProbeFailed: Row(health.fail_check),
+        ProbeTimedOut: Row(health.fail_check),
+        WatchdogPassed: Row(health.miss_watchdog),
+        Notified: Row(health.notified),
+        RunTimeoutPassed: Row(starting.run_too_long),
+        ChildStopOrdered: Row(control.stop),
+        ChildStartOrdered: Row(control.is_started),
+        ChildRestartOrdered: Row(control.restart),
+    },
+    DRAINING: {
+        **_going_down(StopDelayPassed),
+        StopDelayPassed: Row(stopping.send_stop, (STOPPING,)),
+    },
+    STOPPING: {
+        **_going_down(StopTimeoutPassed),
+        StopTimeoutPassed: Row(stopping.kill, (KILLING,)),
+    },
+    KILLING: {
+        **_going_down(GiveUpPassed),
+        GiveUpPassed: Row(stopping.give_up, (DEAD,)),
+    },
+    DEAD: {
+        **impossible("a death is judged in the step that it comes in", *_TURNS, KillOrdered, *_TIMERS, *_PROBES),
+        **impossible("a death is judged in the step that it comes in", *_LIFE, Notified, SignalForwarded),
+        **impossible("a death is judged in the step that it comes in", ChildStopOrdered, ChildStartOrdered),
+        **impossible("a death is judged in the step that it comes in", ChildRestartOrdered, ChildSignalOrdered),
+        **ignore(_NO_SURVEY, SessionSurveyed),
+        DeathJudged: Row(stopping.bury, (CLEARING, WAITING, BACKOFF, STOPPED, ENDED)),
+    },
+    CLEARING: {
+        **_without_process(StopTimeoutPassed, GiveUpPassed),
+        **ignore("what it left behind is being ended", *_TURNS),
+        KillOrdered: Row(stopping.leave_to_all, (ENDED,)),
+        SessionSurveyed: Row(stopping.surveyed, (WAITING, BACKOFF, STOPPED, ENDED)),
+        StopTimeoutPassed: Row(stopping.clear_by_force),
+        GiveUpPassed: Row(stopping.give_up_session, (WAITING, BACKOFF, STOPPED, ENDED)),
+        ChildStopOrdered: Row(control.hold_cleared),
+        ChildStartOrdered: Row(control.start_cleared),
+        ChildRestartOrdered: Row(control.start_cleared),
+    },
+    BACKOFF: {
+        **_without_process(BackoffPassed),
+        **impossible("its pause comes first", StartTurnCame),
+        StopTurnCame: Row(stopping.stand_down, (STOPPED,)),
+        KillOrdered: Row(stopping.stand_down, (STOPPED,)),
+        BackoffPassed: Row(starting.resume, (WAITING,)),
+        ChildStopOrdered: Row(control.hold_unstarted, (STOPPED,)),
+        ChildStartOrdered: Row(control.start, (WAITING,)),
+        ChildRestartOrdered: Row(control.start, (WAITING,)),
+    },
+    STOPPED: {
+        **_without_process(),
+        **impossible("nobody has ordered that", StartTurnCame),
+        **ignore("it is stopped", StopTurnCame, KillOrdered),
+        ChildExited: Row(stopping.reap_late),
+        ChildStopOrdered: Row(control.is_stopped),
+        ChildStartOrdered: Row(control.start, (WAITING, CLEARING)),
+        ChildRestartOrdered: Row(control.start, (WAITING, CLEARING)),
+    },
+    ENDED: {
+        **_without_process(),
+        **impossible("it has ended for good", StartTurnCame),
+        StopTurnCame: Row(stopping.clear, (CLEARING,)),
+        KillOrdered: Row(stopping.leave_to_all),
+        ChildExited: Row(stopping.reap_late),
+        ChildStopOrdered: Row(control.is_stopped),
+        ChildStartOrdered: Row(control.start, (WAITING, CLEARING)),
+        ChildRestartOrdered: Row(control.start, (WAITING, CLEARING)),
+    },
+}
