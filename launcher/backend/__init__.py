@@ -1,0 +1,26 @@
+"""Backends: what a bottle runs on, behind one interface."""
+
+import os
+from collections.abc import Callable, Mapping
+
+from launcher.backend.base import BottleBackend
+from launcher.backend.docker import DockerBackend
+from launcher.errors import LauncherError
+
+DEFAULT_BACKEND = "docker"
+VARIABLE = "CLAUDE_BOTTLE_BACKEND"
+BACKENDS: Mapping[str, Callable[[], BottleBackend]] = {"docker": DockerBackend}
+
+__all__ = ["BACKENDS", "BottleBackend", "get_bottle_backend"]
+
+
+def get_bottle_backend(name: str | None = None) -> BottleBackend:
+    """The backend of that name; without one, the one that CLAUDE_BOTTLE_BACKEND names; else Docker.
+
+    Raises `LauncherError` for a name that is not known.
+    """
+    source = "the backend asked for" if name else f"${VARIABLE}"
+    chosen = name or os.environ.get(VARIABLE) or DEFAULT_BACKEND
+    if chosen not in BACKENDS:
+        raise LauncherError(f"{source}: no backend {chosen!r}", hint=f"known: {', '.join(sorted(BACKENDS))}")
+    return BACKENDS[chosen]()

@@ -1,0 +1,96 @@
+"""The only place that runs a subprocess: `docker`, and what it takes to get an engine."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import LauncherError
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command line, as a value that tests compare and `plan` prints."""
+
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command said. `code` is its exit code; negative is the signal that killed it."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class CommandError(LauncherError):
+    """A command that failed, in its own words."""
+
+    def __init__(self, argv: Sequence[str], result: Result) -> None:
+        words = (result.stderr or result.stdout).strip() or f"exit code {result.code}"
+        super().__init__(f"{' '.join(argv[:3])}: {words}")
+        self.result = result
+
+
+def run(command: Command, *, check: bool = True, extra_env: Mapping[str, str] | None = None) -> Result:
+    """Run a command to its end and collect its output.
+
+    It gets a session of its own, so that a Ctrl-C on the terminal reaches the launcher alone.
+
+    Raises `CommandError` where `check` is set and the command failed, `LauncherError` where it is not installed.
+    """
+    env = {**os.environ, **extra_env} if extra_env else None
+    try:
+        done = subprocess.run(
+            command.argv, capture_output=True, check=False, env=env, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    except FileNotFoundError:
+        raise LauncherError(
+            f"{command.argv[0]} is not installed", hint="`python -m launcher engine` says more"
+        ) from None
+    result = Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+    if check and result.code != 0:
+        raise CommandError(command.argv, result)
+    return result
+
+
+def docker(*args: str, check: bool = True) -> Result:
+    """`docker ARGS…`; raises as `run` does."""
+    return run(Command(("docker", *args)), check=check)
+
+
+def docker_json(*args: str) -> Any:
+    """`docker ARGS…`, whose output is one JSON document."""
+    return json.loads(docker(*args).stdout)
+
+
+def foreground(command: Command) -> int:
+    """Run a command on the launcher's own terminal, in its process group, and return its exit code.
+
+    On an interrupt the command is ended before the exception goes on.
+    """
+    with subprocess.Popen(command.argv) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+
+
+def start_daemon(command: Command, log: Path) -> int:
+    """Start a process that outlives the launcher, with its output appended to `log`; returns its pid."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command.argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
+        )
+    return process.pid
+
+
+def installed(program: str) -> bool:
+    """Whether PATH has the program."""
+    return shutil.which(program) is not None
