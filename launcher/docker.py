@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,17 +69,19 @@ def docker_json(*args: str) -> Any:
     return json.loads(docker(*args).stdout)
 
 
-def foreground(command: Command) -> int:
+def foreground(command: Command, sleep: Callable[[float], None]) -> int:
     """Run a command on the launcher's own terminal, in its process group, and return its exit code.
 
-    On an interrupt the command is ended before the exception goes on.
+    `sleep` is called between two looks at it; where it raises, the command is ended before the exception goes on.
     """
     with subprocess.Popen(command.argv) as process:
         try:
-            return process.wait()
+            while process.poll() is None:
+                sleep(0.1)
         except BaseException:
             process.terminate()
             raise
+    return process.returncode
 
 
 def start_daemon(command: Command, log: Path) -> int:

@@ -51,8 +51,20 @@ class BottleBackend(ABC):
         """
 
     @abstractmethod
+    def attach(self, target: str, tty: bool, sleep: Callable[[float], None]) -> int:
+        """Show what the agent of that container says until it ends, and return its exit code.
+
+        With `tty` the operator's terminal is the agent's own. `sleep` is called while waiting; what it raises ends
+        the showing, not the agent.
+        """
+
+    @abstractmethod
     def stop(self, target: str, tell: Tell = lambda _line: None) -> None:
         """Take down the bottle of that container (or slug), with all that it left behind. Idempotent."""
+
+    @abstractmethod
+    def preview(self, spec: BottleSpec, stage_dir: Path) -> tuple[str, ...]:
+        """What `launch` would do, line by line, for people. Reads and writes nothing."""
 
     @abstractmethod
     def running(self) -> tuple[Running, ...]:

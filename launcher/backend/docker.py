@@ -2,8 +2,9 @@
 
 import csv
 import io
+import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from launcher import state
 from launcher.backend.base import BottleBackend, Running, Tell
 from launcher.compose import compose_yaml
-from launcher.docker import Command, CommandError, docker, docker_json, run
+from launcher.docker import Command, CommandError, docker, docker_json, foreground, run
 from launcher.errors import LauncherError
 from launcher.interrupts import HeldSignals, hold_signals
 from launcher.manifest import BottleSpec, Credential
@@ -233,9 +234,7 @@ class DockerBackend(BottleBackend):
                 for command in render_networks(plan):
                     held.check()
                     run(command)
-                networks = {role: object_name(plan.slug, role) for role in ("internal", "egress")}
-                plan = replace(plan, internal_network=networks["internal"], egress_network=networks["egress"])
-                return self.start(plan, tell)
+                return self.start(_with_networks(plan), tell)
             except BaseException:
                 _remove(plan.slug, {plan.stage_dir}, tell)
                 raise
@@ -256,13 +255,38 @@ class DockerBackend(BottleBackend):
                         state.write(step.target, certificate, mode=0o644)
         return plan.agent.name
 
+    def attach(self, target: str, tty: bool, sleep: Callable[[float], None]) -> int:
+        if tty:
+            return foreground(Command(("docker", "attach", target)), sleep)
+        foreground(Command(("docker", "logs", "--follow", target)), sleep)
+        return int(_exit_code(target))
+
     def stop(self, target: str, tell: Tell = lambda _line: None) -> None:
         slug = slug_of(target)
         with hold_signals():
             _remove(slug, {state.state_root() / slug}, tell)
 
+    def preview(self, spec: BottleSpec, stage_dir: Path) -> tuple[str, ...]:
+        plan = plan_bottle(spec, spec.slug or new_slug(spec.name), stage_dir.absolute())
+        return tuple(map(_in_words, (*render_networks(plan), *render(_with_networks(plan)))))
+
     def running(self) -> tuple[Running, ...]:
         return tuple(_running(each) for kind in ("container", "network") for each in _labelled(kind, LABEL_SLUG))
+
+
+def _with_networks(plan: BottlePlan) -> BottlePlan:
+    internal, egress = (object_name(plan.slug, role) for role in ("internal", "egress"))
+    return replace(plan, internal_network=internal, egress_network=egress)
+
+
+def _in_words(step: Step) -> str:
+    match step:
+        case Command():
+            return shlex.join(step.argv)
+        case WaitHealthy():
+            return f"# wait until {step.container} is healthy, for {step.timeout_s:.0f} s at most"
+        case CopyOut():
+            return f"docker exec {step.container} cat {step.source} > {shlex.quote(str(step.target))}"
 
 
 def _secret_values(spec: BottleSpec) -> list[tuple[Credential, str]]:

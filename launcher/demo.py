@@ -1,0 +1,144 @@
+"""A demonstration that needs nothing of the real internet: a bottle, a small internet, and an agent's requests."""
+
+import time
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from launcher import state
+from launcher.backend.base import BottleBackend, Tell
+from launcher.docker import docker, docker_json
+from launcher.errors import LauncherError
+from launcher.interrupts import hold_signals
+from launcher.manifest import BottleSpec, Credential
+from launcher.plan import BUNDLE_IMAGE, LABEL_ROLE, LABEL_SLUG, LABEL_STAGE, object_name
+
+SLUG = "demo"
+ALLOWED = "api.demo.test"
+DENIED = "elsewhere.demo.test"
+MADE_UP_CREDENTIAL = "made-up-credential-of-the-demonstration"
+MADE_UP_TOKEN = "ghp_" + "0123456789abcdefghijABCDEFGHIJ012345"
+ORIGIN_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request of the agent got. `code` is HTTP's status, 0 where there was no answer at all."""
+
+    code: int
+    body: str
+
+
+class Internet:
+    """A network with one web server that answers to the names given. `stop` takes it down with its bottle."""
+
+    def __init__(self, slug: str, stage_dir: Path) -> None:
+        self.name = object_name(slug, "internet")
+        self._labels = [
+            *("--label", f"{LABEL_SLUG}={slug}", "--label", f"{LABEL_ROLE}=internet"),
+            *("--label", f"{LABEL_STAGE}={stage_dir}"),
+        ]
+
+    def start(self, names: tuple[str, ...]) -> str:
+        """Start it and return the certificate of its authority as PEM."""
+        docker("network", "create", "--internal", *self._labels, self.name)
+        aliases = [word for name in names for word in ("--network-alias", name)]
+        with as_file(files("launcher") / "demo_origin.py") as script:
+            docker(
+                *("create", "--name", self.name, *self._labels, "--pull", "never", "--network", self.name, *aliases),
+                *("--user", "0:0", "--entrypoint", "python3", BUNDLE_IMAGE, "/tmp/origin.py", *names),  # noqa: S108
+            )
+            docker("cp", str(script), f"{self.name}:/tmp/origin.py")
+        docker("start", self.name)
+        return self._certificate()
+
+    def _certificate(self) -> str:
+        deadline = time.monotonic() + ORIGIN_WITHIN_S
+        while time.monotonic() < deadline:
+            logs = docker("logs", self.name)
+            if "-----END CERTIFICATE-----" in logs.stdout:
+                return logs.stdout
+            if not docker_json("container", "inspect", self.name)[0]["State"]["Running"]:
+                raise LauncherError(f"{self.name} ended: {(logs.stdout + logs.stderr).strip()}")
+            time.sleep(0.2)
+        raise LauncherError(f"{self.name} did not start within {ORIGIN_WITHIN_S:.0f} s")
+
+    def connect(self, container: str) -> None:
+        """Give a container a way to it."""
+        docker("network", "connect", self.name, container)
+
+    @property
+    def address(self) -> str:
+        """Its IPv4 address."""
+        networks: dict[str, Any] = docker_json("container", "inspect", self.name)[0]["NetworkSettings"]["Networks"]
+        return str(networks[self.name]["IPAddress"])
+
+
+def ask(agent: str, url: str, *options: str) -> Answer:
+    """Let the agent ask for a URL, as any program of its would: curl with the variables that it was given."""
+    result = docker(
+        *("exec", agent, "curl", "--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}"),
+        *(*options, url),
+        check=False,
+    )
+    body, _, code = result.stdout.rpartition("\n")
+    return Answer(int(code or 0), body.strip() or result.stderr.strip())
+
+
+def run_demo(backend: BottleBackend, screen: Console, tell: Tell) -> int:
+    """Start the demonstration anew and show what happens; returns 0 if all went as it should."""
+    stage_dir = state.state_root() / SLUG
+    with hold_signals():
+        backend.stop(SLUG)
+        try:
+            agent = _start(backend, stage_dir, tell)
+            good = _show_requests(agent, Internet(SLUG, stage_dir), screen)
+        except BaseException:
+            backend.stop(SLUG, tell)
+            raise
+    screen.print(f"\nThe bottle is up. Look around: docker exec -it {agent} bash. `make down` takes it down.")
+    return 0 if good else 1
+
+
+def _start(backend: BottleBackend, stage_dir: Path, tell: Tell) -> str:
+    state.create(stage_dir, SLUG)
+    internet = Internet(SLUG, stage_dir)
+    authority = stage_dir / "demo-authority.pem"
+    state.write(authority, internet.start((ALLOWED, DENIED)), mode=0o600)
+    secret = stage_dir / "demo-credential"
+    state.write(secret, MADE_UP_CREDENTIAL, mode=0o600)
+    spec = BottleSpec(
+        name=SLUG,
+        slug=SLUG,
+        allow=(ALLOWED,),
+        upstream_ca=authority,
+        credentials=(Credential("demo", ALLOWED, prefix="Bearer ", from_file=secret),),
+    )
+    agent = backend.launch(backend.prepare(spec, stage_dir), tell)
+    internet.connect(object_name(SLUG, "sidecars"))
+    return agent
+
+
+def _show_requests(agent: str, internet: Internet, screen: Console) -> bool:
+    """A table of what the agent tried and got; returns whether every row is as it should be."""
+    rows = (
+        ("an allowed host", f"https://{ALLOWED}/", 200, ()),
+        ("a host that is not allowed", f"https://{DENIED}/", 403, ()),
+        ("a token in the URL of an allowed host", f"https://{ALLOWED}/?key={MADE_UP_TOKEN}", 403, ()),
+        ("past the proxy, by address", f"https://{internet.address}/", 0, ("--noproxy", "*", "--max-time", "5")),
+    )
+    table = Table(
+        "the agent asks for", "URL", "and gets", "", box=None, title="\nThe agent's requests", title_justify="left"
+    )
+    good = True
+    for what, url, expected, options in rows:
+        answer = ask(agent, url, *options)
+        good &= answer.code == expected
+        verdict = "[green]as it should[/]" if answer.code == expected else f"[red]{expected or 'nothing'} expected[/]"
+        table.add_row(what, url, str(answer.code or answer.body), verdict)
+    screen.print(table)
+    return good
