@@ -84,13 +84,12 @@ def foreground(command: Command, sleep: Callable[[float], None]) -> int:
     return process.returncode
 
 
-def start_daemon(command: Command, log: Path) -> int:
-    """Start a process that outlives the launcher, with its output appended to `log`; returns its pid."""
+def start_daemon(command: Command, log: Path) -> "subprocess.Popen[bytes]":
+    """Start a process that outlives the launcher, with its output appended to `log`."""
     with log.open("ab") as output:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command.argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
         )
-    return process.pid
 
 
 def installed(program: str) -> bool:

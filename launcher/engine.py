@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from launcher.backend.base import Tell
@@ -9,6 +10,7 @@ from launcher.docker import Command, docker, installed, run, start_daemon
 from launcher.errors import LauncherError
 
 LOG = Path("/var/log/dockerd.log")
+CGROUPS = Path("/sys/fs/cgroup")
 STARTED_WITHIN_S = 60.0
 
 
@@ -25,8 +27,7 @@ def ensure_engine(tell: Tell) -> str:
     _refuse_where_not_ours(complaint)
     if not installed("dockerd"):
         _install(tell)
-    _start(tell)
-    return _wait_for_answer()
+    return _start_by_systemd(tell) if Path("/run/systemd/system").is_dir() else _start_alone(tell)
 
 
 def _version() -> tuple[str, str]:
@@ -55,7 +56,10 @@ def _refuse_where_not_ours(complaint: str) -> None:
 
 
 def _install(tell: Tell) -> None:
-    """Install Debian's own engine. Its client is a package apart since trixie."""
+    """Install Debian's own engine, and what it needs besides where Debian has that in a package of its own.
+
+    Since trixie the client is one such; before, `cgroupfs-mount` was, for machines without systemd.
+    """
     if os.geteuid() != 0 or not installed("apt-get"):
         raise LauncherError(
             "Docker is not installed",
@@ -64,31 +68,46 @@ def _install(tell: Tell) -> None:
     tell("installing the Docker engine (docker.io) with apt-get")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     run(Command(("apt-get", "-qq", "update")), extra_env=quiet)
-    known = run(Command(("apt-cache", "--names-only", "search", "^docker-cli$"))).stdout
-    packages = ("docker.io", *(("docker-cli",) if known else ()))
+    known = run(Command(("apt-cache", "--names-only", "search", "^(docker-cli|cgroupfs-mount)$"))).stdout.splitlines()
+    packages = ("docker.io", *(line.split()[0] for line in known))
     run(Command(("apt-get", "-qq", "install", "--yes", "--no-install-recommends", *packages)), extra_env=quiet)
 
 
-def _start(tell: Tell) -> None:
-    if Path("/run/systemd/system").is_dir():
-        tell("starting the Docker engine (systemctl start docker)")
-        run(Command(("systemctl", "start", "docker")))
-        return
+def _start_by_systemd(tell: Tell) -> str:
+    tell("starting the Docker engine (systemctl start docker)")
+    run(Command(("systemctl", "start", "docker")))
+    return _wait_for_answer(alive=lambda: True, words=lambda: "`journalctl -u docker` knows more")
+
+
+def _start_alone(tell: Tell) -> str:
+    """Start dockerd by itself, on a machine that systemd does not run (a virtual machine with a small init, say)."""
+    _mount_cgroups()
     tell(f"starting the Docker engine (dockerd, which logs to {LOG})")
-    start_daemon(Command(("dockerd",)), LOG)
+    process = start_daemon(Command(("dockerd",)), LOG)
+    return _wait_for_answer(alive=lambda: process.poll() is None, words=_last_words)
 
 
-def _wait_for_answer() -> str:
+def _mount_cgroups() -> None:
+    """What systemd would have done; the engine does not start without."""
+    if any(os.path.ismount(each) for each in (CGROUPS, *CGROUPS.glob("*"))):
+        return
+    if installed("cgroupfs-mount"):
+        run(Command(("cgroupfs-mount",)))
+    else:
+        run(Command(("mount", "-t", "cgroup2", "cgroup2", str(CGROUPS))))
+
+
+def _wait_for_answer(alive: Callable[[], bool], words: Callable[[], str]) -> str:
     deadline = time.monotonic() + STARTED_WITHIN_S
     while time.monotonic() < deadline:
         version, _ = _version()
         if version:
             return version
+        if not alive():
+            raise LauncherError("the Docker engine was started, and ended at once", hint=words())
         time.sleep(0.5)
-    words = (
-        LOG.read_text(errors="replace").splitlines()[-10:] if LOG.exists() else ["`journalctl -u docker` knows more"]
-    )
-    raise LauncherError(
-        f"the Docker engine was started, but did not answer within {STARTED_WITHIN_S:.0f} s",
-        hint="\n".join(("its last lines:", *words)),
-    )
+    raise LauncherError(f"the Docker engine did not answer within {STARTED_WITHIN_S:.0f} s", hint=words())
+
+
+def _last_words() -> str:
+    return "\n".join(("its last lines:", *LOG.read_text(errors="replace").splitlines()[-10:]))
