@@ -1,0 +1,38 @@
+"""Where things are in a running bundle: ports, users, paths. docs/image.md has the same as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PIPELOCK_PORT = 8888
+EGRESS_PORT = 9099
+GIT_GATE_PORT = 9418
+SUPERVISE_PORT = 9100
+# Loopback only, and only with the real pipelock: where the kernel sends that user's connections.
+TRANSPARENT_PORT = 18082
+
+PIPELOCK_BINARY = Path("/usr/local/bin/pipelock")
+HOOKS = Path("/usr/local/libexec/bottle/git-hooks")
+SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
+
+RUN = Path("/run/bottle")
+ENGINE = RUN / "engine"
+# Root's: its presence is the kill switch, for both engines (bottle-kill-switch).
+KILL_SWITCH = RUN / "kill-switch"
+PUBLIC = RUN / "ca"
+PIPELOCK_CA = PUBLIC / "pipelock-ca.pem"
+EGRESS_CA = PUBLIC / "egress-ca.pem"
+
+# Each belongs to the user of its name, mode 0700.
+PRIVATE_USERS = ("egress", "pipelock", "git-gate", "supervise")
+EGRESS = RUN / "egress"
+ORIGIN_CAS = EGRESS / "origins.pem"
+CREDENTIALS = EGRESS / "credentials.json"
+PIPELOCK = RUN / "pipelock"
+PIPELOCK_CONFIG = PIPELOCK / "pipelock.yaml"
+SUPERVISE = RUN / "supervise"
+OPERATOR_SOCKET = SUPERVISE / "operator.sock"
+# mitmproxy's own names inside its confdir.
+CA_WITH_KEY = "mitmproxy-ca.pem"
+CA_CERTIFICATE = "mitmproxy-ca-cert.pem"
+CA_KEY = "ca-key.pem"
