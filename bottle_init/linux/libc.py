@@ -1,0 +1,97 @@
+"""The few system calls that Python has no name for.
+
+They go through `_ctypes`, the extension below the `ctypes` package: that costs PID 1 half a
+millisecond, the package itself six times that. Arguments are C ints or bytes; results are C ints.
+"""
+
+from __future__ import annotations
+
+import _ctypes
+import errno
+import posix
+
+PR_SET_PDEATHSIG = 1
+PR_SET_KEEPCAPS = 8
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+_SFD_NONBLOCK = posix.O_NONBLOCK
+_SFD_CLOEXEC = posix.O_CLOEXEC
+_SIGSET_BYTES = 128
+_CLOSE_RANGE_CLOEXEC = 4
+_CAPABILITY_VERSION_3 = 0x20080522
+
+CAPABILITIES = (
+    *("chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap"),
+    *("linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner"),
+    *("sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice"),
+    *("sys_resource", "sys_time", "sys_tty_config", "mknod", "lease", "audit_write", "audit_control", "setfcap"),
+    *("mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf"),
+    "checkpoint_restore",
+)
+"""Names in the order of their numbers, capabilities(7), without the `CAP_`."""
+
+_library = _ctypes.dlopen(None, 0)
+
+
+def _call(name: str, *arguments: int | bytes) -> int:
+    result: int = _ctypes.call_function(_ctypes.dlsym(_library, name), arguments)
+    return result
+
+
+def signalfd(signals: range) -> int:
+    """A descriptor that becomes readable with every one of `signals` (signalfd(2)). Raises OSError."""
+    mask = sum(1 << (signal - 1) for signal in signals)
+    descriptor = _call("signalfd", -1, mask.to_bytes(_SIGSET_BYTES, "little"), _SFD_NONBLOCK | _SFD_CLOEXEC)
+    if descriptor < 0:
+        raise OSError(errno.EMFILE, "signalfd failed")
+    return descriptor
+
+
+def prctl(option: int, argument: int, third: int = 0) -> int:
+    """prctl(2). Raises OSError, without the kernel's errno, which cannot be had this way."""
+    result = _call("prctl", option, argument, third, 0, 0)
+    if result < 0:
+        raise OSError(errno.EPERM, f"prctl({option}, {argument}) was refused")
+    return result
+
+
+def keep_descriptors_from_children(first: int = 3) -> None:
+    """Mark every open descriptor from `first` on as close-on-exec (close_range(2), or /proc where that is missing)."""
+    try:
+        if _call("close_range", first, -1, _CLOSE_RANGE_CLOEXEC) == 0:
+            return
+    except OSError:
+        pass  # The C library is older than the call: glibc has it since 2.34.
+    for name in posix.listdir("/proc/self/fd"):
+        if int(name) >= first:
+            try:
+                posix.set_inheritable(int(name), False)
+            except OSError:
+                continue  # The descriptor of the listing itself is gone by now.
+
+
+def bounded_capabilities() -> tuple[int, ...]:
+    """The numbers of the capabilities in the bounding set."""
+    found = []
+    for number in range(64):
+        try:
+            if prctl(PR_CAPBSET_READ, number) == 1:
+                found.append(number)
+        except OSError:
+            break  # The kernel knows no capability of this number, and so none above it.
+    return tuple(found)
+
+
+def set_capabilities(numbers: tuple[int, ...]) -> None:
+    """Make these the effective, permitted and inheritable set (capset(2)). Raises OSError."""
+    mask = sum(1 << number for number in numbers)
+    header = _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)
+    low, high = (mask & 0xFFFFFFFF).to_bytes(4, "little"), (mask >> 32).to_bytes(4, "little")
+    if _call("capset", header, low * 3 + high * 3) != 0:
+        raise OSError(errno.EPERM, "capset was refused")

@@ -1,0 +1,268 @@
+"""The init at work: wait, gather, step, do, until the core says exit.
+
+One wake-up takes what is there (all signals, all deaths, a bounded number of log bytes), hands it
+to the core as events, and carries out the core's actions; what a syscall answers goes back into
+the core before anything else. Nothing here decides, and nothing here blocks.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from bottle_init.core import actions as act
+from bottle_init.core import events as ev
+from bottle_init.core import supervisor
+from bottle_init.linux import libc, reaper, spawn
+from bottle_init.linux.clock import monotonic_ms
+from bottle_init.linux.poller import Poller
+from bottle_init.linux.signals import SIGCHLD, Signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from bottle_init.cli import Options
+    from bottle_init.core.actions import Action, Exit
+    from bottle_init.core.events import Event
+    from bottle_init.core.model import Bundle, State
+
+EPOLLIN = 1
+
+
+def run(bundle: Bundle, options: Options) -> int:
+    """Run a bundle to its end; returns the exit code of contract 2, 70 for an error of the init's own."""
+    init: Init | None = None
+    try:
+        init = Init(bundle, options)
+        return init.run()
+    except BaseException as problem:  # noqa: BLE001 - contract 8: whatever it is, every child is ended, and 70.
+        from bottle_init.linux import emergency
+
+        return emergency.end(problem, bundle, init.pids if init else {}, init.signals.fd if init else -1)
+
+
+class Init:
+    """The descriptors, the pids and the leaves; all that is decided is in `state`."""
+
+    def __init__(self, bundle: Bundle, options: Options) -> None:
+        hold_stdio()
+        libc.keep_descriptors_from_children()
+        self.signals = Signals()
+        self.is_pid_1 = posix.getpid() == 1
+        if not self.is_pid_1:
+            libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
+        cwd_fd = open_cwd()
+        self.bundle = bundle
+        self.options = options
+        self.events: list[Event] = []
+        self.pids: dict[int, tuple[int, int]] = {}
+        self.reports: dict[int, int] = {}
+        self.helpers: dict[int, None] = {}
+        self.sigchld = False
+        self.exit: Exit | None = None
+        self.poller = Poller()
+        self.poller.watch(self.signals.fd, EPOLLIN, self._on_signals)
+        self.tree = reaper.Tree(self._is_own)
+        environ = dict(posix.environ)
+        self.plans = [spawn.Plan(spec.command, spec.process, environ, cwd_fd) for spec in bundle.children]
+        self.null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
+        self.leaves = Leaves(self)
+        self.state: State = supervisor.begin(bundle, monotonic_ms())
+
+    def run(self) -> int:
+        """From the first start to the last reaping."""
+        self._step(monotonic_ms())
+        self.leaves.open_late()
+        while self.exit is None:
+            self._turn()
+        return self.leaves.close(self.exit)
+
+    def _turn(self) -> None:
+        """One wake-up."""
+        self.poller.wait(self._timeout_ms())
+        now_ms = monotonic_ms()
+        if self.sigchld:
+            self._reap()
+            self._on_signals(EPOLLIN)  # A request that came in while deaths were collected came before them.
+        self.leaves.tick(now_ms)
+        self._step(now_ms)
+
+    def _timeout_ms(self) -> int | None:
+        if self.events:
+            return 0
+        times = [supervisor.next_deadline_ms(self.state), *self.leaves.deadlines_ms()]
+        soonest = min((at_ms for at_ms in times if at_ms is not None), default=None)
+        return None if soonest is None else max(0, soonest - monotonic_ms())
+
+    def _step(self, now_ms: int) -> None:
+        """Step until no action has an answer of its own any more."""
+        while True:
+            batch, self.events = self.events, []
+            self.state, todo = supervisor.step(self.state, now_ms, batch)
+            for action in todo:
+                DO[type(action)](self, action)
+            if not self.events or self.exit is not None:
+                return
+            now_ms = monotonic_ms()
+
+    def _emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    # What the kernel tells.
+
+    def _on_signals(self, _mask: int) -> None:
+        for number, pid, uid in self.signals.take():
+            if number == SIGCHLD:
+                self.sigchld = True
+            else:
+                self._emit(ev.SignalReceived(number, pid, uid))
+
+    def _reap(self) -> None:
+        self.sigchld = False
+        deaths, orphans = self.tree.reap(self)
+        for pid, status in deaths:
+            if pid in self.helpers:
+                del self.helpers[pid]
+                self.leaves.probe_reaped(pid, status)
+            else:
+                self._child_reaped(pid, status)
+        if orphans:
+            self._emit(ev.OrphansReaped(orphans))
+
+    def __contains__(self, pid: int) -> bool:
+        """Whether the init has started this pid itself: what `Tree.reap` is to hand back."""
+        return pid in self.pids or pid in self.helpers
+
+    def _is_own(self, pid: int) -> bool:
+        return pid in self.pids
+
+    def _child_reaped(self, pid: int, status: int) -> None:
+        child, generation = self.pids.pop(pid)
+        report = self.reports.pop(pid, None)
+        if report is not None:
+            self._read_report(report, child, generation)
+        self.leaves.child_reaped(child)
+        number = posix.WTERMSIG(status) if posix.WIFSIGNALED(status) else 0
+        code = 0 if number else posix.WEXITSTATUS(status)
+        self._emit(ev.ChildExited(child, generation, code, number, self.leaves.was_oom(pid, number)))
+
+    def _read_report(self, report: int, child: int, generation: int) -> None:
+        """The child has become its program (end of file), or says why it could not."""
+        try:
+            reason = posix.read(report, 4_096)
+        except BlockingIOError:
+            return  # It was killed between fork and exec: neither.
+        finally:
+            self.poller.forget(report)
+            posix.close(report)
+        if reason:
+            self._emit(ev.ExecFailed(child, generation, reason.decode("utf-8", "replace")))
+        else:
+            self._emit(ev.ChildExecuted(child, generation))
+
+    # What the core decides.
+
+    def _spawn(self, action: act.Spawn) -> None:
+        child, generation = action.child, action.generation
+        try:
+            extra = self.leaves.environment(child, generation)
+            stdio = self.leaves.stdio(child)
+            pid, report = spawn.start(self.plans[child], (self.null, *stdio), extra)
+        except OSError as problem:
+            self.leaves.spawned(child)
+            self._emit(ev.ForkFailed(child, generation, problem.strerror or str(problem)))
+            return
+        self.leaves.spawned(child)
+        self.pids[pid] = (child, generation)
+        self.reports[pid] = report
+        self._emit(ev.ChildForked(child, generation, pid))
+
+        def on_report(_mask: int) -> None:
+            if self.reports.pop(pid, None) is not None:
+                self._read_report(report, child, generation)
+
+        self.poller.watch(report, EPOLLIN, on_report)
+
+    def run_probe(self, child: int, command: tuple[str, ...], output: int) -> int:
+        """Start a probe as its daemon is started (contract 6); returns its pid. Raises OSError."""
+        words = [spawn.encode(word) for word in command]
+        pid, report = spawn.start(self.plans[child], (self.null, output, output), {}, words)
+        posix.close(report)
+        self.helpers[pid] = None
+        return pid
+
+    def pid_of(self, child: int, generation: int) -> int:
+        """The pid of a child's present process, 0 where that has been reaped."""
+        record = self.state.children[child]
+        return record.pid if record.generation == generation and record.pid in self.pids else 0
+
+    def _send_signal(self, action: act.SendSignal) -> None:
+        pid = self.pid_of(action.child, action.generation)
+        if pid:
+            reaper.send_to_pid(pid, action.signal)
+
+    def _forward_signal(self, action: act.ForwardSignal) -> None:
+        pid = self.pid_of(action.child, action.generation)
+        if pid and reaper.caught_signals(pid) >> action.signal & 1:
+            reaper.send_to_pid(pid, action.signal)
+            self._emit(ev.SignalForwarded(action.child, action.generation, action.signal))
+
+    def _kill_session(self, action: act.KillSession) -> None:
+        pid = self.pid_of(action.child, action.generation)
+        if pid:
+            self.tree.kill_session(pid)
+
+    def _survey_session(self, action: act.SurveySession) -> None:
+        death = self.state.children[action.child].last_death
+        left = self.tree.session(death.pid, action.signal) if death is not None else ()
+        self._emit(ev.SessionSurveyed(action.child, action.generation, left))
+
+    def _survey_tree(self, action: act.SurveyTree) -> None:
+        self._emit(ev.TreeSurveyed(self.tree.everything(action.signal)))
+
+    def _start_probe(self, action: act.StartProbe) -> None:
+        self.leaves.start_probe(action)
+
+    def _cancel_probe(self, action: act.CancelProbe) -> None:
+        self.leaves.cancel_probe(action)
+
+    def _answer(self, action: act.Answer) -> None:
+        self.leaves.answer(action)
+
+    def _announce(self, action: act.Announce) -> None:
+        self.leaves.announce(action)
+
+    def _exit(self, action: act.Exit) -> None:
+        self.exit = action
+
+
+DO: dict[type[Action], Any] = {
+    act.Spawn: Init._spawn,
+    act.SendSignal: Init._send_signal,
+    act.ForwardSignal: Init._forward_signal,
+    act.KillSession: Init._kill_session,
+    act.SurveySession: Init._survey_session,
+    act.SurveyTree: Init._survey_tree,
+    act.StartProbe: Init._start_probe,
+    act.CancelProbe: Init._cancel_probe,
+    act.Answer: Init._answer,
+    act.Announce: Init._announce,
+    act.Exit: Init._exit,
+}
+
+
+def hold_stdio() -> None:
+    """Whatever of 0, 1 and 2 was closed at the start is /dev/null from now on, so that no other file takes its place."""
+    while (fd := posix.open("/dev/null", posix.O_RDWR)) < 3:
+        posix.set_inheritable(fd, True)
+    posix.close(fd)
+
+
+def open_cwd() -> int:
+    """The directory that children start in; the init's own is `/`, so that it holds no mount busy."""
+    try:
+        fd = posix.open(".", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    except OSError:
+        fd = posix.open("/", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    posix.chdir("/")
+    return fd

@@ -1,0 +1,288 @@
+"""From a fork to the child's own program: what is set up in between, and in which order.
+
+A plain fork, because only that leaves the init running whatever the child meets (vfork and
+posix_spawn hold the parent until the exec), and because most of what has to be set up has no
+place in posix_spawn. The child reports through a close-on-exec pipe: end of file means that it has
+become its program, anything else is the reason why it could not, and its code 126 or 127 follows.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+from _signal import SIG_DFL, SIG_SETMASK, getsignal, pthread_sigmask, signal
+
+from bottle_init.linux import libc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bottle_init.core.model import Process
+
+CANNOT_EXECUTE = 126
+NOT_FOUND = 127
+DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_UNSETTABLE = (9, 19, 32, 33)
+
+
+class Identity:
+    """Who a child runs as. `uid` None means as the init itself."""
+
+    __slots__ = ("gid", "groups", "home", "name", "uid")
+
+    def __init__(self, process: Process) -> None:
+        self.uid: int | None = None
+        self.gid: int | None = None
+        self.groups: tuple[int, ...] | None = None
+        self.name = self.home = ""
+        if process.user is not None:
+            self._take_user(process.user)
+        if process.group is not None:
+            self.gid = group_id(process.group)
+        if process.groups is not None:
+            self.groups = tuple(group_id(group) for group in process.groups)
+
+    def _take_user(self, user: str | int) -> None:
+        """The user's entry; an id without one is its own group, has no others, and `/` for a home."""
+        import pwd
+
+        try:
+            entry = pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)
+        except KeyError:
+            if not isinstance(user, int):
+                raise
+            self.uid = self.gid = user
+            self.groups, self.name, self.home = (), str(user), "/"
+            return
+        self.uid, self.gid = entry.pw_uid, entry.pw_gid
+        self.groups = tuple(posix.getgrouplist(entry.pw_name, entry.pw_gid))
+        self.name, self.home = entry.pw_name, entry.pw_dir
+
+
+def group_id(group: str | int) -> int:
+    """A group's id. Raises KeyError for a name that nobody knows."""
+    if isinstance(group, int):
+        return group
+    import grp
+
+    return grp.getgrnam(group).gr_gid
+
+
+class Plan:
+    """All that a child needs to know before the fork. Made once for each child, used at every start."""
+
+    __slots__ = ("command", "cwd_fd", "environ", "identity", "keep", "process")
+
+    def __init__(self, command: tuple[str, ...], process: Process, environ: dict[bytes, bytes], cwd_fd: int) -> None:
+        self.command = [encode(word) for word in command]
+        self.process = process
+        self.identity = Identity(process)
+        self.environ = environ_for(self.identity, environ)
+        self.cwd_fd = cwd_fd
+        names = process.capabilities
+        self.keep = None if names is None else tuple(sorted(libc.CAPABILITIES.index(name) for name in names))
+
+
+def encode(text: str) -> bytes:
+    """A word as the kernel gets it: UTF-8, with what came in undecodable as it was."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def environ_for(identity: Identity, inherited: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """The init's environment, less what is the init's alone, with HOME, USER and LOGNAME of the user."""
+    environ = {name: value for name, value in inherited.items() if name != b"NOTIFY_SOCKET"}
+    if identity.uid is not None:
+        environ[b"HOME"] = encode(identity.home)
+        environ[b"USER"] = environ[b"LOGNAME"] = encode(identity.name)
+    return environ
+
+
+def start(plan: Plan, stdio: tuple[int, int, int], extra: dict[bytes, bytes], command: list[bytes] | None = None) -> tuple[int, int]:
+    """Fork and set the child on its way; returns its pid and the descriptor to read its report from.
+
+    `stdio` are the descriptors that become 0, 1 and 2; `extra` is added to the environment last;
+    `command` runs instead of the plan's own, as a probe does. Raises OSError where no pipe or
+    process can be had.
+    """
+    report, tell = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
+    try:
+        pid = posix.fork()
+    except BaseException:
+        posix.close(report)
+        posix.close(tell)
+        raise
+    if pid == 0:
+        _become(plan, stdio, extra, command or plan.command, tell)
+    posix.close(tell)
+    return pid, report
+
+
+class CannotStart(Exception):
+    """The reason why a child could not become its program, and its exit code."""
+
+    def __init__(self, reason: str, code: int = CANNOT_EXECUTE) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def _become(plan: Plan, stdio: tuple[int, int, int], extra: dict[bytes, bytes], command: list[bytes], tell: int) -> None:
+    """In the child: set everything up and execute. Never returns."""
+    code = CANNOT_EXECUTE
+    try:
+        posix.setsid()
+        _attach(stdio)
+        environ = dict(plan.environ)
+        _set_limits(plan.process)
+        for path in plan.process.env_files:
+            environ.update(read_env_file(path))
+        environ.update((encode(name), encode(value)) for name, value in plan.process.env)
+        environ.update(extra)
+        _set_identity(plan)
+        _change_directory(plan)
+        reset_signals()
+        pthread_sigmask(SIG_SETMASK, ())
+        execute(command, environ)
+    except CannotStart as problem:
+        code = problem.code
+        _tell(tell, str(problem))
+    except BaseException as problem:  # noqa: BLE001 - whatever it is, the child must not run on as a second init.
+        _tell(tell, f"{type(problem).__name__}: {problem}")
+    posix._exit(code)
+
+
+def _tell(tell: int, reason: str) -> None:
+    try:
+        posix.write(tell, encode(reason)[:4_000])
+    except OSError:
+        pass  # The init is gone; nobody is left to tell.
+
+
+def _attach(stdio: tuple[int, int, int]) -> None:
+    """Make `stdio` the child's 0, 1 and 2. None of them is below 3, so none is overwritten before its turn."""
+    for target, source in enumerate(stdio):
+        if source == target:
+            posix.set_inheritable(target, True)
+        else:
+            posix.dup2(source, target, True)
+
+
+def _set_limits(process: Process) -> None:
+    """What needs the init's own privileges: before the user changes."""
+    if process.umask is not None:
+        posix.umask(process.umask)
+    if process.oom_score_adj is not None:
+        _do("oom_score_adj", _write, "/proc/self/oom_score_adj", str(process.oom_score_adj))
+    if process.nice is not None:
+        _do("nice", posix.setpriority, posix.PRIO_PROCESS, 0, process.nice)
+    if process.rlimits:
+        import resource
+
+        for name, soft, hard in process.rlimits:
+            _do(f"rlimits.{name}", resource.setrlimit, getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
+
+
+def _do(key: str, call: object, *arguments: object) -> None:
+    """One call of the set-up; its failure names the key of the bundle file."""
+    try:
+        call(*arguments)  # type: ignore[operator]
+    except (OSError, ValueError, OverflowError) as problem:
+        raise CannotStart(f"{key}: {getattr(problem, 'strerror', None) or problem}") from None
+
+
+def _write(path: str, text: str) -> None:
+    fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
+    posix.write(fd, text.encode())
+    posix.close(fd)
+
+
+def _set_identity(plan: Plan) -> None:
+    """Groups, user, capabilities, no_new_privs: each while the one before still allows it."""
+    identity = plan.identity
+    if plan.keep is not None:
+        _do("capabilities", _bound, plan.keep)
+        if identity.uid:
+            _do("capabilities", libc.prctl, libc.PR_SET_KEEPCAPS, 1)
+    if identity.groups is not None:
+        _do("groups", posix.setgroups, list(identity.groups))
+    if identity.gid is not None:
+        _do("group", posix.setresgid, identity.gid, identity.gid, identity.gid)
+    if identity.uid is not None:
+        _do("user", posix.setresuid, identity.uid, identity.uid, identity.uid)
+    if plan.keep is not None:
+        _do("capabilities", libc.set_capabilities, plan.keep)
+        _do("capabilities", libc.prctl, libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_CLEAR_ALL)
+        for number in plan.keep:
+            _do("capabilities", libc.prctl, libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_RAISE, number)
+    if plan.process.no_new_privs:
+        _do("no_new_privs", libc.prctl, libc.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _bound(keep: tuple[int, ...]) -> None:
+    for number in libc.bounded_capabilities():
+        if number not in keep:
+            libc.prctl(libc.PR_CAPBSET_DROP, number)
+
+
+def _change_directory(plan: Plan) -> None:
+    cwd = plan.process.cwd
+    try:
+        posix.fchdir(plan.cwd_fd)
+        if cwd is not None:
+            posix.chdir(cwd)
+    except OSError as problem:
+        raise CannotStart(f"cwd: {cwd or 'where the init was started'}: {problem.strerror}") from None
+
+
+def reset_signals() -> None:
+    """Default dispositions for all signals: the interpreter ignores some, and others were inherited ignored."""
+    for number in range(1, 65):
+        if number not in _UNSETTABLE and getsignal(number) is not SIG_DFL:
+            signal(number, SIG_DFL)
+
+
+def read_env_file(path: str) -> dict[bytes, bytes]:
+    """The `K=V` lines of a file; blank lines and lines that begin with `#` do not count.
+
+    Raises CannotStart for a file that cannot be read and a line that is neither, without showing it.
+    """
+    try:
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+        parts = []
+        while part := posix.read(fd, 65_536):
+            parts.append(part)
+        posix.close(fd)
+    except OSError as problem:
+        raise CannotStart(f"env_files: {path}: {problem.strerror}") from None
+    found = {}
+    for number, line in enumerate(b"".join(parts).split(b"\n"), 1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith(b"#"):
+            continue
+        name, equals, value = line.lstrip().rstrip(b"\r").partition(b"=")
+        if not equals or not name or b"\0" in line:
+            raise CannotStart(f"env_files: {path}: line {number} is not of the form NAME=VALUE")
+        found[name] = value
+    return found
+
+
+def execute(command: list[bytes], environ: dict[bytes, bytes]) -> None:
+    """execve(2) along the child's own PATH, with a shell's codes (contract 2). Raises CannotStart, or never returns."""
+    name = command[0]
+    if b"/" in name:
+        candidates = [name]
+    else:
+        path = environ.get(b"PATH", DEFAULT_PATH)
+        candidates = [directory + b"/" + name if directory else name for directory in path.split(b":")]
+    denied: OSError | None = None
+    for candidate in candidates:
+        try:
+            posix.execve(candidate, command, environ)
+        except OSError as problem:
+            if problem.errno not in (errno.ENOENT, errno.ENOTDIR):
+                denied = denied or problem
+                if problem.errno != errno.EACCES:
+                    break
+    shown = name.decode("utf-8", "replace")
+    if denied is None:
+        raise CannotStart(f"{shown}: command not found", NOT_FOUND)
+    raise CannotStart(f"{shown}: {denied.strerror}")
