@@ -55,7 +55,7 @@ LAST_LINES = 25
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE")
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 # The image says so where it has the real pipelock; only then is the capability for its redirect of any use.
-LABEL_ENGINE = "claude-bottle.pipelock.engine"
+LABEL_ENGINE = "bottle.pipelock.engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,26 +329,34 @@ def _image_is_there(name: str) -> dict[str, Any]:
 
 
 def _wait_healthy(step: WaitHealthy, held: HeldSignals) -> float:
-    """Poll until the engine calls the container healthy; returns how long it took, in seconds.
+    """Wait until the container is healthy; returns how long it took, in seconds.
 
-    Raises `LauncherError`, with the container's last words, where it ends, is unhealthy or takes too long.
+    The engine's word counts, and the word of the image's own HEALTHCHECK, asked directly: the engine asks it for the
+    first time a whole interval after the start. Raises `LauncherError`, with the container's last words, where it
+    ends, is unhealthy or takes too long.
     """
     begin = time.monotonic()
     while True:
-        now = docker_json("container", "inspect", "--format", "{{json .State}}", step.container)
-        health = (now.get("Health") or {}).get("Status", "none")
+        container = docker_json("container", "inspect", step.container)[0]
+        now, check = container["State"], container["Config"].get("Healthcheck")
+        health = (now.get("Health") or {}).get("Status")
         waited = time.monotonic() - begin
-        if now["Status"] == "running" and health == "healthy":
-            return waited
         if now["Status"] != "running":
             raise _no_health(step.container, f"ended with {now['ExitCode']}")
+        if not check:
+            raise _no_health(step.container, "comes from an image without HEALTHCHECK")
         if health == "unhealthy":
             raise _no_health(step.container, "is unhealthy")
-        if health == "none":
-            raise _no_health(step.container, "comes from an image without HEALTHCHECK")
+        if health == "healthy" or _says_healthy(step.container, check["Test"]):
+            return waited
         if waited > step.timeout_s:
             raise _no_health(step.container, f"was not healthy within {step.timeout_s:.0f} s")
         held.sleep(POLL_S)
+
+
+def _says_healthy(container: str, test: Sequence[str]) -> bool:
+    """Run a HEALTHCHECK as the engine would (`["CMD", …]`; the other form, for a shell, is left to the engine)."""
+    return test[0] == "CMD" and docker("exec", container, *test[1:], check=False).code == 0
 
 
 def _no_health(container: str, what: str) -> LauncherError:
