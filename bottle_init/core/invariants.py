@@ -41,19 +41,28 @@ def check(state: State) -> None:
 
 
 def _broken(state: State, child: Child) -> str:
+    return _broken_status(child) or _broken_end(state, child)
+
+
+def _broken_status(child: Child) -> str:
     status = child.status
     if status == DEAD:
         return "a death was not judged in its own step"
     if (child.pid != 0) != (status in ALIVE and status != SPAWNING):
         return f"pid {child.pid}"
-    if state.phase != UP and status in (SPAWNING, WAITING, BACKOFF):
-        return "a start is awaited during a stop"
     if child.fresh and not child.ever_ready:
         return "ready now, and never ready"
     if child.probe and status not in ALIVE:
         return "a probe is out for a process that is gone"
     if status in (CLEARING, BACKOFF) and not child.timers:
         return "nothing would ever end this"
+    return ""
+
+
+def _broken_end(state: State, child: Child) -> str:
+    status = child.status
+    if state.phase != UP and status in (SPAWNING, WAITING, BACKOFF):
+        return "a start is awaited during a stop"
     if status == KILLING and not child.timers and state.phase not in (KILLING_ALL, DONE):
         return "nothing would ever give up"
     if len(child.restarts) > child.spec.restarts.max:

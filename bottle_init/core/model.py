@@ -378,13 +378,13 @@ class State:
         "code",
         "dependents",
         "finishing",
+        "give_up_at_ms",
         "lease_at_ms",
         "needs",
         "phase",
         "stop",
         "stop_signals",
         "survivors",
-        "give_up_at_ms",
     )
 
     def __init__(self, bundle: Bundle, now_ms: int) -> None:

@@ -14,14 +14,10 @@ from bottle_init.core.events import (
 )
 from bottle_init.core.model import (
     BACKOFF,
-    CLEARING,
     DAEMON,
-    DEAD,
     EX_UNAVAILABLE,
     HALT_READINESS,
     HALT_TIMEOUT,
-    NEXT_BACKOFF,
-    NO_HALT,
     ONESHOT,
     POLICY,
     RESTART,
@@ -30,7 +26,6 @@ from bottle_init.core.model import (
     SPAWNING,
     STARTING,
     STOPPED,
-    UP,
     WAITING,
 )
 from bottle_init.core.stopping import begin_stop, halt

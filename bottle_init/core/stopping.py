@@ -44,7 +44,6 @@ from bottle_init.core.model import (
     NEXT_BACKOFF,
     NEXT_END,
     NEXT_HOLD,
-    NEXT_START,
     NO_HALT,
     POLICY,
     STOPPED,
@@ -348,7 +347,7 @@ def kill_all(turn: Turn) -> None:
 
 def tree_surveyed(turn: Turn, event: TreeSurveyed) -> None:
     """Nothing is left below the init: the bundle has ended."""
-    if turn.state.phase == UP or turn.state.phase == DONE:
+    if turn.state.phase in (UP, DONE):
         return
     note_survivors(turn, event.survivors)
     if not event.survivors and turn.state.finishing:

@@ -12,9 +12,7 @@ from bottle_init.core.actions import Answer, ForwardSignal, SendSignal
 from bottle_init.core.events import (
     REQUESTS,
     ChildExited,
-    ChildForked,
     DeathJudged,
-    ForkFailed,
     GiveUpPassed,
     KillOrdered,
     LeaseEnded,
@@ -38,7 +36,6 @@ from bottle_init.core.model import (
     NATURAL,
     REQUESTED,
     RUNNING,
-    SPAWNING,
     STARTING,
     UP,
     WAITING,

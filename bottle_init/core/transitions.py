@@ -68,7 +68,6 @@ if TYPE_CHECKING:
     from bottle_init.core.turn import Turn
 
     Rule = Callable[[Turn, Child, Any], None]
-    Cell = "Row | Ignore | Impossible"
 
 
 class Row(Value):
@@ -88,6 +87,10 @@ class Impossible(Value):
     """The event cannot come in this status."""
 
     why: str
+
+
+if TYPE_CHECKING:
+    Cell = Row | Ignore | Impossible
 
 
 def ignore(why: str, *events: type[Event]) -> dict[type[Event], Cell]:

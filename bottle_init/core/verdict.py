@@ -32,9 +32,7 @@ SEVERITIES: Final = ("crash", "forced", "failure", "left", "clean")
 SIGKILL: Final = 9
 
 
-def severity_of(
-    spec: Spec, code: int, signal: int, *, sent: int, stopping: bool, forced: bool = False
-) -> int:
+def severity_of(spec: Spec, code: int, signal: int, *, sent: int, stopping: bool, forced: bool = False) -> int:
     """The severity of one death.
 
     `code` is `n` for `exited n` and `128+s` for a kill by `s`, `signal` is that s or 0; `sent` is

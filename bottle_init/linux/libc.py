@@ -36,7 +36,7 @@ CAPABILITIES = (
 )
 """Names in the order of their numbers, capabilities(7), without the `CAP_`."""
 
-_library = _ctypes.dlopen(None, 0)
+_library = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # None is the program itself, dlopen(3).
 
 
 def _call(name: str, *arguments: int | bytes) -> int:

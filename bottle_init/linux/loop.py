@@ -14,11 +14,13 @@ from bottle_init.core import events as ev
 from bottle_init.core import supervisor
 from bottle_init.linux import libc, reaper, spawn
 from bottle_init.linux.clock import monotonic_ms
+from bottle_init.linux.leaves import Leaves
 from bottle_init.linux.poller import Poller
 from bottle_init.linux.signals import SIGCHLD, Signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from bottle_init.cli import Options
@@ -38,7 +40,7 @@ def run(bundle: Bundle, options: Options) -> int:
     except BaseException as problem:  # noqa: BLE001 - contract 8: whatever it is, every child is ended, and 70.
         from bottle_init.linux import emergency
 
-        return emergency.end(problem, bundle, init.pids if init else {}, init.signals.fd if init else -1)
+        return emergency.end(problem, bundle, init.pids if init else {})
 
 
 class Init:
@@ -67,6 +69,19 @@ class Init:
         self.plans = [spawn.Plan(spec.command, spec.process, environ, cwd_fd) for spec in bundle.children]
         self.null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
         self.leaves = Leaves(self)
+        self.do: dict[type[Action], Callable[[Any], None]] = {
+            act.Spawn: self._spawn,
+            act.SendSignal: self._send_signal,
+            act.ForwardSignal: self._forward_signal,
+            act.KillSession: self._kill_session,
+            act.SurveySession: self._survey_session,
+            act.SurveyTree: self._survey_tree,
+            act.StartProbe: self.leaves.start_probe,
+            act.CancelProbe: self.leaves.cancel_probe,
+            act.Answer: self.leaves.answer,
+            act.Announce: self.leaves.announce,
+            act.Exit: self._exit,
+        }
         self.state: State = supervisor.begin(bundle, monotonic_ms())
 
     def run(self) -> int:
@@ -100,12 +115,13 @@ class Init:
             batch, self.events = self.events, []
             self.state, todo = supervisor.step(self.state, now_ms, batch)
             for action in todo:
-                DO[type(action)](self, action)
+                self.do[type(action)](action)
             if not self.events or self.exit is not None:
                 return
             now_ms = monotonic_ms()
 
-    def _emit(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
+        """Hand an event to the next step of this wake-up."""
         self.events.append(event)
 
     # What the kernel tells.
@@ -115,7 +131,7 @@ class Init:
             if number == SIGCHLD:
                 self.sigchld = True
             else:
-                self._emit(ev.SignalReceived(number, pid, uid))
+                self.emit(ev.SignalReceived(number, pid, uid))
 
     def _reap(self) -> None:
         self.sigchld = False
@@ -127,9 +143,9 @@ class Init:
             else:
                 self._child_reaped(pid, status)
         if orphans:
-            self._emit(ev.OrphansReaped(orphans))
+            self.emit(ev.OrphansReaped(orphans))
 
-    def __contains__(self, pid: int) -> bool:
+    def __contains__(self, pid: object) -> bool:
         """Whether the init has started this pid itself: what `Tree.reap` is to hand back."""
         return pid in self.pids or pid in self.helpers
 
@@ -144,7 +160,7 @@ class Init:
         self.leaves.child_reaped(child)
         number = posix.WTERMSIG(status) if posix.WIFSIGNALED(status) else 0
         code = 0 if number else posix.WEXITSTATUS(status)
-        self._emit(ev.ChildExited(child, generation, code, number, self.leaves.was_oom(pid, number)))
+        self.emit(ev.ChildExited(child, generation, code, number, self.leaves.was_oom(pid, number)))
 
     def _read_report(self, report: int, child: int, generation: int) -> None:
         """The child has become its program (end of file), or says why it could not."""
@@ -156,9 +172,9 @@ class Init:
             self.poller.forget(report)
             posix.close(report)
         if reason:
-            self._emit(ev.ExecFailed(child, generation, reason.decode("utf-8", "replace")))
+            self.emit(ev.ExecFailed(child, generation, reason.decode("utf-8", "replace")))
         else:
-            self._emit(ev.ChildExecuted(child, generation))
+            self.emit(ev.ChildExecuted(child, generation))
 
     # What the core decides.
 
@@ -170,12 +186,12 @@ class Init:
             pid, report = spawn.start(self.plans[child], (self.null, *stdio), extra)
         except OSError as problem:
             self.leaves.spawned(child)
-            self._emit(ev.ForkFailed(child, generation, problem.strerror or str(problem)))
+            self.emit(ev.ForkFailed(child, generation, problem.strerror or str(problem)))
             return
         self.leaves.spawned(child)
         self.pids[pid] = (child, generation)
         self.reports[pid] = report
-        self._emit(ev.ChildForked(child, generation, pid))
+        self.emit(ev.ChildForked(child, generation, pid))
 
         def on_report(_mask: int) -> None:
             if self.reports.pop(pid, None) is not None:
@@ -205,7 +221,7 @@ class Init:
         pid = self.pid_of(action.child, action.generation)
         if pid and reaper.caught_signals(pid) >> action.signal & 1:
             reaper.send_to_pid(pid, action.signal)
-            self._emit(ev.SignalForwarded(action.child, action.generation, action.signal))
+            self.emit(ev.SignalForwarded(action.child, action.generation, action.signal))
 
     def _kill_session(self, action: act.KillSession) -> None:
         pid = self.pid_of(action.child, action.generation)
@@ -215,44 +231,17 @@ class Init:
     def _survey_session(self, action: act.SurveySession) -> None:
         death = self.state.children[action.child].last_death
         left = self.tree.session(death.pid, action.signal) if death is not None else ()
-        self._emit(ev.SessionSurveyed(action.child, action.generation, left))
+        self.emit(ev.SessionSurveyed(action.child, action.generation, left))
 
     def _survey_tree(self, action: act.SurveyTree) -> None:
-        self._emit(ev.TreeSurveyed(self.tree.everything(action.signal)))
-
-    def _start_probe(self, action: act.StartProbe) -> None:
-        self.leaves.start_probe(action)
-
-    def _cancel_probe(self, action: act.CancelProbe) -> None:
-        self.leaves.cancel_probe(action)
-
-    def _answer(self, action: act.Answer) -> None:
-        self.leaves.answer(action)
-
-    def _announce(self, action: act.Announce) -> None:
-        self.leaves.announce(action)
+        self.emit(ev.TreeSurveyed(self.tree.everything(action.signal)))
 
     def _exit(self, action: act.Exit) -> None:
         self.exit = action
 
 
-DO: dict[type[Action], Any] = {
-    act.Spawn: Init._spawn,
-    act.SendSignal: Init._send_signal,
-    act.ForwardSignal: Init._forward_signal,
-    act.KillSession: Init._kill_session,
-    act.SurveySession: Init._survey_session,
-    act.SurveyTree: Init._survey_tree,
-    act.StartProbe: Init._start_probe,
-    act.CancelProbe: Init._cancel_probe,
-    act.Answer: Init._answer,
-    act.Announce: Init._announce,
-    act.Exit: Init._exit,
-}
-
-
 def hold_stdio() -> None:
-    """Whatever of 0, 1 and 2 was closed at the start is /dev/null from now on, so that no other file takes its place."""
+    """Open /dev/null for whatever of 0, 1 and 2 was closed at the start, before another file takes its place."""
     while (fd := posix.open("/dev/null", posix.O_RDWR)) < 3:
         posix.set_inheritable(fd, True)
     posix.close(fd)

@@ -60,9 +60,10 @@ def _read(path: str) -> bytes:
         whole = posix.read(fd, 65_536)
         while len(whole) >= 4_000 and (more := posix.read(fd, 65_536)):  # The kernel hands out a page at a time.
             whole += more
-        return whole
     except OSError:
         return b""
+    else:
+        return whole
     finally:
         posix.close(fd)
 

@@ -34,8 +34,7 @@ class Signals:
                 records = read(self.fd, _BATCH)
             except BlockingIOError:
                 return taken
-            for start in range(0, len(records), _RECORD):
-                taken.append(_decode(records, start))
+            taken.extend(_decode(records, start) for start in range(0, len(records), _RECORD))
             if len(records) < _BATCH:
                 return taken
 

@@ -16,6 +16,9 @@ from bottle_init.linux import libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from bottle_init.core.model import Process
 
 CANNOT_EXECUTE = 126
@@ -97,7 +100,9 @@ def environ_for(identity: Identity, inherited: dict[bytes, bytes]) -> dict[bytes
     return environ
 
 
-def start(plan: Plan, stdio: tuple[int, int, int], extra: dict[bytes, bytes], command: list[bytes] | None = None) -> tuple[int, int]:
+def start(
+    plan: Plan, stdio: tuple[int, int, int], extra: dict[bytes, bytes], command: list[bytes] | None = None
+) -> tuple[int, int]:
     """Fork and set the child on its way; returns its pid and the descriptor to read its report from.
 
     `stdio` are the descriptors that become 0, 1 and 2; `extra` is added to the environment last;
@@ -125,7 +130,9 @@ class CannotStart(Exception):
         self.code = code
 
 
-def _become(plan: Plan, stdio: tuple[int, int, int], extra: dict[bytes, bytes], command: list[bytes], tell: int) -> None:
+def _become(
+    plan: Plan, stdio: tuple[int, int, int], extra: dict[bytes, bytes], command: list[bytes], tell: int
+) -> None:
     """In the child: set everything up and execute. Never returns."""
     code = CANNOT_EXECUTE
     try:
@@ -147,7 +154,7 @@ def _become(plan: Plan, stdio: tuple[int, int, int], extra: dict[bytes, bytes], 
         _tell(tell, str(problem))
     except BaseException as problem:  # noqa: BLE001 - whatever it is, the child must not run on as a second init.
         _tell(tell, f"{type(problem).__name__}: {problem}")
-    posix._exit(code)
+    posix._exit(code)  # noqa: SLF001 - that is its name.
 
 
 def _tell(tell: int, reason: str) -> None:
@@ -181,10 +188,10 @@ def _set_limits(process: Process) -> None:
             _do(f"rlimits.{name}", resource.setrlimit, getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
 
 
-def _do(key: str, call: object, *arguments: object) -> None:
+def _do(key: str, call: Callable[..., object], *arguments: Any) -> None:
     """One call of the set-up; its failure names the key of the bundle file."""
     try:
-        call(*arguments)  # type: ignore[operator]
+        call(*arguments)
     except (OSError, ValueError, OverflowError) as problem:
         raise CannotStart(f"{key}: {getattr(problem, 'strerror', None) or problem}") from None
 

@@ -1,0 +1,177 @@
+"""The facilities around the loop, brought together: none of them knows of another.
+
+What is needed to start a daemon is imported at once; everything else (probes, the control socket,
+the lease, the report) only once the first daemons run, so that no daemon ever waits for it.
+"""
+
+from __future__ import annotations
+
+from bottle_init.linux import jsonlines, reaper
+from bottle_init.linux.clock import monotonic_ms, wall_s
+from bottle_init.linux.logs import Logs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bottle_init.core import actions as act
+    from bottle_init.linux.control import Control
+    from bottle_init.linux.lease import Watch
+    from bottle_init.linux.loop import Init
+    from bottle_init.linux.notify import Notify
+    from bottle_init.linux.oom import OomCounter
+    from bottle_init.linux.probes import Probes
+
+FLUSH_STALL_MS = 100
+"""At the end, a reader that takes nothing for so long gets no more (contract 8: during a stop, at once)."""
+
+
+class Leaves:
+    """What `Init` calls; each method is one facility's."""
+
+    def __init__(self, init: Init) -> None:
+        self.init = init
+        names = [spec.name for spec in init.bundle.children]
+        self.logs = Logs(init.bundle.logs, names, init.poller)
+        self.probes: Probes | None = None
+        self.notify: Notify | None = None
+        self.control: Control | None = None
+        self.lease: Watch | None = None
+        self.oom: OomCounter | None = None
+        self.stopping = False
+
+    def open_late(self) -> None:
+        """What no daemon has to wait for."""
+        init = self.init
+        from bottle_init.linux.oom import OomCounter
+
+        self.oom = OomCounter()
+        address = init.options.control_address(init.bundle)
+        if address:
+            from bottle_init.linux.control import Control
+
+            self.control = Control(address, init.poller, init.emit, lambda: init.state, init.bundle)
+            problem = self.control.open()
+            if problem:
+                self.log("control_unavailable", "warning", (("address", address), ("reason", problem)))
+        lease = init.bundle.lease
+        if lease is not None and lease.renew_ms is None:
+            from bottle_init.linux.lease import Watch
+
+            self.lease = Watch(lease, init.poller, init.emit)
+
+    def deadlines_ms(self) -> tuple[int | None, ...]:
+        """When the facilities want to be called even if nothing happens."""
+        control_ms = self.control.deadline_ms() if self.control else None
+        return self.logs.deadline_ms(), control_ms
+
+    def tick(self, now_ms: int) -> None:
+        """Let the facilities look at the clock."""
+        self.logs.tick(now_ms)
+        if self.control:
+            self.control.tick(now_ms)
+
+    # Children.
+
+    def environment(self, child: int, generation: int) -> dict[bytes, bytes]:
+        """What is added to a child's environment at this start."""
+        ready = self.init.bundle.children[child].ready
+        if ready is None or ready.probe.kind != "notify":
+            return {}
+        if self.notify is None:
+            from bottle_init.linux.notify import Notify
+
+            self.notify = Notify(self.init.poller, self.init.emit, self._belongs)
+        return {b"NOTIFY_SOCKET": self.notify.open(child, generation).encode()}
+
+    def _belongs(self, child: int, pid: int) -> bool:
+        """Whether a process is the child's, by its session."""
+        leader = self.init.state.children[child].pid
+        process = reaper.look(pid)
+        return leader != 0 and process is not None and process.session == leader
+
+    def stdio(self, child: int) -> tuple[int, int]:
+        """The descriptors for a new process's stdout and stderr. Raises OSError."""
+        return self.logs.open(child)
+
+    def spawned(self, child: int) -> None:
+        """The fork has been tried: the child's ends are the child's alone."""
+        self.logs.opened(child)
+
+    def child_reaped(self, child: int) -> None:
+        """Take the last words of a child, and what it notified, before its death is judged."""
+        self.logs.drain(child)
+        if self.notify is not None and self.init.bundle.children[child].ready is not None:
+            self.notify.drain(child)
+
+    def was_oom(self, pid: int, signal: int) -> bool:
+        """Whether it was the kernel's OOM killer that ended a child."""
+        return signal == reaper.SIGKILL and self.oom is not None and self.oom.killed(pid)
+
+    # Probes.
+
+    def start_probe(self, action: act.StartProbe) -> None:
+        """Have a probe out; its answer is an event, later."""
+        if self.probes is None:
+            from bottle_init.linux.probes import Probes
+
+            init = self.init
+            self.probes = Probes(init.poller, init.emit, init.run_probe, init.tree.kill_session)
+        self.probes.start(action.child, action.generation, action.probe, action.how)
+
+    def cancel_probe(self, action: act.CancelProbe) -> None:
+        """Drop a probe."""
+        if self.probes is not None:
+            self.probes.cancel(action.child, action.generation, action.probe)
+
+    def probe_reaped(self, pid: int, status: int) -> None:
+        """A probe's process was reaped."""
+        if self.probes is not None:
+            self.probes.reaped(pid, status)
+
+    # What is told.
+
+    def answer(self, action: act.Answer) -> None:
+        """Answer a client of the control socket."""
+        if self.control is not None and action.request:
+            self.control.answer(action.request, action.done, action.text)
+
+    def announce(self, action: act.Announce) -> None:
+        """An event of the core's, for the log and for those who follow."""
+        if action.event == "stopping" and not self.stopping:
+            self.stopping = True
+            self.logs.stop()
+        child = (("child", action.child),) if action.child else ()
+        self.log(action.event, action.level, (*child, *action.facts))
+
+    def log(self, event: str, level: str, facts: tuple[tuple[str, object], ...]) -> None:
+        """One line of the init's own."""
+        line = jsonlines.encode(event, level, facts, jsonlines.timestamp(wall_s()))
+        self.logs.event(line)
+        if self.control is not None:
+            self.control.publish(line)
+
+    def close(self, end: act.Exit) -> int:
+        """Report, and hand out what is still to be written, for as long as somebody reads; returns the code."""
+        from bottle_init.linux import report
+
+        init = self.init
+        record = report.build(end, init.bundle, self.logs.tail, self.logs.dropped())
+        line = report.encode(record, jsonlines.timestamp(wall_s()))
+        self.logs.event(line)
+        for problem in report.publish(record, line, init.options.report):
+            self.log("report_unwritten", "error", (("reason", problem),))
+        if self.control is not None:
+            self.control.publish(line)
+            self.control.close()
+        self._flush(end.stop.deadline_ms)
+        return end.code
+
+    def _flush(self, deadline_ms: int) -> None:
+        """A reader that still reads is waited for, within the deadline; one that does not is not."""
+        moved_ms = now_ms = monotonic_ms()
+        left = self.logs.pending()
+        while left and now_ms - moved_ms < FLUSH_STALL_MS and now_ms < max(deadline_ms, moved_ms + FLUSH_STALL_MS):
+            self.init.poller.wait(FLUSH_STALL_MS)
+            now_ms = monotonic_ms()
+            self.logs.flush(now_ms)
+            if self.logs.pending() != left:
+                left, moved_ms = self.logs.pending(), now_ms
