@@ -45,7 +45,19 @@ def compose_yaml(plan: BottlePlan) -> str:
     }
     target = next((mount.source for mount in plan.agent.mounts), "")
     header = HEADER.format(slug=plan.slug, source=PIPELOCK_CA_SOURCE, target=target)
-    return header + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    return header + yaml.safe_dump(_escaped(document), sort_keys=False, width=120)
+
+
+def _escaped(value: Any) -> Any:
+    """Compose replaces `$NAME` in every string of the file; `$$` is a dollar sign."""
+    match value:
+        case str():
+            return value.replace("$", "$$")
+        case dict():
+            return {key: _escaped(each) for key, each in value.items()}
+        case list():
+            return [_escaped(each) for each in value]
+    return value
 
 
 def _bundle(plan: BottlePlan) -> dict[str, Any]:
@@ -85,7 +97,7 @@ def _agent(plan: BottlePlan) -> dict[str, Any]:
         "networks": ["internal"],
     }
     if agent.command:
-        service["command"] = [word.replace("$", "$$") for word in agent.command]
+        service["command"] = list(agent.command)
     if agent.tty:
         service |= {"tty": True, "stdin_open": True}
     return service
