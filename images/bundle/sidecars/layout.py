@@ -23,8 +23,6 @@ PUBLIC = RUN / "ca"
 PIPELOCK_CA = PUBLIC / "pipelock-ca.pem"
 EGRESS_CA = PUBLIC / "egress-ca.pem"
 
-# Each belongs to the user of its name, mode 0700.
-PRIVATE_USERS = ("egress", "pipelock", "git-gate", "supervise")
 EGRESS = RUN / "egress"
 ORIGIN_CAS = EGRESS / "origins.pem"
 CREDENTIALS = EGRESS / "credentials.json"
@@ -32,6 +30,9 @@ PIPELOCK = RUN / "pipelock"
 PIPELOCK_CONFIG = PIPELOCK / "pipelock.yaml"
 SUPERVISE = RUN / "supervise"
 OPERATOR_SOCKET = SUPERVISE / "operator.sock"
+GIT = RUN / "git"
+# Each belongs to its user, mode 0700.
+PRIVATE = {"egress": EGRESS, "pipelock": PIPELOCK, "git-gate": GIT, "supervise": SUPERVISE}
 # mitmproxy's own names inside its confdir.
 CA_WITH_KEY = "mitmproxy-ca.pem"
 CA_CERTIFICATE = "mitmproxy-ca-cert.pem"

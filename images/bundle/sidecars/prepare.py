@@ -35,8 +35,7 @@ def _directories() -> None:
     layout.RUN.mkdir(exist_ok=True)
     # Open for as long as the daemons' users make their directories, and no daemon is running yet.
     layout.RUN.chmod(0o1777)
-    for user in layout.PRIVATE_USERS:
-        directory = layout.RUN / user
+    for user, directory in layout.PRIVATE.items():
         with acting_as(*user_ids(user)):
             if directory.exists():
                 shutil.rmtree(directory)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 
 from mitmproxy import http
 from mitmproxy.proxy import mode_specs, server_hooks
 
 from sidecars import layout
-from sidecars.addon import answer_json, asks_the_proxy, host_of, load_or_stop, log, on_hangup, refuse
 from sidecars.hosts import Address, Allowlist, as_address, normalize, same_host
 from sidecars.policy import Policy
+from sidecars.proxy import REFUSED_BY, answer_json, asks_the_proxy, fail_closed, host_of, log, on_hangup, refuse
+
+# A proxy keeps them to itself (RFC 9110, 7.6.1 and 11.7.2).
+_FOR_THIS_HOP = ("proxy-connection", "proxy-authorization")
 
 
 async def resolve(host: str, port: int) -> list[Address]:
@@ -37,15 +39,15 @@ def admissible(allowlist: Allowlist, host: str, port: int, addresses: list[Addre
 class Egress:
     """The addon. mitmproxy calls its methods by their names."""
 
-    def __init__(self) -> None:
-        self.values: dict[str, str] = json.loads(layout.CREDENTIALS.read_text("utf-8"))
-        self.policy = Policy()
-        self.apply(load_or_stop())
+    def __init__(self, policy: Policy, values: dict[str, str]) -> None:
+        """`values` are the credentials' by the paths of their files."""
+        self._values = values
+        self.apply(policy)
         self._names: dict[str, tuple[str, int]] = {}
 
     def apply(self, policy: Policy) -> None:
         """Makes `policy` the one that is obeyed. Raises `ValueError` where a credential's value has not been read."""
-        missing = [str(c.value_file) for c in policy.credentials if str(c.value_file) not in self.values]
+        missing = [str(c.value_file) for c in policy.credentials if str(c.value_file) not in self._values]
         if missing:
             raise ValueError(f"not read when the bundle started, start a new one: {', '.join(missing)}")
         self.policy = policy
@@ -54,11 +56,13 @@ class Egress:
         """mitmproxy listens: from now on a HUP reads the policy again."""
         on_hangup("egress", self.apply)
 
+    @fail_closed
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """A tunnel to a host that is not allowed is not even opened."""
         if not self.policy.allowlist.allows(flow.request.host, flow.request.port):
             refuse(flow, 403, "egress", f"{flow.request.host}:{flow.request.port} is not allowed by egress.allow")
 
+    @fail_closed
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Every request: judged by the connection's target, the server name of its TLS, and its Host header."""
         if asks_the_proxy(flow, "/health", layout.EGRESS_PORT):
@@ -67,13 +71,16 @@ class Egress:
         if reason := self._objection(flow):
             refuse(flow, 403, "egress", reason)
             return
+        for name in _FOR_THIS_HOP:
+            flow.request.headers.pop(name, None)
         self._inject(flow)
         flow.request.stream = True
         log("egress.allowed", host=flow.request.host, port=flow.request.port, method=flow.request.method)
 
+    @fail_closed
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Answers pass as they come: an agent's model answers token by token."""
-        if flow.response is not None and "x-bottle-refused-by" not in flow.response.headers:
+        if flow.response is not None and REFUSED_BY not in flow.response.headers:
             flow.response.stream = True
 
     def _objection(self, flow: http.HTTPFlow) -> str | None:
@@ -101,8 +108,9 @@ class Egress:
                 continue
             request.headers.pop(credential.header, None)
             if request.scheme == "https" or credential.plaintext:
-                request.headers[credential.header] = self.values[str(credential.value_file)]
+                request.headers[credential.header] = self._values[str(credential.value_file)]
 
+    @fail_closed
     async def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
         """Resolves the name itself, judges the address, and pins the connection to it.
 
@@ -134,6 +142,3 @@ class Egress:
         """So it does after a failure, for the message."""
         if name := self._names.pop(data.server.id, None):
             object.__setattr__(data.server, "address", name)
-
-
-addons = [Egress()]

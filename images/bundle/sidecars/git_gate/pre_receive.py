@@ -52,9 +52,8 @@ def _refuse(lines: Iterable[str]) -> None:
 
 def main() -> None:
     """Exits 0 to accept the push, 1 to refuse it. Whatever goes wrong refuses it."""
-    # Also without these two: a replacement object or a graft shows git another history than the one that is stored.
+    # A replacement object would show git another history than the one that is stored.
     os.environ["GIT_NO_REPLACE_OBJECTS"] = "1"
-    os.environ["GIT_GRAFT_FILE"] = "/dev/null"
     updates = parse(sys.stdin)
     try:
         policy = load()

@@ -70,10 +70,10 @@ def _text(commits: list[str], tags: list[str]) -> Iterator[subprocess.Popen[byte
     changes = (
         *("git", "-c", "log.showRoot=true", "-c", "diff.renames=false", "-c", "core.quotePath=false"),
         *("log", "-m", "-p", "-U0", "--text", "--no-ext-diff", "--no-textconv", "--no-color", "--no-notes"),
-        *("--no-show-signature", "--submodule=short", "--format=commit %H", "--end-of-options", *commits, "--not", "--all", "--"),
+        *("--no-show-signature", "--submodule=short", "--format=commit %H", *commits, "--not", "--all", "--"),
     )
     yield subprocess.Popen(changes, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
-    objects = _git_output("rev-list", "--end-of-options", *commits, "--not", "--all", "--") + "\n".join([*tags, ""]).encode()
+    objects = _git_output("rev-list", *commits, "--not", "--all", "--") + "\n".join([*tags, ""]).encode()
     with tempfile.TemporaryFile() as names:
         names.write(objects)
         names.seek(0)
@@ -123,7 +123,7 @@ def configuration(patterns: Iterable[Pattern]) -> str:
 def _place(part: Path, line: int) -> tuple[str, str]:
     """The commit and the file that a line of a part belongs to, as far as the part tells."""
     commit = file = ""
-    for text in part.read_bytes().split(b"\n")[: line + 1]:
+    for text in part.read_bytes().split(b"\n")[:line]:
         if text.startswith(b"commit "):
             commit, file = text[7:47].decode("ascii", "replace"), ""
         elif text.startswith(b"+++ b/"):

@@ -1,38 +1,29 @@
-"""`python3 -m sidecars.pipelock`: becomes the portable engine, or runs the real one."""
+"""`python3 -m sidecars.pipelock`: the portable engine, or the real one."""
 
 from __future__ import annotations
 
-import os
-
 from sidecars import layout
-from sidecars.egress.__main__ import COMMON_OPTIONS, MITMDUMP
-from sidecars.policy import or_exit
+from sidecars.policy import Policy, or_exit
+
+PORTABLE_MODE = f"upstream:http://127.0.0.1:{layout.EGRESS_PORT}@{layout.PIPELOCK_PORT}"
 
 
-def portable_command() -> list[str]:
-    """mitmdump's command line for the portable engine."""
-    options = (
-        *COMMON_OPTIONS,
-        f"confdir={layout.PIPELOCK}",
-        f"ssl_verify_upstream_trusted_ca={layout.EGRESS_CA}",
-    )
-    return [
-        MITMDUMP,
-        *("--mode", f"upstream:http://127.0.0.1:{layout.EGRESS_PORT}@{layout.PIPELOCK_PORT}"),
-        *(argument for option in options for argument in ("--set", option)),
-        *("-s", os.path.join(os.path.dirname(__file__), "addon.py")),
-    ]
+def _portable(policy: Policy) -> None:
+    from sidecars import proxy
+    from sidecars.pipelock.addon import Pipelock
+
+    proxy.run([PORTABLE_MODE], layout.PIPELOCK, layout.EGRESS_CA, Pipelock(policy))
 
 
 def main() -> None:
     """The oneshot `setup` has chosen the engine."""
     policy = or_exit()
-    if layout.ENGINE.read_text("ascii").strip() == "pipelock":
-        from sidecars.pipelock import real
+    if layout.ENGINE.read_text("ascii").strip() == "portable":
+        _portable(policy)
+        return
+    from sidecars.pipelock import real
 
-        raise SystemExit(real.run(policy))
-    arguments = portable_command()
-    os.execv(arguments[0], arguments)
+    raise SystemExit(real.run(policy))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from mitmproxy import http, websocket
 
 from sidecars import layout
-from sidecars.addon import answer_json, asks_the_proxy, host_of, load_or_stop, log, on_hangup, refuse
 from sidecars.dlp import Scanner
 from sidecars.hosts import same_host
 from sidecars.policy import Policy
+from sidecars.proxy import REFUSED_BY, answer_json, asks_the_proxy, fail_closed, host_of, log, on_hangup, refuse
 
 
 def outgoing_texts(request: http.Request) -> Iterable[tuple[str, str]]:
@@ -29,9 +29,9 @@ def outgoing_texts(request: http.Request) -> Iterable[tuple[str, str]]:
 class Pipelock:
     """The addon. mitmproxy calls its methods by their names."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy) -> None:
         self._signalled = False
-        self.apply(load_or_stop())
+        self.apply(policy)
 
     def apply(self, policy: Policy) -> None:
         """Makes `policy` the one that is obeyed."""
@@ -58,11 +58,13 @@ class Pipelock:
         self._signalled = not self._signalled
         log("pipelock.kill_switch", active=self.killed)
 
+    @fail_closed
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """A tunnel is opened to an allowed host only."""
         if objection := self._destination(flow):
             refuse(flow, objection[0], "pipelock", objection[1])
 
+    @fail_closed
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Every request, the ones inside of tunnels included."""
         if asks_the_proxy(flow, "/health", layout.PIPELOCK_PORT):
@@ -74,11 +76,13 @@ class Pipelock:
             return
         flow.request.stream = self._while_alive
 
+    @fail_closed
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Answers pass as they come."""
-        if flow.response is not None and "x-bottle-refused-by" not in flow.response.headers:
+        if flow.response is not None and REFUSED_BY not in flow.response.headers:
             flow.response.stream = self._while_alive
 
+    @fail_closed
     def websocket_message(self, flow: http.HTTPFlow) -> None:
         """Open websockets obey the kill switch, and nothing secret leaves by them as text."""
         if flow.websocket is None:
@@ -117,6 +121,3 @@ class Pipelock:
             if name := self.scanner.find(text):
                 return 403, f"{where} holds what looks like a secret ({name})"
         return None
-
-
-addons = [Pipelock()]
