@@ -261,18 +261,19 @@ def _advance(turn: Turn) -> None:
         _end_naturally(turn)
     if turn.state.phase == GOING_DOWN:
         for index in range(len(turn.children) - 1, -1, -1):
-            child = turn.children[index]
-            if _has_stop_ahead(child) and stopping.may_stop(turn, index):
+            if _is_to_stop(turn, index):
                 dispatch(turn, StopTurnCame(index))
     if turn.state.phase != UP:
         stopping.end_when_gone(turn)
 
 
-def _has_stop_ahead(child: Any) -> bool:
-    """Whether a child still has its part in the bundle's stop before it."""
-    if child.status in (STARTING, RUNNING, WAITING, BACKOFF):
+def _is_to_stop(turn: Turn, index: int) -> bool:
+    """Whether a child's part in the bundle's stop has come. What has no process has nobody to wait for."""
+    child = turn.children[index]
+    if child.status in (WAITING, BACKOFF):
         return True
-    return bool(child.status == ENDED and not stopping.is_cleared(child))
+    lives = child.status in (STARTING, RUNNING)
+    return (lives or (child.status == ENDED and not stopping.is_cleared(child))) and stopping.may_stop(turn, index)
 
 
 def _take_down_halted(turn: Turn) -> None:
