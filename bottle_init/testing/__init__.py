@@ -1,0 +1,1 @@
+"""The harness for maintainers: the real core in a simulated kernel."""

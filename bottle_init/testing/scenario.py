@@ -1,0 +1,151 @@
+"""What a simulated life consists of: how each process behaves, and what happens around the bundle.
+
+All of it are plain frozen values with well-behaved defaults: `Life()` is a daemon that is ready at
+once, runs until it is told to stop and then dies of that signal. A counter-example is a `Scenario`,
+and shrinking one means putting defaults back in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bottle_init.core.events import Event
+from bottle_init.core.model import Bundle
+
+KILL = 9
+TERM = 15
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a process ends: it exits with `code`, or is killed by `signal` where that is not 0."""
+
+    code: int = 0
+    signal: int = 0
+    oom: bool = False
+
+    def __str__(self) -> str:
+        if self.oom:
+            return f"killed by signal {self.signal}, out of memory"
+        return f"killed by signal {self.signal}" if self.signal else f"exit {self.code}"
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """One datagram to `NOTIFY_SOCKET`, `at_ms` after the daemon was executed (sd_notify(3))."""
+
+    at_ms: int
+    ready: bool = False
+    stopping: bool = False
+    reloading: bool = False
+    watchdog: bool = False
+    watchdog_trigger: bool = False
+    watchdog_ms: int | None = None
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remnant:
+    """A process that a child starts besides itself, and that may outlive it.
+
+    `born_ms` counts from the child's exec. `escapes`: it calls setsid(2), so that only a survey of
+    the whole tree finds it. `adopted`: it was double-forked, so that it is the init's from birth.
+    `run_ms` is its natural life, `stop_ms` how long it takes to die of TERM, `kill_ms` of KILL; None
+    is for ever.
+    """
+
+    born_ms: int = 0
+    escapes: bool = False
+    adopted: bool = False
+    run_ms: int | None = None
+    stop_ms: int | None = 0
+    kill_ms: int | None = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One process of a child's, from fork to death. Times are milliseconds since its exec, unless said otherwise.
+
+    `fork_error`, `exec_error` (126 or 127): it never comes to be. `run_ms`, `end`: when and how it
+    ends of its own accord. `catches` is its `SigCgt` from `handlers_ms` on; until then every signal
+    has its default effect. Of those that it catches it ends on its stop signal and on `heeds`,
+    after `stop_ms` (None: never), with `stop_end`. `kill_ms` is how long SIGKILL takes (None: it is
+    in uninterruptible sleep for ever). `stopped_ms`: when somebody sends it SIGSTOP.
+
+    `ready_ms`: when its port begins to answer. A probe takes `probe_ms`; within a span of `sick` its
+    answer is no, within one of `hangs` there is none.
+    """
+
+    fork_error: str = ""
+    exec_ms: int = 0
+    exec_error: int = 0
+    run_ms: int | None = None
+    end: End = End()
+    handlers_ms: int = 0
+    catches: tuple[int, ...] = ()
+    heeds: tuple[int, ...] = ()
+    stop_ms: int | None = 0
+    stop_end: End = End()
+    kill_ms: int | None = 0
+    stopped_ms: int | None = None
+    ready_ms: int | None = 0
+    probe_ms: int = 0
+    sick: tuple[tuple[int, int], ...] = ()
+    hangs: tuple[tuple[int, int], ...] = ()
+    says: tuple[Say, ...] = ()
+    leaves: tuple[Remnant, ...] = ()
+    reaps: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something that reaches the init from outside, `at_ms` after its start: a signal, an order, the lease."""
+
+    at_ms: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """A span in which the init is not scheduled; all that happens in it is one wake-up."""
+
+    at_ms: int
+    for_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """`count` strangers that the init has inherited end at once."""
+
+    at_ms: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One whole run. `lives[i]` are the processes of child i, one after another; the last one repeats.
+
+    At `stop_at_ms` somebody sends TERM to whatever still runs, so every scenario ends.
+    `late_answers`: a probe that was cancelled may answer nevertheless, as on a real machine where
+    the answer was in flight.
+    """
+
+    bundle: Bundle
+    lives: tuple[tuple[Life, ...], ...]
+    requests: tuple[Request, ...] = ()
+    freezes: tuple[Freeze, ...] = ()
+    storms: tuple[Storm, ...] = ()
+    stop_at_ms: int = 60_000
+    late_answers: bool = False
+
+    def life(self, child: int, generation: int) -> Life:
+        """The behaviour of the `generation`th process of a child."""
+        lives = self.lives[child]
+        return lives[min(generation, len(lives)) - 1] if lives else Life()
+
+    def thaw(self, at_ms: int) -> int:
+        """When the init sees what happens at `at_ms`."""
+        for freeze in self.freezes:
+            if freeze.at_ms <= at_ms < freeze.at_ms + freeze.for_ms:
+                at_ms = freeze.at_ms + freeze.for_ms
+        return at_ms

@@ -1,0 +1,474 @@
+"""The simulated kernel: processes, sessions, probes and a clock of its own, at a million events a minute.
+
+`simulate(scenario)` runs the very core that PID 1 runs. It carries out the core's actions and hands
+back events exactly by the protocol of `core/actions.py` and `core/events.py`: what answers a fork or
+a survey comes in the next step, before anything else. Nothing here decides how a bundle is run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any
+
+from bottle_init.core import events as happened
+from bottle_init.core import supervisor
+from bottle_init.core.actions import (
+    Action,
+    CancelProbe,
+    Exit,
+    ForwardSignal,
+    KillSession,
+    SendSignal,
+    Spawn,
+    StartProbe,
+    SurveySession,
+    SurveyTree,
+)
+from bottle_init.core.events import Event
+from bottle_init.core.model import State, Survivor
+from bottle_init.testing.scenario import End, Life, Remnant, Say, Scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    Stepper = Callable[[State, int, Iterable[Event]], tuple[State, tuple[Action, ...]]]
+    Order = Callable[[list[Event]], Sequence[Event]]
+
+KILL, STOP, CONT, TERM = 9, 19, 18, 15
+
+HARMLESS = (CONT, 17, 23, 28)
+"""Signals that do nothing by default: CONT to what runs, CHLD, URG, WINCH (signal(7))."""
+
+SUSPENDING = (STOP, 20, 21, 22)
+"""Signals that stop a process by default."""
+
+MAX_STEPS = 20_000
+"""More steps than any bundle needs for a virtual day; a run that takes more is going round in circles."""
+
+
+class Process:
+    """One simulated process; a child of the bundle's (`remnant` is None), or something that one has started.
+
+    `session` is the child's process whose session it is in, None for what has escaped; `ended` is
+    set when it becomes a zombie, `reaped_ms` when its parent has taken it away.
+    """
+
+    __slots__ = (
+        "born_ms",
+        "child",
+        "ended",
+        "ended_ms",
+        "executed_ms",
+        "family",
+        "generation",
+        "killed_ms",
+        "leader",
+        "life",
+        "pending",
+        "pid",
+        "postponed",
+        "reaped_ms",
+        "remnant",
+        "stopped",
+        "zombies",
+    )
+
+    def __init__(
+        self,
+        pid: int,
+        child: int,
+        generation: int,
+        life: Life,
+        remnant: Remnant | None,
+        leader: Process | None,
+        born_ms: int,
+    ) -> None:
+        self.pid = pid
+        self.child = child
+        self.generation = generation
+        self.life = life
+        self.remnant = remnant
+        self.leader = leader
+        self.born_ms = born_ms
+        self.executed_ms: int | None = None
+        self.ended: End | None = None
+        self.ended_ms: int | None = None
+        self.reaped_ms: int | None = None
+        self.killed_ms: int | None = None
+        self.stopped = False
+        self.pending: list[int] = []
+        self.postponed: End | None = None
+        self.family: list[Process] = []
+        self.zombies = 0
+
+    @property
+    def name(self) -> str:
+        """How a survey names it."""
+        return f"child-{self.child}" if self.remnant is None else f"remnant-{self.pid}"
+
+    def catches(self, signal: int, now_ms: int) -> bool:
+        """Whether it has a handler for the signal."""
+        if self.executed_ms is None or now_ms < self.executed_ms + self.life.handlers_ms:
+            return False
+        return signal in self.life.catches
+
+
+class Step:
+    """One step of the core: what it was given, what it decided, and the state that it left."""
+
+    __slots__ = ("actions", "events", "now_ms", "settled", "state")
+
+    def __init__(self, now_ms: int, events: tuple[Event, ...], actions: tuple[Action, ...], state: State) -> None:
+        self.now_ms = now_ms
+        self.events = events
+        self.actions = actions
+        self.state = state
+        self.settled = True
+
+
+class Trace:
+    """What a run left behind. `crash` is what the core raised; `stuck` says why a run could not go on."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.steps: list[Step] = []
+        self.processes: list[Process] = []
+        self.exit: Exit | None = None
+        self.crash: Exception | None = None
+        self.stuck = ""
+        self.events = 0
+
+    @property
+    def end_ms(self) -> int:
+        """The time of the last step."""
+        return self.steps[-1].now_ms if self.steps else 0
+
+
+def simulate(scenario: Scenario, *, step: Stepper = supervisor.step, order: Order | None = None) -> Trace:
+    """Run the scenario to the bundle's exit.
+
+    Args:
+        scenario: everything that happens.
+        step: the core; another one in tests that break it on purpose.
+        order: puts the deaths of each wake-up in another order; by default they come as they happened.
+    """
+    world = World(scenario, step, order)
+    return world.run()
+
+
+class World:
+    """The simulated kernel, and the loop that runs the core on it. Time is virtual and starts at 0."""
+
+    def __init__(self, scenario: Scenario, step: Stepper = supervisor.step, order: Order | None = None) -> None:
+        self.now_ms = 0
+        self.trace = Trace(scenario)
+        self._scenario = scenario
+        self._step = step
+        self._order = order
+        self._state = supervisor.begin(scenario.bundle, 0)
+        self._leaders: dict[tuple[int, int], Process] = {}
+        self._living: dict[int, Process] = {}
+        self._probes: dict[tuple[int, int, int], bool] = {}
+        self._pids = 1
+        self._agenda: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._sequence = 0
+        self._seen: list[Event] = []
+        self._answers: list[Event] = []
+        self._orphans = 0
+        for request in scenario.requests:
+            self._at(request.at_ms, self._see, request.event)
+        for storm in scenario.storms:
+            self._at(storm.at_ms, self._storm, storm.count)
+        self._at(scenario.stop_at_ms, self._see, happened.SignalReceived(TERM, 1, 0))
+
+    def run(self) -> Trace:
+        """Run to the bundle's exit, a crash of the core, or a standstill."""
+        trace = self.trace
+        try:
+            self._wake([])
+            while trace.exit is None and not trace.stuck:
+                self._sleep()
+        except Exception as crash:  # noqa: BLE001 - whatever the core raises is what is looked for
+            trace.crash = crash
+        return trace
+
+    # The loop.
+
+    def _sleep(self) -> None:
+        """Until the next thing that happens or the core's own deadline, whichever comes first."""
+        deadline_ms = supervisor.next_deadline_ms(self._state)
+        next_ms = self._agenda[0][0] if self._agenda else None
+        times = [at_ms for at_ms in (deadline_ms, next_ms) if at_ms is not None]
+        if not times:
+            self.trace.stuck = "nothing will ever happen again, and the bundle has not ended"
+            return
+        self.now_ms = self._scenario.thaw(max(self.now_ms, min(times)))
+        self._wake(self._gather())
+
+    def _gather(self) -> list[Event]:
+        """All that has happened by now."""
+        agenda = self._agenda
+        self._seen = []
+        while agenda and agenda[0][0] <= self.now_ms:
+            _, _, happens, facts = heappop(agenda)
+            happens(*facts)
+        if self._orphans:
+            self._seen.append(happened.OrphansReaped(self._orphans))
+            self._orphans = 0
+        if self._order is not None:
+            self._reorder(self._order)
+        return self._seen
+
+    def _reorder(self, order: Order) -> None:
+        deaths = [event for event in self._seen if isinstance(event, happened.ChildExited)]
+        if len(deaths) > 1:
+            others = [event for event in self._seen if not isinstance(event, happened.ChildExited)]
+            self._seen = [*others, *order(list(deaths))]
+
+    def _wake(self, events: list[Event]) -> None:
+        """One wake-up: a step, and then one more for as long as there are answers to hand over."""
+        self._turn(events)
+        while self._answers and self.trace.exit is None:
+            self.trace.steps[-1].settled = False
+            events, self._answers = self._answers, []
+            self._turn(events)
+
+    def _turn(self, events: list[Event]) -> None:
+        trace = self.trace
+        self._state, actions = self._step(self._state, self.now_ms, events)
+        trace.steps.append(Step(self.now_ms, tuple(events), actions, self._state))
+        trace.events += len(events) or 1
+        if len(trace.steps) > MAX_STEPS:
+            trace.stuck = f"{MAX_STEPS} steps, and the bundle has not ended"
+        for action in actions:
+            do = _DO.get(type(action))
+            if do is not None:
+                do(self, action)
+
+    def _at(self, at_ms: int, happens: Callable[..., None], *facts: Any) -> None:
+        self._sequence += 1
+        heappush(self._agenda, (at_ms, self._sequence, happens, facts))
+
+    def _after(self, after_ms: int, happens: Callable[..., None], *facts: Any) -> None:
+        self._at(self.now_ms + after_ms, happens, *facts)
+
+    # What happens.
+
+    def _see(self, event: Event) -> None:
+        self._seen.append(event)
+
+    def _storm(self, count: int) -> None:
+        self._orphans += count
+
+    def _execute(self, process: Process) -> None:
+        if process.ended is not None:
+            return
+        life = process.life
+        child, generation = process.child, process.generation
+        if life.exec_error:
+            reason = "command not found" if life.exec_error == 127 else "permission denied"
+            self._see(happened.ExecFailed(child, generation, reason))
+            self._die(process, End(life.exec_error))
+            return
+        process.executed_ms = self.now_ms
+        self._see(happened.ChildExecuted(child, generation))
+        for say in life.says:
+            self._after(say.at_ms, self._say, process, say)
+        for remnant in life.leaves:
+            self._after(remnant.born_ms, self._bear, process, remnant)
+        if life.stopped_ms is not None:
+            self._after(life.stopped_ms, self._signal, process, STOP)
+        if life.run_ms is not None:
+            self._after(life.run_ms, self._die, process, life.end)
+
+    def _say(self, process: Process, say: Say) -> None:
+        if process.ended is None and not process.stopped:
+            facts = asdict(say)
+            del facts["at_ms"]
+            self._see(happened.Notified(process.child, process.generation, **facts))
+
+    def _bear(self, leader: Process, remnant: Remnant) -> None:
+        if leader.ended is not None:
+            return
+        process = self._create(leader.child, leader.generation, leader.life, remnant, leader)
+        leader.family.append(process)
+        if remnant.run_ms is not None:
+            self._after(remnant.run_ms, self._die, process, End())
+
+    def _die(self, process: Process, end: End) -> None:
+        if process.ended is not None:
+            return
+        if process.stopped and end.signal != KILL:
+            process.postponed = end
+            return
+        process.ended, process.ended_ms = end, self.now_ms
+        del self._living[process.pid]
+        remnant, leader = process.remnant, process.leader
+        if remnant is None:
+            self._reap_child(process, end)
+        elif leader is None or leader.ended is not None or remnant.adopted:
+            process.reaped_ms = self.now_ms
+            self._orphans += 1
+        elif leader.life.reaps:
+            process.reaped_ms = self.now_ms
+        else:
+            leader.zombies += 1
+
+    def _reap_child(self, process: Process, end: End) -> None:
+        """A child has become a zombie: the init reaps it, and what it had not reaped itself."""
+        process.reaped_ms = self.now_ms
+        self._orphans += process.zombies
+        for relative in process.family:
+            if relative.ended is not None and relative.reaped_ms is None:
+                relative.reaped_ms = self.now_ms
+        self._see(happened.ChildExited(process.child, process.generation, end.code, end.signal, end.oom))
+
+    def _create(
+        self, child: int, generation: int, life: Life, remnant: Remnant | None = None, leader: Process | None = None
+    ) -> Process:
+        self._pids += 1
+        process = Process(self._pids, child, generation, life, remnant, leader, self.now_ms)
+        self._living[process.pid] = process
+        self.trace.processes.append(process)
+        return process
+
+    def _signal(self, process: Process, signal: int) -> None:
+        """What a signal does to a process (signal(7))."""
+        if process.ended is not None:
+            return
+        if signal == KILL:
+            self._kill(process)
+        elif signal == CONT:
+            self._resume(process)
+        elif signal in SUSPENDING:
+            process.stopped = True
+        elif process.stopped:
+            process.pending.append(signal)
+        elif process.remnant is not None:
+            if process.remnant.stop_ms is not None:
+                self._after(process.remnant.stop_ms, self._die, process, End(signal=signal))
+        elif process.catches(signal, self.now_ms):
+            self._handle(process, signal)
+        elif signal not in HARMLESS:
+            self._die_soon(process, End(signal=signal), 0)
+
+    def _kill(self, process: Process) -> None:
+        if process.killed_ms is None:
+            process.killed_ms = self.now_ms
+            kill_ms = process.life.kill_ms if process.remnant is None else process.remnant.kill_ms
+            if kill_ms is not None:
+                self._after(kill_ms, self._die, process, End(signal=KILL))
+
+    def _resume(self, process: Process) -> None:
+        if not process.stopped:
+            return
+        process.stopped = False
+        pending, process.pending = process.pending, []
+        for signal in pending:
+            self._signal(process, signal)
+        if process.postponed is not None:
+            self._die_soon(process, process.postponed, 0)
+
+    def _handle(self, process: Process, signal: int) -> None:
+        """A signal that the process has a handler for."""
+        life = process.life
+        stop_signal = self._scenario.bundle.children[process.child].stop_signal
+        if (signal == stop_signal or signal in life.heeds) and life.stop_ms is not None:
+            self._die_soon(process, life.stop_end, life.stop_ms)
+
+    def _die_soon(self, process: Process, end: End, after_ms: int) -> None:
+        self._after(after_ms, self._die, process, end)
+
+    # What the core wants done.
+
+    def _spawn(self, action: Spawn) -> None:
+        life = self._scenario.life(action.child, action.generation)
+        if life.fork_error:
+            self._answers.append(happened.ForkFailed(action.child, action.generation, life.fork_error))
+            return
+        process = self._create(action.child, action.generation, life)
+        self._leaders[action.child, action.generation] = process
+        self._answers.append(happened.ChildForked(action.child, action.generation, process.pid))
+        self._after(life.exec_ms, self._execute, process)
+
+    def _send_signal(self, action: SendSignal) -> None:
+        self._signal(self._leaders[action.child, action.generation], action.signal)
+
+    def _forward_signal(self, action: ForwardSignal) -> None:
+        process = self._leaders[action.child, action.generation]
+        if process.ended is None and process.catches(action.signal, self.now_ms):
+            self._signal(process, action.signal)
+            self._answers.append(happened.SignalForwarded(action.child, action.generation, action.signal))
+
+    def _kill_session(self, action: KillSession) -> None:
+        leader = self._leaders[action.child, action.generation]
+        self._signal(leader, KILL)
+        for process in self._session(leader):
+            self._signal(process, KILL)
+
+    def _survey_session(self, action: SurveySession) -> None:
+        found = self._session(self._leaders[action.child, action.generation])
+        survivors = self._look(found, action.signal)
+        self._answers.append(happened.SessionSurveyed(action.child, action.generation, survivors))
+
+    def _survey_tree(self, action: SurveyTree) -> None:
+        survivors = self._look(list(self._living.values()), action.signal)
+        self._answers.append(happened.TreeSurveyed(survivors))
+
+    def _look(self, found: list[Process], signal: int) -> tuple[Survivor, ...]:
+        if signal:
+            for process in found:
+                self._signal(process, signal)
+        return tuple(Survivor(process.pid, process.name) for process in found)
+
+    def _session(self, leader: Process) -> list[Process]:
+        """What still lives of a child's session, without the child."""
+        return [
+            process
+            for process in leader.family
+            if process.ended is None and process.remnant is not None and not process.remnant.escapes
+        ]
+
+    def _start_probe(self, action: StartProbe) -> None:
+        key = (action.child, action.generation, action.probe)
+        self._probes[key] = True
+        process = self._leaders[action.child, action.generation]
+        self._after(process.life.probe_ms, self._answer_probe, process, key)
+
+    def _cancel_probe(self, action: CancelProbe) -> None:
+        if not self._scenario.late_answers:
+            self._probes[action.child, action.generation, action.probe] = False
+
+    def _answer_probe(self, process: Process, key: tuple[int, int, int]) -> None:
+        if not self._probes.pop(key):
+            return
+        life = process.life
+        if process.stopped or process.executed_ms is None or process.ended is not None:
+            works = None if process.stopped else False
+        else:
+            since_ms = self.now_ms - process.executed_ms
+            works = life.ready_ms is not None and since_ms >= life.ready_ms and not _within(life.sick, since_ms)
+            works = None if _within(life.hangs, since_ms) else works
+        if works is not None:
+            self._see(happened.ProbeSucceeded(*key) if works else happened.ProbeFailed(*key, "connection refused"))
+
+    def _exit(self, action: Exit) -> None:
+        self.trace.exit = action
+
+
+def _within(spans: tuple[tuple[int, int], ...], at_ms: int) -> bool:
+    return any(start_ms <= at_ms < end_ms for start_ms, end_ms in spans)
+
+
+_DO: dict[type[Action], Callable[[World, Any], None]] = {
+    Spawn: World._spawn,  # noqa: SLF001 - the table of its own class
+    SendSignal: World._send_signal,  # noqa: SLF001
+    ForwardSignal: World._forward_signal,  # noqa: SLF001
+    KillSession: World._kill_session,  # noqa: SLF001
+    SurveySession: World._survey_session,  # noqa: SLF001
+    SurveyTree: World._survey_tree,  # noqa: SLF001
+    StartProbe: World._start_probe,  # noqa: SLF001
+    CancelProbe: World._cancel_probe,  # noqa: SLF001
+    Exit: World._exit,  # noqa: SLF001
+}
