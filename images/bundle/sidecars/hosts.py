@@ -69,7 +69,7 @@ class Rule:
 
     @classmethod
     def parse(cls, text: str) -> Rule:
-        """Raises `ValueError`, with words for the operator, where `text` is no `HOST`, `*.DOMAIN`, either with `:PORT`."""
+        """Raises `ValueError`, with words for the operator, where `text` is no `HOST[:PORT]` or `*.DOMAIN[:PORT]`."""
         host, port = split_port(text)
         if host.startswith("*."):
             if as_address(host[2:]) is not None:

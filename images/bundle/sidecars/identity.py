@@ -1,7 +1,7 @@
 """Acting as another user with CAP_SETUID and CAP_SETGID alone.
 
 Root without CAP_DAC_OVERRIDE and CAP_CHOWN can neither read another user's private file nor give a file away. It can
-become that user for a moment, which needs no more than what an init that starts daemons under their own users has anyway.
+become that user for a moment, which needs no more than an init that starts daemons under their own users has anyway.
 """
 
 from __future__ import annotations

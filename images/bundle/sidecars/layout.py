@@ -10,6 +10,7 @@ GIT_GATE_PORT = 9418
 SUPERVISE_PORT = 9100
 # Loopback only, and only with the real pipelock: where the kernel sends that user's connections.
 TRANSPARENT_PORT = 18082
+METRICS_PORT = 18888
 
 PIPELOCK_BINARY = Path("/usr/local/bin/pipelock")
 HOOKS = Path("/usr/local/libexec/bottle/git-hooks")

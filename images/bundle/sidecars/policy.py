@@ -11,7 +11,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -69,7 +69,7 @@ class Repository:
 class Policy:
     """What a bottle may do. The default allows nothing."""
 
-    allowlist: Allowlist = Allowlist()
+    allowlist: Allowlist = field(default_factory=Allowlist)
     upstream_ca: Path | None = None
     credentials: tuple[Credential, ...] = ()
     engine: str = "auto"
@@ -317,12 +317,17 @@ def parse(document: Mapping[str, Any], path: Path = DEFAULT_PATH) -> Policy:
     return policy
 
 
+def default_path() -> Path:
+    """`$BOTTLE_POLICY`, else /etc/bottle/policy.toml."""
+    return Path(os.environ.get("BOTTLE_POLICY") or DEFAULT_PATH)
+
+
 def load(path: Path | None = None) -> Policy:
-    """Reads the policy file: `path`, else `$BOTTLE_POLICY`, else /etc/bottle/policy.toml.
+    """Reads the policy file: `path`, else the default one.
 
     Raises `PolicyError`, also for a file that is missing, unreadable or not TOML.
     """
-    path = path or Path(os.environ.get("BOTTLE_POLICY") or DEFAULT_PATH)
+    path = path or default_path()
     try:
         with path.open("rb") as file:
             document = tomllib.load(file)

@@ -16,7 +16,7 @@ from pathlib import Path
 from sidecars import layout
 from sidecars.identity import acting_as, user_ids
 from sidecars.pipelock import engine
-from sidecars.policy import EX_CONFIG, Policy, or_exit
+from sidecars.policy import EX_CONFIG, Policy, default_path, or_exit
 
 EX_UNAVAILABLE = 69
 _CA_DAYS = "365"
@@ -109,7 +109,9 @@ def _credentials(policy: Policy) -> dict[str, str]:
         key = f"egress.credentials[{index}].value_file"
         value = header_value(_read_as_owner(credential.value_file, key))
         if value is None:
-            raise SetupError(f"{key}: {credential.value_file}: must hold one line of printable ASCII, with no blanks around it")
+            raise SetupError(
+                f"{key}: {credential.value_file}: must be one line of printable ASCII, no blanks around it"
+            )
         values[str(credential.value_file)] = value
     return values
 
@@ -125,7 +127,13 @@ def _origin_cas(policy: Policy) -> str:
     return f"{public}\n{extra}"
 
 
+def _check_mode(path: Path) -> None:
+    if not path.stat().st_mode & 0o004:
+        raise SetupError(f"{path}: the daemons' users can't read it; chmod 644 it (it holds no secrets)")
+
+
 def _prepare(policy: Policy) -> None:
+    _check_mode(default_path())
     _directories()
     _write_private("egress", layout.CREDENTIALS, json.dumps(_credentials(policy)))
     _write_private("egress", layout.ORIGIN_CAS, _origin_cas(policy))
@@ -140,12 +148,9 @@ def _prepare(policy: Policy) -> None:
 
 
 def main() -> None:
-    """Exits 0 when everything is in place, 78 for what the operator has to change, 69 for an engine that can't be had."""
+    """Exits 0 when everything is in place, 78 for what the operator has to change, 69 where an engine can't be had."""
     policy = or_exit()
-    policy_path = Path(os.environ.get("BOTTLE_POLICY") or "/etc/bottle/policy.toml")
     try:
-        if not policy_path.stat().st_mode & 0o004:
-            raise SetupError(f"{policy_path}: the daemons' users can't read it; chmod 644 it (it holds no secrets)")
         _prepare(policy)
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)

@@ -1,9 +1,9 @@
 """Running mitmproxy with one addon of ours, so that it fails closed.
 
-mitmproxy itself fails open, twice. `mitmdump -s` that can't load its script (a fault in it, or a file dated 1970, which
-is never found to have changed) goes on without it: a proxy that lets everything through. And an exception inside a hook is
-logged, and the request goes on its way. So the addon is handed over as an object, before the first port is opened,
-and its hooks are wrapped in `fail_closed`.
+mitmproxy itself fails open, twice. `mitmdump -s` loads its script once the file's date is later than 1970, and goes
+on without it until then: with a file from a reproducible build it is a proxy that lets everything through. And an
+exception inside a hook is logged, and the request goes on its way. So the addon is handed over as an object, before the
+first port is opened, and its hooks are wrapped in `fail_closed`.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ def modes(engine: str) -> list[str]:
 def main() -> None:
     """The policy comes first: a fault in it is said without waiting for mitmproxy."""
     policy = or_exit()
-    from sidecars import proxy
-    from sidecars.egress.addon import Egress
+    from sidecars import proxy  # noqa: PLC0415
+    from sidecars.egress.addon import Egress  # noqa: PLC0415
 
     addon = Egress(policy, json.loads(layout.CREDENTIALS.read_text("utf-8")))
     engine = layout.ENGINE.read_text("ascii").strip()

@@ -84,7 +84,7 @@ class Egress:
             flow.response.stream = True
 
     def _objection(self, flow: http.HTTPFlow) -> str | None:
-        """Why the request must not leave, or `None`. Afterwards the request's host is a name, never a redirect's address."""
+        """Why the request must not leave, or `None`. Afterwards a redirected request's host is a name."""
         request, sni = flow.request, flow.client_conn.sni
         named = host_of(flow)
         if isinstance(flow.client_conn.proxy_mode, mode_specs.TransparentMode):

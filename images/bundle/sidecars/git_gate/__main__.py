@@ -77,7 +77,7 @@ def main() -> None:
         print(f"git.directory: {policy.git_directory}: {error}", file=sys.stderr)
         raise SystemExit(78) from None
     arguments = command(policy.git_directory)
-    os.execve(arguments[0], arguments, environment())
+    os.execve(arguments[0], arguments, environment())  # noqa: S606 - that is how one becomes it.
 
 
 if __name__ == "__main__":

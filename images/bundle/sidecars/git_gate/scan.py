@@ -20,7 +20,8 @@ _TEXT_MAX_BYTES = 256 << 20
 _PART_BYTES = 4 << 20
 # The end of a part stands at the beginning of the next one as well: a secret on the border is in one of them whole.
 _OVERLAP_BYTES = 64 << 10
-# gitleaks skips files that look binary, by magic numbers at fixed offsets (a tar's is at 257). The pusher's bytes begin behind them.
+# gitleaks skips files that look binary, by magic numbers at fixed offsets (a tar's is at 257). What the pusher wrote
+# begins behind all of them.
 _LEAD_IN = b"push\n" + b"\n" * (64 << 10)
 _ALLOW_COMMENT = b"gitleaks:allow"
 _TIMEOUT_S = 300
@@ -92,7 +93,9 @@ class _Parts:
         while chunk := stream.read(1 << 20):
             self._total += len(chunk)
             if self._total > _TEXT_MAX_BYTES:
-                raise ScanError(f"more than {_TEXT_MAX_BYTES >> 20} MiB of changes at once can't be scanned; push in smaller steps")
+                raise ScanError(
+                    f"more than {_TEXT_MAX_BYTES >> 20} MiB of changes at once can't be scanned; push in smaller steps"
+                )
             self._pending += chunk
             if len(self._pending) >= _PART_BYTES:
                 self._write(self._pending)
@@ -113,10 +116,10 @@ class _Parts:
 
 def configuration(patterns: Iterable[Pattern]) -> str:
     """gitleaks' configuration: its own rules, and the policy's patterns. TOML's basic strings are JSON's."""
-    rules = [
-        f"[[rules]]\nid = {json.dumps('bottle-' + p.name)}\ndescription = {json.dumps(p.name)}\nregex = {json.dumps(p.regex)}\n"
-        for p in patterns
-    ]
+    rules = []
+    for pattern in patterns:
+        entries = {"id": f"bottle-{pattern.name}", "description": pattern.name, "regex": pattern.regex}
+        rules += ["[[rules]]", *(f"{key} = {json.dumps(value)}" for key, value in entries.items())]
     return "\n".join(['title = "bottle"', "[extend]", "useDefault = true", *rules])
 
 
@@ -147,7 +150,9 @@ def _run_gitleaks(directory: Path, patterns: Iterable[Pattern]) -> list[Finding]
     done = subprocess.run([*command, *files], capture_output=True, timeout=_TIMEOUT_S, cwd=directory, check=False)
     # 1 is what gitleaks ends with for a fault of its own.
     if done.returncode not in (0, 3):
-        raise ScanError(f"gitleaks ended with {done.returncode}: {done.stderr.decode('utf-8', 'replace').strip()[-300:]}")
+        raise ScanError(
+            f"gitleaks ended with {done.returncode}: {done.stderr.decode('utf-8', 'replace').strip()[-300:]}"
+        )
     entries = json.loads(report.read_text("utf-8") or "[]") or []
     if bool(entries) != (done.returncode == 3):
         raise ScanError("gitleaks' report and its exit code disagree")

@@ -9,8 +9,8 @@ PORTABLE_MODE = f"upstream:http://127.0.0.1:{layout.EGRESS_PORT}@{layout.PIPELOC
 
 
 def _portable(policy: Policy) -> None:
-    from sidecars import proxy
-    from sidecars.pipelock.addon import Pipelock
+    from sidecars import proxy  # noqa: PLC0415 - half a second that the real engine need not wait for.
+    from sidecars.pipelock.addon import Pipelock  # noqa: PLC0415
 
     proxy.run([PORTABLE_MODE], layout.PIPELOCK, layout.EGRESS_CA, Pipelock(policy))
 
@@ -21,7 +21,7 @@ def main() -> None:
     if layout.ENGINE.read_text("ascii").strip() == "portable":
         _portable(policy)
         return
-    from sidecars.pipelock import real
+    from sidecars.pipelock import real  # noqa: PLC0415
 
     raise SystemExit(real.run(policy))
 

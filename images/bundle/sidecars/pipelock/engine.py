@@ -45,7 +45,20 @@ def redirect_rules(uid: int) -> tuple[tuple[str, ...], ...]:
     rules: list[tuple[str, ...]] = [
         ("iptables", "-w", "-t", "nat", "-N", _CHAIN),
         ("iptables", "-w", "-t", "nat", "-A", _CHAIN, "-d", "127.0.0.0/8", "-j", "RETURN"),
-        ("iptables", "-w", "-t", "nat", "-A", _CHAIN, "-p", "tcp", "-j", "REDIRECT", "--to-ports", str(layout.TRANSPARENT_PORT)),
+        (
+            "iptables",
+            "-w",
+            "-t",
+            "nat",
+            "-A",
+            _CHAIN,
+            "-p",
+            "tcp",
+            "-j",
+            "REDIRECT",
+            "--to-ports",
+            str(layout.TRANSPARENT_PORT),
+        ),
         ("iptables", "-w", "-t", "nat", "-A", "OUTPUT", *owner, "-j", _CHAIN),
     ]
     for command, loopback in (("iptables", "127.0.0.0/8"), ("ip6tables", "::1/128")):

@@ -1,4 +1,7 @@
-"""`bottle-kill-switch on|off|status`: the operator's command. Both engines look for the file; it survives a restart of pipelock."""
+"""`bottle-kill-switch on|off|status`: the operator's command.
+
+Both engines look for the file at every request; it outlives a restart of pipelock.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The real pipelock: its configuration, rendered from the policy, and the process around it that renders it anew at a HUP."""
+"""The real pipelock: its configuration, rendered from the policy, and the process around it.
+
+That process renders the configuration anew at a HUP, and passes every other signal on.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -48,6 +50,8 @@ def render(policy: Policy) -> str:
                 {"name": pattern.name, "regex": pattern.regex, "severity": "critical"} for pattern in policy.patterns
             ],
         },
+        # Its figures are the operator's, not the agent's.
+        "metrics_listen": f"127.0.0.1:{layout.METRICS_PORT}",
         "kill_switch": {"sentinel_file": str(layout.KILL_SWITCH)},
         "logging": {"format": "json", "output": "stdout", "include_allowed": True, "include_blocked": True},
         "sentry": {"enabled": False},
@@ -93,15 +97,10 @@ def _install(child: subprocess.Popen[bytes]) -> None:
 def run(policy: Policy) -> int:
     """Runs pipelock until it ends. Returns its exit code, 128 + s where a signal s killed it."""
     _write(policy)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
     child = subprocess.Popen(
         [str(layout.PIPELOCK_BINARY), "run", "--config", str(layout.PIPELOCK_CONFIG)],
         env=_environment(),
-        stdout=sys.stdout,
-        # The mask above is this process's: it must not be inherited.
-        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, set()) and None,
     )
     _install(child)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGUSR1})
     code = child.wait()
     return code if code >= 0 else 128 - code

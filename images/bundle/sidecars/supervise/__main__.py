@@ -32,7 +32,7 @@ def log(event: str, **fields: object) -> None:
 
 def build(policy: Policy, questions: Questions) -> MCPServer[Any]:
     """The MCP server with its two tools and its health route."""
-    server: MCPServer[Any] = MCPServer("bottle-supervise", instructions=_INSTRUCTIONS)
+    server: MCPServer[Any] = MCPServer("bottle-supervise", instructions=_INSTRUCTIONS, log_level="WARNING")
 
     @server.tool()
     async def ask_operator(question: str) -> str:

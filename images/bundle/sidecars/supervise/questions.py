@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from dataclasses import dataclass, field
 
@@ -67,9 +68,7 @@ class Questions:
 
     async def wait(self, question: Question, timeout_s: float) -> str:
         """The answer, or `pending:ID` where none came in time."""
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await question.answered.wait()
-        except TimeoutError:
-            pass
         return f"pending:{question.id}" if question.answer is None else question.answer
