@@ -1,0 +1,189 @@
+"""However a bottle ends, nothing of it is left."""
+
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launcher.backend import get_bottle_backend
+from launcher.backend.base import BottleBackend
+from launcher.docker import docker
+from launcher.errors import LauncherError
+from launcher.manifest import BottleSpec
+from launcher.plan import new_slug, object_name
+from tests.integration.launching import AGENT_IMAGE, DEADLINE_S, cli, finish, leftovers, slugs_of
+
+pytestmark = [pytest.mark.docker]
+
+# Two of the four: less to start.
+SMALL = ("pipelock", "egress")
+MANIFEST = """
+name = "life"
+daemons = ["pipelock", "egress"]
+[agent]
+command = {command}
+"""
+
+
+@pytest.fixture
+def backend() -> BottleBackend:
+    return get_bottle_backend("docker")
+
+
+@pytest.fixture
+def stage_dir(tmp_path: Path) -> Path:
+    return tmp_path / new_slug("life")
+
+
+def manifest(home: Path, command: list[str], extra: str = "") -> str:
+    """A manifest in somebody's home; returns its path."""
+    path = home / "life.toml"
+    path.write_text(MANIFEST.format(command=command) + extra)
+    return str(path)
+
+
+def wait_until(what: str, condition: Callable[[], object]) -> None:
+    """Look until something holds; the deadline is for a machine that hangs."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"still not so: {what}"
+        time.sleep(0.05)
+
+
+def has(home: Path, role: str) -> Callable[[], object]:
+    """Whether the operator's one bottle has an object of that role yet."""
+
+    def look() -> object:
+        return [each for slug in slugs_of(home) for each in leftovers(slug) if named(each, object_name(slug, role))]
+
+    return look
+
+
+def named(object_id: str, name: str) -> bool:
+    """Whether the object of that id has that name."""
+    return docker("inspect", "--format", "{{.Name}}", object_id, check=False).stdout.strip().lstrip("/") == name
+
+
+def test_up_shows_the_agent_and_ends_with_its_code(tmp_path: Path) -> None:
+    process = cli(tmp_path, "up", manifest(tmp_path, ["sh", "-c", "echo words of the agent; exit 7"]))
+    (slug,) = _slug_once_there(tmp_path)
+    code, said = finish(process)
+    assert code == 7
+    assert "words of the agent" in said
+    assert "sidecars ended with 0" in said
+    assert leftovers(slug) == slugs_of(tmp_path) == []
+
+
+def test_down_takes_everything_and_may_be_said_twice(tmp_path: Path) -> None:
+    code, said = finish(cli(tmp_path, "up", "--detach", manifest(tmp_path, ["sleep", "infinity"])))
+    assert code == 0, said
+    (slug,) = slugs_of(tmp_path)
+    assert len(leftovers(slug)) >= 4
+    code, status = finish(cli(tmp_path, "status"))
+    assert (code, status.count(slug) >= 4) == (0, True), status
+    for _ in range(2):
+        code, said = finish(cli(tmp_path, "down", slug))
+        assert code == 0, said
+        assert leftovers(slug) == slugs_of(tmp_path) == []
+
+
+def test_stop_takes_what_start_returned_and_is_idempotent(backend: BottleBackend, stage_dir: Path) -> None:
+    plan = backend.prepare(BottleSpec("life", daemons=SMALL, slug=stage_dir.name), stage_dir)
+    name = backend.launch(plan)
+    assert docker("container", "inspect", "--format", "{{.State.Running}}", name).stdout.strip() == "true"
+    for _ in range(2):
+        backend.stop(name)
+        assert leftovers(plan.slug) == []
+        assert not stage_dir.exists()
+    backend.stop("bottle-never-was-agent")
+
+
+@pytest.mark.parametrize("role", ["internal", "sidecars", "agent"])
+def test_an_interrupt_half_way_leaves_nothing(tmp_path: Path, role: str) -> None:
+    process = cli(tmp_path, "up", manifest(tmp_path, ["sleep", "infinity"]))
+    (slug,) = _slug_once_there(tmp_path)
+    wait_until(f"there is an object {role}", has(tmp_path, role))
+    process.send_signal(signal.SIGINT)
+    code, said = finish(process)
+    assert code == 128 + signal.SIGINT, said
+    assert "Traceback" not in said
+    assert leftovers(slug) == slugs_of(tmp_path) == []
+
+
+def test_so_does_a_terminate_while_the_agent_runs(tmp_path: Path) -> None:
+    process = cli(tmp_path, "up", manifest(tmp_path, ["sleep", "infinity"]))
+    (slug,) = _slug_once_there(tmp_path)
+    agent = object_name(slug, "agent")
+    running = ("container", "inspect", "--format", "{{.State.Running}}", agent)
+    wait_until("the agent runs", lambda: docker(*running, check=False).stdout.strip() == "true")
+    process.send_signal(signal.SIGTERM)
+    code, said = finish(process)
+    assert code == 128 + signal.SIGTERM, said
+    assert leftovers(slug) == slugs_of(tmp_path) == []
+
+
+def test_a_launcher_that_is_killed_leaves_what_down_finds(tmp_path: Path) -> None:
+    process = cli(tmp_path, "up", manifest(tmp_path, ["sleep", "infinity"]))
+    (slug,) = _slug_once_there(tmp_path)
+    wait_until("there is a bundle", has(tmp_path, "sidecars"))
+    process.kill()
+    finish(process)
+    # What the launcher had asked of the engine when it was killed may still be on its way.
+    time.sleep(1)
+    assert leftovers(slug)
+    shutil.rmtree(tmp_path / ".claude-bottle")
+    code, said = finish(cli(tmp_path, "down", "--all"))
+    assert code == 0, said
+    assert leftovers(slug) == []
+
+
+def test_a_bundle_that_ends_at_once_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    allow_nonsense = '[egress]\nallow = ["*."]\n'
+    process = cli(tmp_path, "up", manifest(tmp_path, ["true"], allow_nonsense))
+    (slug,) = _slug_once_there(tmp_path)
+    code, said = finish(process)
+    assert code == 1
+    assert "egress.allow[0]" in said, "the bundle's own words are shown"
+    assert "Traceback" not in said
+    assert leftovers(slug) == slugs_of(tmp_path) == []
+
+
+def test_a_bundle_that_is_never_healthy_leaves_nothing(backend: BottleBackend, stage_dir: Path) -> None:
+    plan = backend.prepare(BottleSpec("life", image=AGENT_IMAGE, slug=stage_dir.name), stage_dir)
+    with pytest.raises(LauncherError, match="HEALTHCHECK"):
+        backend.launch(plan)
+    assert leftovers(plan.slug) == []
+    assert not stage_dir.exists()
+
+
+def test_an_image_that_is_not_there_is_not_pulled(backend: BottleBackend, stage_dir: Path) -> None:
+    plan = backend.prepare(BottleSpec("life", image="nobody.invalid/nothing", slug=stage_dir.name), stage_dir)
+    with pytest.raises(LauncherError, match="not on this engine"):
+        backend.launch(plan)
+    assert leftovers(plan.slug) == []
+    assert not stage_dir.exists()
+
+
+def test_two_bottles_of_one_manifest_live_side_by_side(tmp_path: Path) -> None:
+    path = manifest(tmp_path, ["sleep", "infinity"])
+    for _ in range(2):
+        code, said = finish(cli(tmp_path, "up", "--detach", path))
+        assert code == 0, said
+    one, other = slugs_of(tmp_path)
+    code, said = finish(cli(tmp_path, "down"))
+    assert code == 1
+    assert one in said
+    assert other in said, "which one is asked, not guessed"
+    assert finish(cli(tmp_path, "down", one))[0] == 0
+    assert leftovers(one) == []
+    assert len(leftovers(other)) >= 4, "the other one is untouched"
+    assert finish(cli(tmp_path, "down", "--all"))[0] == 0
+    assert leftovers(other) == []
+
+
+def _slug_once_there(home: Path) -> list[str]:
+    wait_until("the bottle has files", lambda: slugs_of(home))
+    return slugs_of(home)
