@@ -1,0 +1,48 @@
+"""Whether the users and groups that a bundle names exist on this machine (contract 9).
+
+The one part of a bundle file's check that a compiled form cannot answer for: it is made where the
+bundle runs, at every start.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bottle_init.core.model import Process
+
+
+def unknown(process: Process) -> Iterator[tuple[str, str]]:
+    """`(key, message)` for each user and group that nobody knows. An id needs no entry."""
+    if isinstance(process.user, str) and not _is_user(process.user):
+        yield "user", f'there is no user "{process.user}" here{_as_id(process.user)}'
+    if isinstance(process.group, str) and not _is_group(process.group):
+        yield "group", f'there is no group "{process.group}" here{_as_id(process.group)}'
+    for position, group in enumerate(process.groups or ()):
+        if isinstance(group, str) and not _is_group(group):
+            yield f"groups[{position}]", f'there is no group "{group}" here{_as_id(group)}'
+
+
+def _is_user(name: str) -> bool:
+    import pwd
+
+    try:
+        pwd.getpwnam(name)
+    except (KeyError, UnicodeEncodeError):
+        return False
+    return True
+
+
+def _is_group(name: str) -> bool:
+    import grp
+
+    try:
+        grp.getgrnam(name)
+    except (KeyError, UnicodeEncodeError):
+        return False
+    return True
+
+
+def _as_id(name: str) -> str:
+    return f" (an id is written without quotes: {name})" if name.isascii() and name.isdigit() else ""

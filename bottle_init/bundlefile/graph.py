@@ -1,0 +1,106 @@
+"""Names and the `after` graph: what dangles, what goes round in circles, who starts when (contract 4, 9)."""
+
+from __future__ import annotations
+
+from bottle_init.bundlefile.table import listed, nearest
+from bottle_init.core.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from bottle_init.bundlefile.table import Faults
+    from bottle_init.core.model import Bundle
+
+
+class Node(Value):
+    """A child as the graph sees it: `path` is its table in the file."""
+
+    name: str
+    kind: str
+    path: str
+    after: tuple[str, ...]
+
+
+def faults(nodes: Sequence[Node]) -> Faults:
+    """All that is wrong with the children as a whole, each as `(path, message)`."""
+    found = list(_repeated(nodes))
+    for node in nodes:
+        for name in node.after:
+            found.extend(unknown_name(f"{node.path}.after", name, nodes))
+    found.extend(_cycles(nodes))
+    return found
+
+
+def _repeated(nodes: Sequence[Node]) -> Iterable[tuple[str, str]]:
+    first: dict[str, Node] = {}
+    for node in nodes:
+        owner = first.setdefault(node.name, node)
+        if owner is not node:
+            yield node.path, f"the name is taken by {owner.path}: it can be one child's alone"
+
+
+def unknown_name(path: str, name: str, nodes: Sequence[Node]) -> Faults:
+    """A fault where no child has the name."""
+    names = [node.name for node in nodes]
+    return [] if name in names else [(path, f"there is no child {name}{nearest(name, names)}")]
+
+
+def _cycles(nodes: Sequence[Node]) -> Iterable[tuple[str, str]]:
+    """One fault for each cycle; those that share children with one before come up once that is mended."""
+    paths = {node.name: node.path for node in nodes}
+    after = {node.name: tuple(name for name in node.after if name in paths) for node in nodes}
+    while True:
+        _drop_startable(after)
+        if not after:
+            return
+        cycle = _walk(after)
+        chain = " -> ".join((*cycle, cycle[0]))
+        yield f"{paths[cycle[0]]}.after", f"goes round in a circle: {chain} (each is after the next)"
+        for name in cycle:
+            del after[name]
+
+
+def _drop_startable(after: dict[str, tuple[str, ...]]) -> None:
+    """Take away, again and again, every child that is after none of those that are left."""
+    while free := [name for name, needs in after.items() if not any(need in after for need in needs)]:
+        for name in free:
+            del after[name]
+
+
+def _walk(after: dict[str, tuple[str, ...]]) -> list[str]:
+    """A cycle, beginning with its first declared child; everything in `after` is after something in it."""
+    steps: dict[str, None] = {}
+    name = next(iter(after))
+    while name not in steps:
+        steps[name] = None
+        name = next(need for need in after[name] if need in after)
+    cycle = list(steps)[list(steps).index(name) :]
+    first = min(cycle, key=list(after).index)
+    turn = cycle.index(first)
+    return cycle[turn:] + cycle[:turn]
+
+
+def not_chosen(bundle: Bundle) -> Faults:
+    """What the children of a subset are after, or take their exit code from, and is not among them."""
+    names = [spec.name for spec in bundle.children]
+    found = []
+    for spec in bundle.children:
+        missing = [name for name in spec.after if name not in names]
+        if missing:
+            found.append((spec.name, f"runs after {listed(missing)}, which must then be chosen too"))
+    if bundle.exit_code_from is not None and bundle.exit_code_from not in names:
+        found.append(("bundle.exit_code_from", f"{bundle.exit_code_from} must then be chosen too"))
+    return found
+
+
+def levels(bundle: Bundle) -> list[list[str]]:
+    """The children by when they can start: all of a level need only what is in the levels before."""
+    left = {spec.name: spec.after for spec in bundle.children}
+    found = []
+    while left:
+        level = [name for name, needs in left.items() if not any(need in left for need in needs)]
+        found.append(level)
+        for name in level:
+            del left[name]
+    return found

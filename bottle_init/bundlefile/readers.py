@@ -1,0 +1,431 @@
+"""Readers of single values: durations, signals, addresses, limits (contract 9).
+
+Each takes what TOML gave and returns what the model wants, or raises `Wrong`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from bottle_init import signames
+from bottle_init.bundlefile.table import Table, Wrong, kind, listed, nearest, quoted, shown, table
+from bottle_init.core import signals
+from bottle_init.core.model import Probe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Final, TypeVar
+
+    from bottle_init.bundlefile.table import Faults
+
+    T = TypeVar("T")
+
+NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
+LONGEST_MS: Final = 10 * 365 * 24 * 3_600_000
+"""Ten years: what is longer is a slip of the pen."""
+
+UNLIMITED: Final = ("unlimited", "infinity")
+RLIMITS: Final = (
+    *("as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc"),
+    *("rss", "rtprio", "rttime", "sigpending", "stack"),
+)
+CAPABILITIES: Final = (
+    *("audit_control", "audit_read", "audit_write", "block_suspend", "bpf", "checkpoint_restore", "chown"),
+    *("dac_override", "dac_read_search", "fowner", "fsetid", "ipc_lock", "ipc_owner", "kill", "lease"),
+    *("linux_immutable", "mac_admin", "mac_override", "mknod", "net_admin", "net_bind_service", "net_broadcast"),
+    *("net_raw", "perfmon", "setfcap", "setgid", "setpcap", "setuid", "sys_admin", "sys_boot", "sys_chroot"),
+    *("sys_module", "sys_nice", "sys_pacct", "sys_ptrace", "sys_rawio", "sys_resource", "sys_time"),
+    *("sys_tty_config", "syslog", "wake_alarm"),
+)
+"""capabilities(7), in alphabetical order."""
+
+_DURATION = re.compile(
+    r"(?:([0-9]+(?:\.[0-9]+)?)h)?(?:([0-9]+(?:\.[0-9]+)?)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?(?:([0-9]+(?:\.[0-9]+)?)ms)?"
+)
+_UNITS_MS = (3_600_000, 60_000, 1_000, 1)
+_UMASK = re.compile(r"0?[0-7]{3}|0o?[0-7]{1,3}")
+_HOST_PORT = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*)):([0-9]{1,5})")
+_URL = re.compile(r"http://([^/?#]*)([/?][!-~]*)?")
+_SUN_PATH_MAX = 107
+_STOPPERS = (signals.TERM, signals.INT, signals.QUIT)
+_STOP = 19
+
+
+def text(value: object) -> str:
+    """A string that the kernel can take: without a NUL byte, not empty."""
+    if not isinstance(value, str):
+        raise Wrong(f"must be a string, is {shown(value)}")
+    if not value:
+        raise Wrong("must not be empty")
+    return without_nul(value)
+
+
+def without_nul(value: str) -> str:
+    """The string itself, if no NUL byte would cut it short."""
+    if "\0" in value:
+        raise Wrong("must not contain a NUL byte")
+    return value
+
+
+def word(value: object) -> str:
+    """An argument of a command: a string, empty or not."""
+    return "" if value == "" and isinstance(value, str) else text(value)
+
+
+def boolean(value: object) -> bool:
+    """`true` or `false`."""
+    if not isinstance(value, bool):
+        raise Wrong(f"must be true or false, is {shown(value)}")
+    return value
+
+
+def choice(words: tuple[str, ...]) -> Callable[[object], str]:
+    """One of a few words."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or value not in words:
+            hint = nearest(value, words) if isinstance(value, str) else ""
+            raise Wrong(f"must be one of {listed(map(quoted, words), 'or')}, is {shown(value)}{hint}")
+        return value
+
+    return read
+
+
+def integer(low: int, high: int | None = None) -> Callable[[object], int]:
+    """A whole number, within bounds that belong to it."""
+    bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
+
+    def read(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < low or value > (high or 2**63 - 1):
+            raise Wrong(f"must be a whole number {bounds}, is {shown(value)}")
+        return value
+
+    return read
+
+
+def factor(value: object) -> float:
+    """A number of at least 1; infinity is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 1_000_000:
+        raise Wrong(f"must be a number from 1 to 1000000, is {shown(value)}")
+    return float(value)
+
+
+def duration_ms(value: object) -> int:
+    """`"500ms"`, `"1m30s"`, or a number of seconds, in whole milliseconds; anything above 0 is at least one."""
+    if isinstance(value, str):
+        exact = _spelled_ms(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        exact = value * 1_000.0 if abs(value) < LONGEST_MS else float("inf")
+    else:
+        raise Wrong(f'must be a duration such as "8s", or a number of seconds, is {shown(value)}')
+    if not 0 <= exact <= LONGEST_MS:
+        raise Wrong(f"must be a duration from 0 to ten years, is {shown(value)}")
+    return max(round(exact), 1) if exact else 0
+
+
+def _spelled_ms(value: str) -> float:
+    match = _DURATION.fullmatch(value)
+    if not value or match is None:
+        unit = ' (it has no unit: seconds are "s")' if value.isascii() and value.isdigit() else ""
+        raise Wrong(f'must be a duration such as "500ms", "8s" or "1m30s", is {shown(value)}{unit}')
+    return sum(float(part or 0) * unit_ms for part, unit_ms in zip(match.groups(), _UNITS_MS, strict=True))
+
+
+def positive_ms(value: object) -> int:
+    """A duration that is not nothing."""
+    found = duration_ms(value)
+    if found == 0:
+        raise Wrong("must be longer than 0")
+    return found
+
+
+def list_of(item: Callable[[object], T], what: str) -> Callable[[object], tuple[T, ...]]:
+    """A list; each item that is wrong is a fault of its own."""
+
+    def read(value: object) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise Wrong(f"must be a list of {what}, is {shown(value)}")
+        found: list[T] = []
+        faults: Faults = []
+        for position, each in enumerate(value):
+            try:
+                found.append(item(each))
+            except Wrong as wrong:
+                faults.extend((f"[{position}]{below}", message) for below, message in wrong.faults)
+        if faults:
+            raise Wrong("", faults)
+        return tuple(found)
+
+    return read
+
+
+def command(value: object) -> tuple[str, ...]:
+    """A program and its arguments."""
+    if isinstance(value, str):
+        raise Wrong(
+            'must be a list of strings, such as ["nginx", "-g", "daemon off;"]; a shell line is ["sh", "-c", ...]'
+        )
+    words = list_of(word, "strings")(value)
+    if not words:
+        raise Wrong("must not be empty: its first word is the program")
+    if not words[0]:
+        raise Wrong("", [("[0]", "must not be empty: it is the program")])
+    return words
+
+
+def name(value: object) -> str:
+    """The name of a child."""
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise Wrong(f"must be a name of letters, digits, _ and -, is {shown(value)}")
+    return value
+
+
+def account(value: object) -> str | int:
+    """The name or id of a user or group; the id -1 is the kernel's word for none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return integer(0, 2**32 - 2)(value)
+    if not isinstance(value, str):
+        raise Wrong(f"must be a name or an id, is {shown(value)}")
+    return text(value)
+
+
+def signal(value: object) -> int:
+    """A signal by name or number."""
+    try:
+        if isinstance(value, str):
+            return signames.number(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return signames.checked(value)
+    except ValueError as problem:
+        hint = nearest(value.upper().removeprefix("SIG"), signames.names()) if isinstance(value, str) else ""
+        raise Wrong(f"{problem}{hint}") from None
+    raise Wrong(f"must be the name or the number of a signal, is {shown(value)}")
+
+
+def stop_signal(value: object) -> int:
+    """A signal that a child can answer by ending."""
+    found = signal(value)
+    if found == signals.KILL:
+        raise Wrong("must not be KILL: that comes by itself, after stop_timeout")
+    if found == _STOP:
+        raise Wrong("must not be STOP: it suspends a process, and no process ends by it")
+    return found
+
+
+def signal_rules(value: object) -> tuple[tuple[int, int], ...]:
+    """`{ USR1 = "HUP", USR2 = 0 }` as `(from, to)` pairs."""
+    faults: Faults = []
+    rules = Table("", table(value), faults)
+    found: dict[int, int] = {}
+    for key in table(value):
+        try:
+            source = rewritable(key)
+        except Wrong as wrong:
+            rules.fault(key, str(wrong))
+            continue
+        if source in found:
+            rules.fault(key, f"{signames.name(source)} is there twice")
+        found[source] = rules.read(key, rewritten, 0)
+    if faults:
+        raise Wrong("", [("." + path, message) for path, message in faults])
+    return tuple(found.items())
+
+
+def rewritable(key: str) -> int:
+    """A signal that the init forwards, and so can rewrite."""
+    source = signal(key)
+    if source in _STOPPERS:
+        raise Wrong(
+            "a stop signal cannot be rewritten: it is a request to the init (stop_signal is what the child gets)"
+        )
+    if source not in signals.CATCHABLE_ONLY:
+        raise Wrong(
+            "is not forwarded, and so cannot be rewritten; HUP, USR1, USR2, WINCH and the real-time signals can"
+        )
+    return source
+
+
+def rewritten(value: object) -> int:
+    """What a signal is rewritten to; 0 drops it."""
+    if isinstance(value, int) and not isinstance(value, bool) and value == 0:
+        return 0
+    found = signal(value)
+    if found in (signals.KILL, _STOP):
+        raise Wrong("must not be KILL or STOP: no process can catch them")
+    return found
+
+
+def umask(value: object) -> int:
+    """An octal string."""
+    if not isinstance(value, str) or not _UMASK.fullmatch(value):
+        raise Wrong(f'must be an octal string from "0000" to "0777", is {shown(value)}')
+    return int(value, 8)
+
+
+def env(value: object) -> tuple[tuple[str, str], ...]:
+    """A table of strings. Values may be secrets, so no message shows one."""
+    faults: Faults = []
+    variables = Table("", table(value), faults)
+    for key in table(value):
+        if not key or "=" in key or "\0" in key:
+            variables.fault(key, "a name of the environment must not be empty, nor contain = or a NUL byte")
+    found = tuple((key, variables.read(key, env_value, "")) for key in table(value))
+    if faults:
+        raise Wrong("", [("." + path, message) for path, message in faults])
+    return found
+
+
+def env_value(value: object) -> str:
+    """The value of a variable."""
+    if not isinstance(value, str):
+        raise Wrong(f"must be a string, is {kind(value)}: put it in quotes")
+    return without_nul(value)
+
+
+def rlimits(value: object) -> tuple[tuple[str, int, int], ...]:
+    """`{ nofile = 1024, core = [0, "unlimited"] }` as `(name, soft, hard)`, with -1 for unlimited."""
+    faults: Faults = []
+    limits = Table("", table(value), faults)
+    limits.allow(RLIMITS)
+    found = tuple((key, *limits.read(key, rlimit, (0, 0))) for key in table(value))
+    if faults:
+        raise Wrong("", [("." + path, message) for path, message in faults])
+    return found
+
+
+def rlimit(value: object) -> tuple[int, int]:
+    """One limit: a number for both, or `[soft, hard]`."""
+    if not isinstance(value, list):
+        both = one_limit(value)
+        return both, both
+    if len(value) != 2:
+        raise Wrong("must be one limit, or a list of the soft and the hard one")
+    soft, hard = list_of(one_limit, "limits")(value)
+    if hard != -1 and (soft == -1 or soft > hard):
+        raise Wrong("the soft limit, which comes first, must not be above the hard one")
+    return soft, hard
+
+
+def one_limit(value: object) -> int:
+    """A number, or unlimited."""
+    if isinstance(value, str) and value in UNLIMITED:
+        return -1
+    if isinstance(value, int) and not isinstance(value, bool) and -1 <= value < 2**63:
+        return value
+    raise Wrong(f'must be a whole number, or "unlimited" (or -1), is {shown(value)}')
+
+
+def capability(value: object) -> str:
+    """`CAP_NET_ADMIN`, `net_admin` -> `net_admin`."""
+    if not isinstance(value, str):
+        raise Wrong(f"must be the name of a capability, is {shown(value)}")
+    found = value.lower().removeprefix("cap_")
+    if found not in CAPABILITIES:
+        raise Wrong(f"there is no capability {quoted(value)}{nearest(found, CAPABILITIES)}")
+    return found
+
+
+def tcp(value: object) -> Probe:
+    """A port of localhost, or `"HOST:PORT"`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Probe("tcp", "localhost", integer(1, 65_535)(value))
+    if not isinstance(value, str):
+        raise Wrong(f'must be a port or "HOST:PORT", is {shown(value)}')
+    host, port = host_and_port(value)
+    return Probe("tcp", host, port)
+
+
+def host_and_port(value: str) -> tuple[str, int]:
+    """`127.0.0.1:80`, `localhost:80`, `[::1]:80`."""
+    match = _HOST_PORT.fullmatch(value)
+    if match is None:
+        bare = " (a port alone is written without quotes)" if value.isascii() and value.isdigit() else ""
+        raise Wrong(f'must be "HOST:PORT" (IPv6 as "[::1]:80"), is {shown(value)}{bare}')
+    six, four, port = match.groups()
+    return ip_or_localhost(four if six is None else six, is_six=six is not None), port_of(port)
+
+
+def port_of(digits: str) -> int:
+    """A port's number."""
+    port = int(digits)
+    if not 1 <= port <= 65_535:
+        raise Wrong(f"the port must be from 1 to 65535, is {digits}")
+    return port
+
+
+def ip_or_localhost(host: str, *, is_six: bool) -> str:
+    """A host that needs no resolver: the init cannot wait for one."""
+    import _socket
+
+    if host == "localhost" and not is_six:
+        return host
+    try:
+        _socket.inet_pton(_socket.AF_INET6 if is_six else _socket.AF_INET, host)
+    except (OSError, ValueError):
+        raise Wrong(f"the host must be an IP address or localhost (nothing is resolved), is {quoted(host)}") from None
+    return host
+
+
+def http(value: object) -> Probe:
+    """`http://HOST:PORT/path?query`."""
+    if not isinstance(value, str):
+        raise Wrong(f'must be a URL such as "http://127.0.0.1:8080/health", is {shown(value)}')
+    if value.lower().startswith("https:"):
+        raise Wrong("must be an http:// URL: the init speaks no TLS (an exec probe can run a program that does)")
+    match = _URL.fullmatch(value)
+    if match is None:
+        raise Wrong(f'must be a URL such as "http://127.0.0.1:8080/health", in ASCII, is {shown(value)}')
+    authority, target = match.groups()
+    if "@" in authority or (target and "#" in target):
+        raise Wrong("must have neither a user nor a #fragment")
+    if ":" not in authority.rpartition("]")[2]:
+        authority += ":80"
+    host, port = host_and_port(authority)
+    target = target or "/"
+    return Probe("http", host, port, target if target.startswith("/") else "/" + target)
+
+
+def exec_probe(value: object) -> Probe:
+    """A command whose exit code 0 is yes."""
+    return Probe("exec", command=command(value))
+
+
+def notify(value: object) -> Probe:
+    """`true`: the daemon says so itself, by NOTIFY_SOCKET."""
+    if value is not True:
+        raise Wrong(f"must be true, or left out, is {shown(value)}")
+    return Probe("notify")
+
+
+def socket_address(value: object) -> str:
+    """A path or `@name` of a Unix socket."""
+    address = text(value)
+    if address == "@":
+        raise Wrong("a name must come after the @")
+    if len(address.encode("utf-8", "surrogateescape")) > _SUN_PATH_MAX:
+        raise Wrong(f"must not be longer than {_SUN_PATH_MAX} bytes (unix(7))")
+    return address
+
+
+def control(value: object) -> str:
+    """The address of the control socket; empty for none."""
+    return "" if value == "" and isinstance(value, str) else socket_address(value)
+
+
+def connect(value: object) -> str:
+    """`tcp:HOST:PORT` or `unix:PATH`."""
+    address = text(value)
+    scheme, _, rest = address.partition(":")
+    if scheme == "tcp":
+        host_and_port(rest)
+    elif scheme == "unix":
+        socket_address(rest)
+    else:
+        raise Wrong(f'must be "tcp:HOST:PORT" or "unix:PATH", is {shown(value)}')
+    return address
+
+
+def unique(values: Iterable[T]) -> tuple[T, ...]:
+    """Each once, in the order of their first appearance."""
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,113 @@
+"""Bundle files compiled when an image is built, as .pyc files are.
+
+`bundle.toml` is compiled to `bundle.tomlc` beside it. The text stays the truth: a compiled form is
+used only if it was made from this very text, by this version of the init, under this interpreter,
+and if nobody but the owner of the text can have written it. Anything else is as if it were not there.
+"""
+
+from __future__ import annotations
+
+import marshal
+import posix
+from _imp import source_hash
+
+from _frozen_importlib_external import MAGIC_NUMBER
+
+from bottle_init import __version__
+from bottle_init.core import model
+from bottle_init.core.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from bottle_init.core.model import Bundle
+
+_VALUES: Final[tuple[type[Value], ...]] = (
+    *(model.Bundle, model.Spec, model.Process, model.Ready, model.Check, model.Probe),
+    *(model.Backoff, model.Budget, model.Lease),
+)
+_KEY: Final = int.from_bytes(MAGIC_NUMBER, "little")
+_WRITABLE_BY_OTHERS: Final = 0o022
+_HASH_BYTES: Final = 8
+
+
+def path_of(path: str) -> str:
+    """Where the compiled form of a bundle file is."""
+    return path + "c"
+
+
+def find(path: str, text: bytes) -> Bundle | None:
+    """The bundle that was compiled from this very text, or None. Never raises."""
+    try:
+        return _decode(_read(path), text)
+    except (OSError, ValueError, TypeError, EOFError, IndexError):
+        return None
+
+
+def write(path: str) -> str:
+    """Compile a bundle file; returns the path of the compiled form. Raises BundleInvalid, OSError."""
+    from bottle_init import config
+    from bottle_init.bundlefile import document
+
+    text = config.read_text(path)
+    bundle, faults = document.parse(text)
+    if bundle is None:
+        raise config.BundleInvalid(path, faults)
+    target = path_of(path)
+    draft = f"{target}.{posix.getpid()}"
+    fd = posix.open(draft, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
+    try:
+        with open(fd, "wb") as file:
+            file.write(encode(bundle, text))
+        posix.chmod(draft, 0o644)
+        posix.replace(draft, target)
+    except OSError:
+        posix.unlink(draft)
+        raise
+    return target
+
+
+def encode(bundle: Bundle, text: bytes) -> bytes:
+    """The compiled form of a bundle that came from this text."""
+    body = marshal.dumps(_pack(bundle))
+    return _stamp(text) + source_hash(_KEY, body) + body
+
+
+def _decode(data: bytes, text: bytes) -> Bundle | None:
+    stamp, body = data[: 2 * _HASH_BYTES], data[3 * _HASH_BYTES :]
+    if stamp != _stamp(text) or data[2 * _HASH_BYTES : 3 * _HASH_BYTES] != source_hash(_KEY, body):
+        return None
+    bundle: Bundle = _unpack(marshal.loads(body))
+    return bundle
+
+
+def _stamp(text: bytes) -> bytes:
+    """What a compiled form belongs to: one version of the init, one layout of its values, one text."""
+    layout = f"{__version__} {[(value.__name__, value.__match_args__) for value in _VALUES]}"
+    return source_hash(_KEY, layout.encode()) + source_hash(_KEY, text)
+
+
+def _read(path: str) -> bytes:
+    """The bytes of a compiled form that only the owner of the text can have written. Raises OSError."""
+    fd = posix.open(path_of(path), posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
+    try:
+        status = posix.fstat(fd)
+        if status.st_uid != posix.stat(path).st_uid or status.st_mode & _WRITABLE_BY_OTHERS:
+            raise PermissionError
+        return posix.read(fd, status.st_size)
+    finally:
+        posix.close(fd)
+
+
+def _pack(value: Any) -> Any:
+    """Values as lists that begin with their class's place in `_VALUES`; everything else is marshal's own."""
+    if isinstance(value, Value):
+        return [_VALUES.index(type(value)), *map(_pack, value)]
+    return tuple(map(_pack, value)) if type(value) is tuple else value
+
+
+def _unpack(packed: Any) -> Any:
+    if type(packed) is list:
+        return _VALUES[packed[0]](*map(_unpack, packed[1:]))
+    return tuple(map(_unpack, packed)) if type(packed) is tuple else packed

@@ -1,0 +1,121 @@
+"""Where a bundle comes from: its file, compiled or not, and the choice of a part of it (contract 9).
+
+This is all that a start with a compiled file imports. What reads TOML is in `bundlefile`.
+"""
+
+from __future__ import annotations
+
+from bottle_init.core.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from bottle_init.core.model import Bundle, Spec
+
+DEFAULT_PATH = "/etc/bottle/bundle.toml"
+_INHERITED = ""
+_TABLES = {"oneshot": "oneshots", "daemon": "daemons", "job": "jobs"}
+
+
+class Fault(Value):
+    """One thing that is wrong. `path` is a key of the file, a line of it, or empty for the file as a whole."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class BundleInvalid(Exception):
+    """A bundle file cannot be run; `faults` are all that is wrong with it, `source` names the file."""
+
+    def __init__(self, source: str, faults: Iterable[tuple[str, str]]) -> None:
+        self.source = source
+        self.faults = tuple(Fault(path, message) for path, message in faults)
+        super().__init__(source, self.faults)
+
+    def __str__(self) -> str:
+        """One header line, and one line for each fault."""
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        return "\n  ".join((f"{self.source}: not a valid bundle ({count})", *map(str, self.faults)))
+
+
+def load(text: bytes | str, source: str, policy: str | None = None) -> Bundle:
+    """The bundle that a file's text describes; `policy` takes the place of the bundle's own.
+
+    Raises BundleInvalid with all faults at once.
+    """
+    from bottle_init.bundlefile import document
+
+    bundle, faults = document.parse(text)
+    if bundle is None:
+        raise BundleInvalid(source, faults)
+    return settle(bundle, policy)
+
+
+def read(path: str, policy: str | None = None) -> Bundle:
+    """The bundle of a file, from its compiled form where that is of this very text. Raises BundleInvalid."""
+    from bottle_init import compiled
+
+    text = read_text(path)
+    bundle = compiled.find(path, text)
+    if bundle is None:
+        return load(text, path, policy)
+    _check_accounts(bundle, path)
+    return settle(bundle, policy)
+
+
+def read_text(path: str) -> bytes:
+    """The bytes of a bundle file. Raises BundleInvalid where they cannot be had."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise BundleInvalid(path, [("", f"the file cannot be read: {reason}")]) from None
+
+
+def settle(bundle: Bundle, policy: str | None) -> Bundle:
+    """The bundle with one policy for all daemons that have none of their own."""
+    chosen = policy or bundle.policy
+    return bundle.but(
+        policy=chosen,
+        children=tuple(spec.but(policy=chosen) if spec.policy == _INHERITED else spec for spec in bundle.children),
+    )
+
+
+def _check_accounts(bundle: Bundle, source: str) -> None:
+    from bottle_init import accounts
+
+    faults = [
+        (f"{_TABLES[spec.kind]}.{spec.name}.{key}", message)
+        for spec in bundle.children
+        for key, message in accounts.unknown(spec.process)
+    ]
+    if faults:
+        raise BundleInvalid(source, faults)
+
+
+def select(bundle: Bundle, names: Sequence[str], source: str = "--only") -> Bundle:
+    """The bundle with these daemons and jobs alone; oneshots always run.
+
+    What any of them is after must be among them, and so must the child that `exit_code_from` names.
+    Raises BundleInvalid with every name that is unknown or missing.
+    """
+    from bottle_init.bundlefile import graph
+
+    choosable = [spec.name for spec in bundle.children if spec.kind != "oneshot"]
+    faults = [(name, _not_choosable(name, choosable, bundle.children)) for name in names if name not in choosable]
+    part = bundle.but(children=tuple(spec for spec in bundle.children if spec.kind == "oneshot" or spec.name in names))
+    faults.extend(graph.not_chosen(part))
+    if faults:
+        raise BundleInvalid(source, faults)
+    return part
+
+
+def _not_choosable(name: str, choosable: Sequence[str], children: Iterable[Spec]) -> str:
+    if any(spec.name == name for spec in children):
+        return "is a oneshot: those always run"
+    return f"there is no such daemon or job (there are {', '.join(choosable)})"
