@@ -80,7 +80,6 @@ def down(
 ) -> None:
     """Take a bottle down, with all it left behind."""
     backend = get_bottle_backend()
-    ensure_engine(tell)
     present = _yours(backend)
     if not (slug or everything) and len(present) > 1:
         raise LauncherError("there are several bottles", hint=f"name one, or --all: {', '.join(present)}")
@@ -95,10 +94,8 @@ def down(
 @app.command()
 def status() -> None:
     """List the bottles that are there, leftovers included."""
-    backend = get_bottle_backend()
-    ensure_engine(tell)
     table = Table("bottle", "role", "name", "state", box=None)
-    for each in sorted(backend.running(), key=lambda each: (each.slug, each.role)):
+    for each in sorted(get_bottle_backend().running(), key=lambda each: (each.slug, each.role)):
         table.add_row(each.slug, each.role, each.name, each.state)
     screen.print(table if table.row_count else "no bottle is up")
 

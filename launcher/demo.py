@@ -23,6 +23,8 @@ DENIED = "elsewhere.demo.test"
 MADE_UP_CREDENTIAL = "made-up-credential-of-the-demonstration"
 MADE_UP_TOKEN = "ghp_" + "0123456789abcdefghijABCDEFGHIJ012345"
 ORIGIN_WITHIN_S = 60.0
+# Where the bundle says which one it chose.
+ENGINE = "/run/bottle/engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,9 @@ def run_demo(backend: BottleBackend, screen: Console, tell: Tell) -> int:
         backend.stop(SLUG)
         try:
             agent = _start(backend, stage_dir, tell)
+            screen.print(
+                f"pipelock's engine: {docker('exec', object_name(SLUG, 'sidecars'), 'cat', ENGINE).stdout.strip()}"
+            )
             good = _show_requests(agent, Internet(SLUG, stage_dir), screen)
         except BaseException:
             backend.stop(SLUG, tell)
