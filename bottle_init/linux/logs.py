@@ -1,0 +1,622 @@
+"""The children's lines and the init's own, on their way out (contract 8 and 9, `logs`).
+
+Each child writes into two pipes of its own. What the pipes hold is taken in chunks, made into tagged
+lines or JSON objects, and queued for the init's stdout or stderr; one queue for both where they are the same
+file, so that a line is never torn by another. A line that was begun is finished before anything else.
+
+Nothing here blocks, and no descriptor that the init inherited ever gets O_NONBLOCK: that flag lives in the
+open file description, which others share (fcntl(2)). `_writer` says what is done instead.
+
+A child that is ahead of a reader that still reads is made to wait, by not reading its pipe. Once the reader has
+taken nothing for a second (during a stop: at once), whole lines are dropped and counted; where the reader comes back, a
+`lines_dropped` event says how many were lost, just before the line that follows the gap.
+
+Memory is bounded, whatever children write and readers do not read. For each output: 1 MiB of queue, 64 KiB more for
+the init's own lines, 8 MiB for what the dead have left in their pipes, and one chunk on top. For each pipe: an
+unfinished line of 64 KiB; for each child: a tail of 16 KiB. A chunk is what one read takes: 128 KiB, times the tag's
+length where every line is empty; as JSON 16 KiB, times the length of an object.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EINVAL, ENOSYS, EOPNOTSUPP
+from fcntl import F_GETFL, F_SETPIPE_SZ, fcntl
+from select import EPOLLIN, EPOLLOUT, POLLOUT, poll
+
+from bottle_init.linux import jsonlines
+from bottle_init.linux.clock import monotonic_ms, wall_s
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Final, Protocol
+
+    Write = Callable[[list[memoryview]], int]
+    Render = Callable[[bytes], bytes]
+
+    class Poller(Protocol):
+        """What is needed of `poller.py`."""
+
+        def watch(self, fd: int, mask: int, callback: Callable[[int], None]) -> None: ...
+        def forget(self, fd: int) -> None: ...
+
+
+LINE_BYTES: Final = 64 * 1024
+"""A longer line goes out in pieces of this length (contract 9)."""
+STALL_MS: Final = 1_000
+"""A reader that takes nothing for so long is waited for no more (contract 8)."""
+QUEUE_BYTES: Final = 1024 * 1024
+"""A queue that is longer makes the children wait."""
+RESUME_BYTES: Final = 256 * 1024
+"""A queue that is shorter lets them go on."""
+OWN_BYTES: Final = 64 * 1024
+"""How much longer a queue may get by the init's own lines: they say why the others are missing."""
+LAST_WORDS_BYTES: Final = 8 * 1024 * 1024
+"""How long a queue may get by what the dead have left in their pipes: they can't be made to wait."""
+BLOCK_BYTES: Final = 128
+"""What a queued block costs beside its content."""
+READ_BYTES: Final = {"tag": 128 * 1024, "json": 16 * 1024}
+DRAIN_BYTES: Final = 1024 * 1024
+"""How much `drain` takes from one pipe: a descendant that goes on writing holds up nothing."""
+PIPES_BYTES: Final = 4 * 1024 * 1024
+"""What the pipes of all children may hold together: they count against the user's quota (pipe(7))."""
+PIPE_BYTES: Final = 256 * 1024
+TAIL_BYTES: Final = 16 * 1024
+TAIL_LINES: Final = 20
+PIPE_BUF: Final = 4096
+IOV_MAX: Final = 1024
+
+_FORMAT = 0o170000
+_FIFO, _CHARACTER, _SOCKET = 0o010000, 0o020000, 0o140000
+
+
+class Account:
+    """Lines lost of one stream of one child's, or of the init's own log (`name` is "" then)."""
+
+    __slots__ = ("lost", "name", "stream", "unreported")
+
+    def __init__(self, name: str, stream: str) -> None:
+        self.name = name
+        self.stream = stream
+        self.lost = 0
+        self.unreported = 0
+
+
+class Sink:
+    """One file behind stdout, stderr or both, and the queue of what it is to get."""
+
+    __slots__ = (
+        "_blocks",
+        "_clock",
+        "_fd",
+        "_offset",
+        "_poller",
+        "_progressed",
+        "_write",
+        "blocked_at_ms",
+        "failing",
+        "owed",
+        "patience_ms",
+        "size",
+        "waiting",
+    )
+
+    def __init__(self, fd: int, poller: Poller, clock: Callable[[], int], progressed: Callable[[Sink], None]) -> None:
+        self._fd, self._write = _writer(fd)
+        self._poller = poller
+        self._clock = clock
+        self._progressed = progressed
+        self._blocks: list[tuple[bytes, Account]] = []
+        self._offset = 0
+        """How much of the first block has been written."""
+        self.size = 0
+        """Bytes in the queue, with what their keeping costs."""
+        self.blocked_at_ms: int | None = None
+        """Since when the reader has taken nothing of what waits for it; None while it takes all."""
+        self.failing = False
+        """Whether the last write failed: the reader is gone, the disk is full."""
+        self.patience_ms = STALL_MS
+        self.waiting: list[Source] = []
+        """Pipes that are not read until there is room here again."""
+        self.owed: dict[Account, None] = {}
+        """Whose losses are to be told once the reader reads again."""
+
+    def put(self, block: bytes, account: Account) -> None:
+        """Queue whole lines, and write what can be written of the queue."""
+        self._blocks.append((block, account))
+        self.size += len(block) + BLOCK_BYTES
+        if self.blocked_at_ms is None:
+            self.push()
+
+    def lose(self, account: Account, lines: int) -> None:
+        """Count lines that nobody will get."""
+        if lines:
+            account.lost += lines
+            account.unreported += lines
+            self.owed[account] = None
+
+    def stalled(self) -> bool:
+        """Whether the reader has taken nothing for so long that lines are dropped."""
+        return self.blocked_at_ms is not None and self._clock() - self.blocked_at_ms >= self.patience_ms
+
+    def begun(self) -> Account | None:
+        """Whose line has been written in part, if the last one has."""
+        if not self._offset:
+            return None
+        block, account = self._blocks[0]
+        return account if block[self._offset - 1] != 0x0A else None
+
+    def push(self, _mask: int = 0) -> None:
+        """Write until the queue is empty or the reader takes no more."""
+        moved = False
+        while self._blocks:
+            try:
+                written = self._write(self._head())
+            except BlockingIOError:
+                self._wait(moved)
+                break
+            except OSError:
+                self._fail()
+                return
+            self._consume(written)
+            self.failing = False
+            moved = True
+        else:
+            self._unblock()
+        if moved:
+            self._progressed(self)
+
+    def _head(self) -> list[memoryview]:
+        """As much of the queue as one writev(2) takes."""
+        views = [memoryview(block) for block, _ in self._blocks[:IOV_MAX]]
+        if self._offset:
+            views[0] = views[0][self._offset :]
+        return views
+
+    def _consume(self, written: int) -> None:
+        """Forget what has been written."""
+        written += self._offset
+        done = 0
+        while done < len(self._blocks) and written >= len(self._blocks[done][0]):
+            written -= len(self._blocks[done][0])
+            self.size -= len(self._blocks[done][0]) + BLOCK_BYTES
+            done += 1
+        del self._blocks[:done]
+        self._offset = written
+
+    def _wait(self, moved: bool) -> None:
+        """The reader takes no more: go on when it does."""
+        if self.blocked_at_ms is None:
+            try:
+                self._poller.watch(self._fd, EPOLLOUT, self.push)
+            except OSError:
+                self._fail()
+                return
+            self.blocked_at_ms = self._clock()
+        elif moved:
+            self.blocked_at_ms = self._clock()
+
+    def _unblock(self) -> None:
+        if self.blocked_at_ms is not None:
+            self._poller.forget(self._fd)
+            self.blocked_at_ms = None
+
+    def _fail(self) -> None:
+        """Nobody can get the queue: drop it, but for the rest of a line of which somebody has the beginning.
+
+        That one goes out first should a reader come back (a FIFO's, or a disk with room again).
+        """
+        self._unblock()
+        self.failing = True
+        blocks, offset = self._blocks, self._offset
+        self._blocks, self._offset, self.size = [], 0, 0
+        if blocks and offset and blocks[0][0][offset - 1] != 0x0A:
+            block, account = blocks[0]
+            end = block.index(b"\n", offset) + 1
+            self._blocks, self._offset, self.size = [(block[offset - 1 : end], account)], 1, end - offset
+            blocks[0], offset = (block[end:], account), 0
+        for block, account in blocks:
+            self.lose(account, block.count(b"\n", offset))
+            offset = 0
+        self._progressed(self)
+
+
+class Source:
+    """The read end of one pipe."""
+
+    __slots__ = ("account", "child", "fd", "render", "rest", "sink")
+
+    def __init__(self, fd: int, child: int, sink: Sink, account: Account, render: Render) -> None:
+        self.fd = fd
+        self.child = child
+        self.sink = sink
+        self.account = account
+        self.render = render
+        self.rest = b""
+        """The beginning of a line, at most LINE_BYTES of it."""
+
+
+class Logs:
+    """All outputs and all pipes. `mode` is one of `model.LOGS`; `names` are the children's, by index."""
+
+    def __init__(
+        self,
+        mode: str,
+        names: Sequence[str],
+        poller: Poller,
+        stdout: int = 1,
+        stderr: int = 2,
+        clock: Callable[[], int] = monotonic_ms,
+    ) -> None:
+        self._inherit = mode == "inherit"
+        self._mode = mode
+        self._names = names
+        self._poller = poller
+        self._given = stdout, stderr
+        self._own = Account("", "stderr")
+        err = Sink(stderr, poller, clock, self._progressed)
+        out = err if _same_file(stdout, stderr) else Sink(stdout, poller, clock, self._progressed)
+        self._sinks = out, err
+        self._accounts = [(Account(name, "stdout"), Account(name, "stderr")) for name in names]
+        self._sources: dict[int, list[Source]] = {}
+        self._handed: dict[int, tuple[int, ...]] = {}
+        self._tails: dict[int, bytes] = {}
+        share = PIPES_BYTES // (2 * len(names) or 1)
+        self._pipe_bytes = min(PIPE_BYTES, share)
+
+    # Children.
+
+    def open(self, child: int) -> tuple[int, int]:
+        """Descriptors for a new process's stdout and stderr, close-on-exec. Raises OSError.
+
+        `opened` must follow in any case, the fork having failed included.
+        """
+        if self._inherit:
+            return self._given
+        writes: list[int] = []
+        try:
+            for sink, account in zip(self._sinks, self._accounts[child], strict=True):
+                writes.append(self._open_pipe(child, sink, account))
+        except OSError:
+            for fd in writes:
+                os.close(fd)
+            raise
+        self._handed[child] = tuple(writes)
+        return writes[0], writes[1]
+
+    def _open_pipe(self, child: int, sink: Sink, account: Account) -> int:
+        """A pipe whose read end is watched; returns its write end."""
+        read, write = os.pipe()
+        try:
+            os.set_blocking(read, False)
+            render = _tagging(account.name) if self._mode == "tag" else _jsonning(account)
+            source = Source(read, child, sink, account, render)
+            self._watch(source)
+        except OSError:
+            os.close(read)
+            os.close(write)
+            raise
+        if self._pipe_bytes > LINE_BYTES:
+            try:
+                fcntl(read, F_SETPIPE_SZ, self._pipe_bytes)
+            except OSError:
+                pass  # The user's quota is used up (pipe(7)): 64 KiB do as well, with more wake-ups.
+        self._sources.setdefault(child, []).append(source)
+        return write
+
+    def opened(self, child: int) -> None:
+        """The fork has been tried: the write ends are the child's alone from now on."""
+        for fd in self._handed.pop(child, ()):
+            os.close(fd)
+
+    def drain(self, child: int) -> None:
+        """The child has died: take its last words, and end the line that it did not.
+
+        What other processes still write into its pipes is read as before.
+        """
+        for source in list(self._sources.get(child, ())):
+            self._drain(source)
+
+    def _drain(self, source: Source) -> bool:
+        """Take what a pipe holds; whether there is nothing more in it by now."""
+        taken = 0
+        while taken < DRAIN_BYTES:
+            if source.sink.size >= LAST_WORDS_BYTES and not source.sink.stalled():
+                return False
+            read = self._take(source)
+            if not read:
+                self._end_line(source)
+                return True
+            taken += read
+        return False
+
+    def finish(self) -> None:
+        """No child is left: take what all pipes hold, end all lines and close the pipes.
+
+        To be called before the last report, which then has all counts, all tails, and the last word.
+        """
+        for sources in list(self._sources.values()):
+            for source in list(sources):
+                self._drain(source)
+                if source in sources:
+                    self._close(source)
+
+    def tail(self, child: int) -> tuple[str, ...]:
+        """The last lines of a child, both streams as they were read, as far as 16 KiB hold them."""
+        kept = self._tails.get(child, b"")
+        lines = kept.decode("utf-8", "replace").split("\n")[:-1]
+        if len(kept) == TAIL_BYTES and len(lines) > 1:
+            del lines[0]  # Its beginning is gone.
+        return tuple(_printable(line) for line in lines[-TAIL_LINES:])
+
+    # The init's own.
+
+    def event(self, line: bytes) -> None:
+        """One line of the init's own log, without its newline, to stderr."""
+        sink = self._sinks[1]
+        if sink.size >= QUEUE_BYTES + OWN_BYTES:
+            sink.lose(self._own, 1)
+        else:
+            sink.put(line + b"\n", self._own)
+
+    # Time, and the end.
+
+    def stop(self) -> None:
+        """A stop has begun: a reader that takes nothing is waited for no more."""
+        for sink in self._sinks:
+            sink.patience_ms = 0
+            if sink.stalled():
+                self._resume(sink)
+
+    def deadline_ms(self) -> int | None:
+        """When `tick` is to be called: when somebody will have waited long enough for a stalled reader."""
+        times = [
+            sink.blocked_at_ms + sink.patience_ms
+            for sink in self._sinks
+            if sink.waiting and sink.blocked_at_ms is not None
+        ]
+        return min(times, default=None)
+
+    def tick(self, now_ms: int) -> None:
+        """Let those go on that have waited for a stalled reader long enough."""
+        for sink in self._sinks:
+            if sink.waiting and sink.blocked_at_ms is not None and now_ms - sink.blocked_at_ms >= sink.patience_ms:
+                self._resume(sink)
+
+    def dropped(self) -> int:
+        """Lines that were read from children, or said by the init, and that nobody got whole."""
+        accounts = [account for pair in self._accounts for account in pair]
+        return self._lost(self._own, *accounts)
+
+    def dropped_of(self, child: int) -> int:
+        """The same of one child."""
+        return self._lost(*self._accounts[child])
+
+    def _lost(self, *accounts: Account) -> int:
+        torn = [sink.begun() for sink in dict.fromkeys(self._sinks) if sink.failing]
+        return sum(account.lost + torn.count(account) for account in accounts)
+
+    def pending(self) -> int:
+        """Bytes that a reader may still get."""
+        return sum(sink.size for sink in dict.fromkeys(self._sinks) if not sink.failing)
+
+    def flush(self, _now_ms: int) -> bool:
+        """Write what can be written; whether nothing is left that anybody could get."""
+        for sink in self._sinks:
+            sink.push()
+        return not self.pending()
+
+    # From the pipes to the queues.
+
+    def _readable(self, source: Source) -> None:
+        """One chunk of one pipe: epoll comes back to it, after all others had their turn."""
+        sink = source.sink
+        if sink.size >= QUEUE_BYTES and not sink.stalled():
+            self._poller.forget(source.fd)
+            sink.waiting.append(source)
+        else:
+            self._take(source)
+
+    def _take(self, source: Source) -> int:
+        """Read once; the number of bytes, 0 if there are none by now or ever."""
+        try:
+            chunk = os.read(source.fd, READ_BYTES[self._mode])
+        except BlockingIOError:
+            return 0
+        if chunk:
+            lines, source.rest = whole_lines(source.rest + chunk)
+            self._pass_on(source, lines)
+        else:
+            self._close(source)
+        return len(chunk)
+
+    def _pass_on(self, source: Source, lines: bytes) -> None:
+        if not lines:
+            return
+        self._tails[source.child] = (self._tails.get(source.child, b"") + lines[-TAIL_BYTES:])[-TAIL_BYTES:]
+        sink, account = source.sink, source.account
+        if sink.size >= QUEUE_BYTES and sink.stalled():
+            sink.lose(account, lines.count(b"\n"))
+            return
+        if account.unreported and not sink.failing:
+            self._report(sink, account)
+        sink.put(source.render(lines), account)
+
+    def _end_line(self, source: Source) -> None:
+        if source.rest:
+            line, source.rest = source.rest + b"\n", b""
+            self._pass_on(source, line)
+
+    def _close(self, source: Source) -> None:
+        """All writers are gone, or the init is about to be."""
+        self._end_line(source)
+        if source in source.sink.waiting:
+            source.sink.waiting.remove(source)
+        else:
+            self._poller.forget(source.fd)
+        os.close(source.fd)
+        self._sources[source.child].remove(source)
+
+    # When a reader reads again.
+
+    def _progressed(self, sink: Sink) -> None:
+        """There is room again: the reader has taken something, or what it did not take is lost."""
+        if sink.size > RESUME_BYTES:
+            return
+        self._resume(sink)
+        if not sink.failing:
+            for account in tuple(sink.owed):
+                self._report(sink, account)
+
+    def _resume(self, sink: Sink) -> None:
+        """Read those pipes again that wait for room."""
+        waiting, sink.waiting = sink.waiting, []
+        for source in waiting:
+            self._watch(source)
+
+    def _watch(self, source: Source) -> None:
+        self._poller.watch(source.fd, EPOLLIN, lambda _mask: self._readable(source))
+
+    def _report(self, sink: Sink, account: Account) -> None:
+        """Say how many lines are missing, unless there is no room even for that."""
+        if self._sinks[1].size >= QUEUE_BYTES + OWN_BYTES:
+            return
+        whose = (("child", account.name),) if account.name else ()
+        facts = (*whose, ("stream", account.stream), ("count", account.unreported))
+        del sink.owed[account]
+        account.unreported = 0
+        self.event(jsonlines.encode("lines_dropped", "warning", facts, jsonlines.timestamp(wall_s())))
+
+
+def whole_lines(data: bytes) -> tuple[bytes, bytes]:
+    """The whole lines in `data`, and the unfinished one after them, at most LINE_BYTES of it.
+
+    A line of more than LINE_BYTES is cut into pieces that are lines, never inside a UTF-8 character.
+    """
+    pieces = []
+    start = position = 0
+    while len(data) - position > LINE_BYTES:
+        newline = data.rfind(b"\n", position, position + LINE_BYTES + 1)
+        if newline >= 0:
+            position = newline + 1
+        else:
+            cut = _character_start(data, position + LINE_BYTES)
+            pieces.append(data[start:cut])
+            start = position = cut
+    if pieces:
+        data = b"\n".join((*pieces, data[start:]))
+    end = data.rfind(b"\n") + 1
+    return data[:end], data[end:]
+
+
+def _character_start(data: bytes, at: int) -> int:
+    """The start of the UTF-8 character that `at` lies in; `at` itself where that is none."""
+    for start in range(at, at - 4, -1):
+        if data[start] & 0xC0 != 0x80:
+            return start
+    return at
+
+
+def _tagging(name: str) -> Render:
+    """Whole lines -> the same with `[name] ` before each."""
+    tag = f"[{name}] ".encode()
+    between = b"\n" + tag
+
+    def render(lines: bytes) -> bytes:
+        return b"%b%b\n" % (tag, lines[:-1].replace(b"\n", between))
+
+    return render
+
+
+def _jsonning(account: Account) -> Render:
+    """Whole lines -> a JSON object for each, with structlog's keys.
+
+    The level is `info` whatever the stream: programs use stderr for all their logging, and only they know better.
+    """
+    quote = jsonlines.quoting()
+    head = '{"event": '
+
+    def render(lines: bytes) -> bytes:
+        stamp = jsonlines.timestamp(wall_s())
+        end = f', "level": "info", "logger": "{account.name}", "stream": "{account.stream}", "timestamp": "{stamp}"}}\n'
+        texts = lines.decode("utf-8", "replace")[:-1].split("\n")
+        return (head + (end + head).join(map(quote, texts)) + end).encode("ascii")
+
+    return render
+
+
+def _printable(line: str) -> str:
+    """A line with its control characters, but for tabs, in the form `\\x1b`."""
+    line = line.removesuffix("\r")
+    if line.isprintable():
+        return line
+    return "".join(
+        f"\\x{ord(character):02x}"
+        if character != "\t" and ord(character) < 0xA0 and not character.isprintable()
+        else character
+        for character in line
+    )
+
+
+def _same_file(stdout: int, stderr: int) -> bool:
+    """Whether two descriptors lead to the same file, so that lines could tear each other."""
+    try:
+        out, err = os.fstat(stdout), os.fstat(stderr)
+    except OSError:
+        return False
+    return (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino)
+
+
+def _writer(fd: int) -> tuple[int, Write]:
+    """How to write to an inherited descriptor without ever blocking: `(descriptor to poll, write)`.
+
+    A pipe, a FIFO or a terminal is opened once more through /proc, which makes an open file description
+    of our own, and that one is non-blocking. A socket has MSG_DONTWAIT. A file is written to as it is. Where opening is
+    refused (a terminal of another user's) or /proc is not there, see `_polite`. Whatever is closed
+    fails at each write, and that is counted.
+    """
+    try:
+        kind = os.fstat(fd).st_mode & _FORMAT
+        if kind == _SOCKET:
+            return fd, _sender(fd)
+        if kind in (_FIFO, _CHARACTER) and fcntl(fd, F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            fd = os.open(f"/proc/self/fd/{fd}", flags)
+        return fd, lambda blocks: os.writev(fd, blocks)
+    except OSError:
+        return fd, _polite(fd)
+
+
+def _sender(fd: int) -> Write:
+    """Writes to a socket (send(2))."""
+    from _socket import MSG_DONTWAIT, MSG_NOSIGNAL, socket
+
+    ours = socket(fileno=os.dup(fd))
+    return lambda blocks: ours.sendmsg(blocks, (), MSG_DONTWAIT | MSG_NOSIGNAL)
+
+
+def _polite(fd: int) -> Write:
+    """Writes to a blocking descriptor only what it takes at once.
+
+    RWF_NOWAIT says so where the kernel knows it for this kind of file (pwritev(2)). Else poll(2) does: what it calls
+    writable has room for PIPE_BUF bytes (pipe(7)), unless another process fills it in that very moment.
+    """
+    nowait = True
+
+    def write(blocks: list[memoryview]) -> int:
+        nonlocal nowait
+        if nowait:
+            try:
+                return os.pwritev(fd, blocks, -1, os.RWF_NOWAIT)
+            except OSError as error:
+                if error.errno not in (EOPNOTSUPP, EINVAL, ENOSYS):
+                    raise
+                nowait = False
+        room = poll()
+        room.register(fd, POLLOUT)
+        if not room.poll(0):
+            raise BlockingIOError
+        return os.write(fd, blocks[0][:PIPE_BUF])
+
+    return write
