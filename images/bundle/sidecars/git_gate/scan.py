@@ -17,9 +17,6 @@ from typing import IO, Any
 from sidecars.dlp import BUILT_IN, Pattern
 
 _TEXT_MAX_BYTES = 256 << 20
-_PART_BYTES = 4 << 20
-# The end of a part stands at the beginning of the next one as well: a secret on the border is in one of them whole.
-_OVERLAP_BYTES = 64 << 10
 # gitleaks skips files that look binary, by magic numbers at fixed offsets (a tar's is at 257). What the pusher wrote
 # begins behind all of them.
 _LEAD_IN = b"push\n" + b"\n" * (64 << 10)
@@ -81,8 +78,20 @@ def _text(commits: list[str], tags: list[str]) -> Iterator[subprocess.Popen[byte
         yield subprocess.Popen(["git", "cat-file", "--batch=commit %(objectname)"], stdin=names, stdout=subprocess.PIPE)
 
 
-class _Parts:
-    """Cuts a stream into files that overlap, and takes the allow comments out of it."""
+def neutralize(content: bytes) -> bytes:
+    """The text without what would make gitleaks look away. Replaced, not removed: the rest could be a comment again."""
+    return content.replace(b"\0", b"").replace(_ALLOW_COMMENT, b"gitleaks-allow")
+
+
+class Parts:
+    """Cuts a stream into files. The end of each stands at the beginning of the next one as well.
+
+    So a secret on the border, unless it is longer than the overlap, is in one of them whole.
+    """
+
+    PART_BYTES = 4 << 20
+    OVERLAP_BYTES = 64 << 10
+    READ_BYTES = 1 << 20
 
     def __init__(self, directory: Path) -> None:
         self._directory, self._count, self._total = directory, 0, 0
@@ -90,28 +99,29 @@ class _Parts:
 
     def copy(self, stream: IO[bytes]) -> None:
         """Raises `ScanError` for more than can be scanned."""
-        while chunk := stream.read(1 << 20):
+        while chunk := stream.read(self.READ_BYTES):
             self._total += len(chunk)
             if self._total > _TEXT_MAX_BYTES:
-                raise ScanError(
-                    f"more than {_TEXT_MAX_BYTES >> 20} MiB of changes at once can't be scanned; push in smaller steps"
-                )
+                limit = _TEXT_MAX_BYTES >> 20
+                raise ScanError(f"more than {limit} MiB of changes at once can't be scanned; push in smaller steps")
             self._pending += chunk
-            if len(self._pending) >= _PART_BYTES:
-                self._write(self._pending)
-                self._pending = self._pending[-_OVERLAP_BYTES:]
+            if len(self._pending) >= self.PART_BYTES:
+                self._cut()
+                self._pending = self._pending[-self.OVERLAP_BYTES :]
 
     def finish(self) -> None:
         """Writes what is left."""
         if self._pending:
-            self._write(self._pending)
+            self._cut()
         self._pending = b""
 
-    def _write(self, content: bytes) -> None:
-        # Replaced, not removed: what is left around a removed one could be one again.
-        content = content.replace(_ALLOW_COMMENT, b"gitleaks-allow").replace(b"\0", b"")
-        (self._directory / f"part-{self._count:04}.txt").write_bytes(_LEAD_IN + content)
+    def _cut(self) -> None:
+        self.store(f"part-{self._count:04}.txt", _LEAD_IN + neutralize(self._pending))
         self._count += 1
+
+    def store(self, name: str, content: bytes) -> None:
+        """Writes one part."""
+        (self._directory / name).write_bytes(content)
 
 
 def configuration(patterns: Iterable[Pattern]) -> str:
@@ -172,7 +182,7 @@ def scan(names: list[str], patterns: Iterable[Pattern] = BUILT_IN) -> list[Findi
     with tempfile.TemporaryDirectory(prefix="push-") as temporary:
         directory = Path(temporary)
         (directory / "parts").mkdir()
-        parts = _Parts(directory / "parts")
+        parts = Parts(directory / "parts")
         for process in _text(commits, tags):
             with process:
                 if process.stdout is not None:
