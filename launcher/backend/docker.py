@@ -382,11 +382,13 @@ def _labelled(kind: str, label: str) -> Sequence[dict[str, Any]]:
 def _running(described: dict[str, Any]) -> Running:
     labels = described["Config"]["Labels"] if "Config" in described else described["Labels"]
     now = described.get("State", {})
+    status = now.get("Status", "network")
+    health = (now.get("Health") or {}).get("Status")
     return Running(
         slug=labels[LABEL_SLUG],
         role=labels.get(LABEL_ROLE, ""),
         name=described["Name"].lstrip("/"),
-        state=(now.get("Health") or {}).get("Status") or now.get("Status", "network"),
+        state=health if health and status == "running" else status,
         stage_dir=Path(labels.get(LABEL_STAGE, "")),
     )
 
@@ -397,7 +399,7 @@ def _remove(slug: str, stage_dirs: set[Path], tell: Tell) -> None:
     containers = [_running(each) for each in _labelled("container", f"{LABEL_SLUG}={slug}")]
     order = ("agent", "sidecars")
     for container in sorted(containers, key=lambda each: order.index(each.role) if each.role in order else len(order)):
-        if container.role == "sidecars":
+        if container.role == "sidecars" and container.state not in ("created", "exited"):
             faults += _attempt("container", "stop", container.name)
             tell(f"{container.name} ended with {_exit_code(container.name)}")
         faults += _attempt("container", "rm", "--force", "--volumes", container.name)
