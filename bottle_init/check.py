@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from bottle_init import cli, compiled, config
 from bottle_init.bundlefile import graph
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bottle_init.cli import Options
     from bottle_init.core.model import Bundle, Probe, Spec
 
 SCHEMA = os.path.join(os.path.dirname(__file__), "schema.json")
 _CANNOT_WRITE = 1
+_DOCKER_STOP_MS = 10_000
 
 
 def run(options: Options) -> int:
@@ -28,21 +30,18 @@ def run(options: Options) -> int:
         return cli.EX_OK
     if options.compile:
         return _compile(options)
-    cli.say(1, report(find_bundle(options), options.config))
-    return cli.EX_OK
-
-
-def find_bundle(options: Options) -> Bundle:
-    """The bundle as a run with these options would have it, always from the text itself. Raises BundleInvalid."""
     source = "standard input" if options.config == "-" else options.config
-    text = sys.stdin.buffer.read() if options.config == "-" else config.read_text(options.config)
-    bundle = config.load(text, source, options.policy)
-    return cli.narrow(bundle, options, source)
+    text = config.read_text("/dev/stdin" if options.config == "-" else options.config)
+    bundle = cli.narrow(config.load(text, source, options.policy), options, source)
+    cli.say(1, report(bundle, source))
+    return cli.EX_OK
 
 
 def _compile(options: Options) -> int:
     if options.config == "-":
         raise cli.UsageError("--compile writes beside a file: name one")
+    if options.policy is not None or (options.only is not None and options.only_source == "--only"):
+        raise cli.UsageError("--compile takes the file as it is: --policy and --only are for its start")
     try:
         written = compiled.write(options.config)
     except OSError as problem:
@@ -63,7 +62,22 @@ def report(bundle: Bundle, source: str) -> str:
     lines = [f"{source}: valid: {counts}; policy {bundle.policy}", "", "start order:"]
     lines.extend(_start_order(bundle))
     lines.append(f"stop order: the reverse, all within {duration(bundle.stop_timeout_ms)}")
+    lines.extend(f"note: {note}" for note in _notes(bundle))
     return "\n".join(lines) + "\n"
+
+
+def _notes(bundle: Bundle) -> Iterator[str]:
+    """What is valid, and perhaps not what was meant."""
+    if bundle.stop_timeout_ms >= _DOCKER_STOP_MS:
+        yield "bundle.stop_timeout: `docker stop` kills after 10 s unless told otherwise (--timeout, stop_grace_period)"
+    for spec in bundle.children:
+        path = f"{spec.kind}s.{spec.name}"
+        own_ms = spec.stop_delay_ms + spec.stop_timeout_ms
+        if own_ms > bundle.stop_timeout_ms:
+            yield f"{path}: its stop may take {duration(own_ms)}, but the bundle's ends earlier"
+        is_watched = spec.health is not None or (spec.ready is not None and spec.ready.probe.kind == "notify")
+        if spec.on_unhealthy != "ignore" and not is_watched:
+            yield f"{path}.on_unhealthy: nothing checks this daemon's health"
 
 
 def _start_order(bundle: Bundle) -> list[str]:

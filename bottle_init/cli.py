@@ -70,13 +70,18 @@ class UsageError(Exception):
         self.hint = hint
 
 
+class OutputLost(Exception):
+    """The terminal, file or disk that the output should have gone to did not take it."""
+
+
 class Options:
     """What was asked for. `command` is one of the constants above; each of the others belongs to some of them.
 
     `config`: path of the bundle file (run, check). `policy`: the bundle's, None for the file's own.
     `only`: names of daemons and jobs, None for all. `report`: a path or None.
     `control`: an address, `""` for none, None where nothing was said (run and one only).
-    `argv`: the one command. `rewrites`: `(from, to)` signal numbers, 0 drops, the last for a signal holds. `mapped_codes`: become 0.
+    `argv`: the one command. `rewrites`: `(from, to)` signal numbers, 0 drops, the last for a signal holds.
+    `mapped_codes`: those that become 0.
     `parent_death_signal`: a number, 0 for none. `verb`, `name`, `signal`: the words of `ctl`.
     `file`: what `explain` reads, `-` for standard input.
     """
@@ -339,14 +344,9 @@ def main(argv: Sequence[str]) -> int:
     """Do what a command line (without its first word) asks for; returns the exit code. Never raises."""
     import os
 
-    command = RUN
     try:
         options = parse(argv, os.environ)
-        command = options.command
-        return COMMANDS[command](options)
-    except UsageError as problem:
-        say(2, f"bottle-init: {problem}\n{problem.hint}\n")
-        return EX_USAGE
+        return COMMANDS[options.command](options)
     except BaseException as problem:  # noqa: BLE001 - Whatever it was, an exit code of the contract has to come of it.
         from bottle_init import mishap
 
@@ -354,10 +354,15 @@ def main(argv: Sequence[str]) -> int:
 
 
 def say(fd: int, text: str) -> None:
-    """Write all of a text to 1 or 2, past `sys.stdout`, which may be None. Raises OSError."""
+    """Write all of a text to 1 or 2, past `sys.stdout`, which may be None. Raises BrokenPipeError, OutputLost."""
     data = text.encode("utf-8", "surrogateescape")
-    while data:
-        data = data[posix.write(fd, data) :]
+    try:
+        while data:
+            data = data[posix.write(fd, data) :]
+    except BrokenPipeError:
+        raise
+    except OSError as problem:
+        raise OutputLost(f"what there is to say cannot be written: {problem.strerror}") from None
 
 
 def _run(options: Options) -> int:

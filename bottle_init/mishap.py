@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bottle_init.cli import EX_CONFIG, EX_SOFTWARE, say
+from bottle_init.cli import EX_CONFIG, EX_SOFTWARE, EX_USAGE, OutputLost, UsageError, say
 from bottle_init.config import BundleInvalid
 
 _SIGPIPE = 128 + 13
@@ -11,6 +11,12 @@ _SIGINT = 128 + 2
 
 def exit_code(problem: BaseException) -> int:
     """Says what happened on stderr, as far as that is still open, and returns the code for it."""
+    if isinstance(problem, UsageError):
+        _tell(f"bottle-init: {problem}\n{problem.hint}\n")
+        return EX_USAGE
+    if isinstance(problem, OutputLost):
+        _tell(f"bottle-init: {problem}\n")
+        return 1
     if isinstance(problem, BundleInvalid):
         _tell(f"bottle-init: {problem}\n")
         return EX_CONFIG
@@ -30,5 +36,5 @@ def exit_code(problem: BaseException) -> int:
 def _tell(text: str) -> None:
     try:
         say(2, text)
-    except OSError:
+    except (OutputLost, BrokenPipeError):
         pass  # Nobody listens; the code says it too.

@@ -109,11 +109,11 @@ def _syntax_fault(message: str, text: bytes | str) -> tuple[str, str]:
     words, _, where = message.rpartition(" (at ")
     found = re.fullmatch(r"line ([0-9]+), column ([0-9]+)\)", where)
     if found:
-        return f"line {found[1]}, column {found[2]}", words
+        return f"line {found[1]}, column {found[2]}", f"not TOML: {words}"
     if where == "end of document)":
         newline = "\n" if isinstance(text, str) else b"\n"
-        return f"line {text.count(newline) + 1}", f"{words} at the end of the file"  # type: ignore[arg-type]
-    return "", message
+        return f"line {text.count(newline) + 1}", f"not TOML: {words} at the end of the file"  # type: ignore[arg-type]
+    return "", f"not TOML: {message}"
 
 
 def _read_bundle(table: Table) -> Bundle:
@@ -155,7 +155,7 @@ def _read_backoff(inherited: Backoff, table: Table) -> Backoff:
         table.read("factor", readers.factor, inherited.factor),
         table.read("limit", readers.duration_ms, inherited.limit_ms),
     )
-    if backoff.limit_ms < backoff.initial_ms and table.is_clean():
+    if backoff.limit_ms < backoff.initial_ms and table.is_clean("bundle.backoff"):
         table.fault("", f"limit ({backoff.limit_ms} ms) must not be below initial ({backoff.initial_ms} ms)")
     return backoff
 

@@ -197,9 +197,11 @@ def signal(value: object) -> int:
             return signames.number(value)
         if isinstance(value, int) and not isinstance(value, bool):
             return signames.checked(value)
-    except ValueError as problem:
-        hint = nearest(value.upper().removeprefix("SIG"), signames.names()) if isinstance(value, str) else ""
-        raise Wrong(f"{problem}{hint}") from None
+    except ValueError:
+        if not isinstance(value, str):
+            raise Wrong(f"there is no signal {shown(value)}") from None
+        hint = nearest(value.upper().removeprefix("SIG"), signames.names())
+        raise Wrong(f"there is no signal {quoted(value)}{hint}") from None
     raise Wrong(f"must be the name or the number of a signal, is {shown(value)}")
 
 

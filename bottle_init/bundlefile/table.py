@@ -48,10 +48,10 @@ class Table:
         """Note a fault at a key, or at the table itself with an empty one."""
         self._faults.append((join(self.path, key) if key else self.path, message))
 
-    def is_clean(self) -> bool:
-        """Whether no fault has been noted in this table or below."""
+    def is_clean(self, *others: str) -> bool:
+        """Whether no fault has been noted in this table, in those at `others`, or below."""
         return not any(
-            path == self.path or path.startswith((self.path + ".", self.path + "[")) for path, _ in self._faults
+            path == each or path.startswith(each + ".") for path, _ in self._faults for each in (self.path, *others)
         )
 
     def read(self, key: str, reader: Callable[[object], T], default: U) -> T | U:
