@@ -1,0 +1,468 @@
+"""One command under the init, which stays out of its way as tini does (contract 5, "One command").
+
+Everything that can wait until the command is on its way is imported after the fork. The wait is
+one sigwaitinfo(2) on all signals, which are blocked for the init's whole life: it costs one system
+call for each signal, and tells who sent it.
+"""
+
+from __future__ import annotations
+
+import posix
+from _signal import (
+    SIG_BLOCK,
+    SIG_DFL,
+    SIG_IGN,
+    SIG_SETMASK,
+    SIGCHLD,
+    SIGHUP,
+    SIGINT,
+    SIGKILL,
+    SIGPIPE,
+    SIGSTOP,
+    SIGTERM,
+    SIGXFSZ,
+    default_int_handler,
+    getsignal,
+    pthread_sigmask,
+    signal,
+    sigpending,
+    sigtimedwait,
+    sigwaitinfo,
+    valid_signals,
+)
+
+from bottle_init.core import command as core
+from bottle_init.core.signals import CONT, STOP_SIGNALS
+from bottle_init.linux import environ, spawn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from signal import struct_siginfo
+
+    from bottle_init.core.actions import Exit
+    from bottle_init.core.model import Bundle, Death, Survivor
+    from bottle_init.linux.oom import OomCounter
+    from bottle_init.linux.reaper import Tree
+
+    Wait = Callable[[float | None], struct_siginfo | None]
+
+EX_UNAVAILABLE = 69
+REAPED_AT_ONCE = 1_000
+"""So many orphans are reaped before the next look at what else has come: a storm of them delays no signal."""
+
+_SI_KERNEL = 0x80
+_STDIN = 0
+_STDERR = 2
+
+
+def run(words: Sequence[str], rules: core.Rules, report: str = "", control: str = "") -> int:
+    """Run `words` to its end and end what it leaves behind; returns the init's exit code.
+
+    `report` is a path to write the report to, `control` an address for the control socket; "" for
+    neither. An error of the init's own is told on stderr and gives 70 (contract 8).
+    """
+    command = Command(words, rules, report, control)
+    try:
+        return command.run()
+    except BaseException as problem:  # noqa: BLE001 - contract 8: whatever it is, the command is ended, and 70.
+        from bottle_init.linux import emergency
+
+        pids = {command.pid: (0, 1)} if command.pid and command.code is None else {}
+        return emergency.end(problem, command.as_bundle(), pids)
+
+
+def say(text: str) -> None:
+    """One line on stderr, if it can be written."""
+    try:
+        posix.write(_STDERR, b"bottle_init: " + spawn.encode(text) + b"\n")
+    except OSError:
+        pass  # Nobody reads it.
+
+
+class Command:
+    """What the init knows of its command, which lives until `code` is set.
+
+    `target` is what a signal is sent to: the command's group, or the command alone.
+    """
+
+    def __init__(self, words: Sequence[str], rules: core.Rules, report: str, control: str) -> None:
+        self.words = tuple(words)
+        self.rules = rules
+        self.report = report
+        self.control = control
+        self.init_pid = posix.getpid()
+        self.every = valid_signals()
+        self.wait: Wait = self._wait
+        self.pid = 0
+        self.target = 0
+        self.targets: dict[int, int] = {}
+        self.code: int | None = None
+        self.signal = 0
+        self.childless = False
+        self.may_be_more = False
+        self.asked: tuple[int, int, int | None] | None = None
+        self.asked_at_ms = 0
+        self.sent = 0
+        self.started_at_ms = 0
+        self.ended_at_ms = 0
+        self.oom_counter: OomCounter | None = None
+        self.oom = False
+        self.survivors: tuple[Survivor, ...] = ()
+
+    def run(self) -> int:
+        """From the first system call to the exit code."""
+        try:
+            self._start()
+        except OSError as problem:
+            say(f"{self.words[0]}: cannot be started: {problem.strerror}")
+            return EX_UNAVAILABLE
+        self._settle()
+        self._supervise()
+        if not self.childless:
+            self._end_leftovers()
+        return self._close()
+
+    # Until the command runs.
+
+    def _start(self) -> None:
+        """Take the signals over, let go of the terminal, fork. Raises OSError."""
+        mask = pthread_sigmask(SIG_BLOCK, self.every)
+        children_ignored = getsignal(SIGCHLD) is SIG_IGN
+        if children_ignored:  # Inherited, it would take the wait status of every child away.
+            signal(SIGCHLD, SIG_DFL)
+        if getsignal(SIGINT) is default_int_handler:
+            signal(SIGINT, SIG_DFL)
+        if self.init_pid != 1:
+            self._adopt_orphans()
+        self._heed_parent()
+        terminal = not self.rules.single_child and posix.isatty(_STDIN)
+        if terminal:
+            release_terminal()
+        environment = environ.inherited()
+        self.pid = posix.fork()
+        if self.pid == 0:
+            self._become(mask, environment, terminal=terminal, children_ignored=children_ignored)
+        self.target = self.pid if self.rules.single_child else -self.pid
+
+    def _adopt_orphans(self) -> None:
+        """Not PID 1: be the one that orphans below come to (PR_SET_CHILD_SUBREAPER, prctl(2)), before there are any."""
+        from bottle_init.linux import libc
+
+        libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
+
+    def _heed_parent(self) -> None:
+        """`--parent-death-signal`: the kernel sends it to the init, which passes it on like any other."""
+        number = self.rules.parent_death_signal
+        if number:
+            from bottle_init.linux import libc
+
+            parent = posix.getppid()
+            libc.prctl(libc.PR_SET_PDEATHSIG, number)
+            if posix.getppid() != parent:  # It died just before.
+                posix.kill(self.init_pid, number)
+
+    def _become(
+        self, mask: Iterable[int], environment: dict[bytes, bytes], *, terminal: bool, children_ignored: bool
+    ) -> None:
+        """In the child: undo what the init and its interpreter have changed, and execute. Never returns."""
+        code = spawn.CANNOT_EXECUTE
+        try:
+            if not self.rules.single_child:
+                posix.setsid()
+            if terminal:
+                acquire_terminal()
+            if self.rules.parent_death_signal in (SIGKILL, SIGSTOP):
+                self._die_with_init()
+            signal(SIGPIPE, SIG_DFL)
+            signal(SIGXFSZ, SIG_DFL)
+            if children_ignored:
+                signal(SIGCHLD, SIG_IGN)
+            words = [spawn.encode(word) for word in self.words]
+            pthread_sigmask(SIG_SETMASK, mask)
+            spawn.execute(words, environment)
+        except spawn.CannotStart as problem:
+            code = problem.code
+            say(str(problem))
+        except BaseException as problem:  # noqa: BLE001 - whatever it is, the child must not run on as a second init.
+            say(f"{type(problem).__name__}: {problem}")
+        posix._exit(code)  # noqa: SLF001 - that is its name.
+
+    def _die_with_init(self) -> None:
+        """What the init cannot catch it cannot pass on: the kernel sends it to the command when the init dies of it."""
+        from bottle_init.linux import libc
+
+        libc.prctl(libc.PR_SET_PDEATHSIG, self.rules.parent_death_signal)
+        if posix.getppid() != self.init_pid:
+            posix.kill(posix.getpid(), self.rules.parent_death_signal)
+
+    # While the command lives.
+
+    def _settle(self) -> None:
+        """What the command does not have to wait for."""
+        from bottle_init.linux.clock import monotonic_ms
+
+        self.started_at_ms = monotonic_ms()
+        self.targets = {number: core.target_of(self.rules, number) for number in self.every}
+        if self.report:
+            from bottle_init.linux.oom import OomCounter
+
+            self.oom_counter = OomCounter()
+            self.report = absolute(self.report)
+        let_go(keep_descriptors=bool(self.report))
+
+    def _wait(self, timeout_s: float | None) -> struct_siginfo | None:
+        """The next signal; None if the time is over first."""
+        info: struct_siginfo | None
+        info = sigwaitinfo(self.every) if timeout_s is None else sigtimedwait(self.every, timeout_s)
+        return info
+
+    def _supervise(self) -> None:
+        """Pass signals on and reap, until the command has ended."""
+        while self.code is None:
+            info = self.wait(0 if self.may_be_more else None)
+            if info is None or info.si_signo == SIGCHLD:
+                self._reap()
+            else:
+                self._pass_on(info)
+
+    def _reap(self) -> None:
+        """Reap a bounded number of all that have ended; notes the command's own end, and whether no child is left."""
+        waitpid = posix.waitpid
+        self.may_be_more = False
+        for _ in range(REAPED_AT_ONCE):
+            try:
+                pid, status = waitpid(-1, posix.WNOHANG)
+            except ChildProcessError:
+                self.childless = True
+                return
+            if pid == 0:
+                return
+            if pid == self.pid and self.code is None:
+                self._note_end(status)
+        self.may_be_more = True
+
+    def _note_end(self, status: int) -> None:
+        """The command has ended."""
+        self.signal = posix.WTERMSIG(status) if posix.WIFSIGNALED(status) else 0
+        self.code = 128 + self.signal if self.signal else posix.WEXITSTATUS(status)
+        if self.report:
+            from bottle_init.linux.clock import monotonic_ms
+
+            self.ended_at_ms = monotonic_ms()
+            was_killed = self.signal == SIGKILL and not self.sent >> SIGKILL & 1
+            self.oom = was_killed and self.oom_counter is not None and self.oom_counter.killed(self.pid)
+
+    def _pass_on(self, info: struct_siginfo) -> None:
+        """One signal to the command, and for job control the same rest to the init."""
+        number = info.si_signo
+        target = self.targets[number]
+        if target and not self._has_it_already(info):
+            self.send(target)
+        self._note(info)
+        if core.sleeps_too(target, is_pid_1=self.init_pid == 1):
+            posix.kill(self.init_pid, SIGSTOP)
+
+    def send(self, number: int) -> None:
+        """Send a signal to the command: to its whole group, unless it has none of its own."""
+        self.sent |= 1 << number
+        try:
+            posix.kill(self.target, number)
+        except ProcessLookupError:
+            posix.kill(
+                self.pid, number
+            )  # Just forked, it has no group of its own yet. It is not reaped, so it is there.
+        except PermissionError:
+            say(f"{self.words[0]} runs as another user: signal {number} could not be passed on")
+
+    def _has_it_already(self, info: struct_siginfo) -> bool:
+        """Whether a terminal has sent it to the command itself; and what the init brought on itself is its own."""
+        if info.si_pid == self.init_pid and info.si_signo == SIGPIPE:
+            return True
+        if not self.rules.single_child or info.si_code != _SI_KERNEL:
+            return False
+        same_group = posix.getpgid(self.pid) == posix.getpgrp()
+        return core.has_it_already(self.rules, info.si_signo, by_kernel=True, same_group=same_group)
+
+    def _note(self, info: struct_siginfo) -> None:
+        """Keep the first request to stop, for the report and for what is left."""
+        if self.asked is None and info.si_signo in STOP_SIGNALS:
+            from bottle_init.linux.clock import monotonic_ms
+
+            by_process = info.si_code <= 0
+            sender = (info.si_pid, info.si_uid) if by_process else (0, None)
+            self.asked, self.asked_at_ms = (info.si_signo, *sender), monotonic_ms()
+
+    # Once it has ended.
+
+    def _end_leftovers(self) -> None:
+        """TERM, and in the end SIGKILL, for what the command has left behind; ends when all of it is reaped."""
+        from bottle_init.linux.clock import monotonic_ms
+        from bottle_init.linux.reaper import Tree
+
+        self._reap()
+        if self.childless:
+            return
+        tree = Tree(lambda _pid: False)
+        left = core.begin(monotonic_ms(), was_asked=self.asked is not None)
+        self.survivors = tree.everything(SIGTERM)
+        while not self.childless:
+            now_ms = monotonic_ms()
+            if not self._press(tree, core.stage(left, now_ms)):
+                return
+            pause_ms = 0 if self.may_be_more else core.next_stage_ms(left, now_ms) - now_ms
+            info = self.wait(pause_ms / 1_000)
+            if info is not None and info.si_signo in STOP_SIGNALS:
+                left = core.stop_again(left, monotonic_ms())
+            self._reap()
+
+    def _press(self, tree: Tree, stage: str) -> bool:
+        """Do what this stage says; False once there is nothing more to be done."""
+        if stage == core.KILL_SESSION and not self.rules.single_child:
+            self._kill_session()
+        elif stage == core.KILL_EVERYTHING:
+            tree.everything(SIGKILL)
+        elif stage == core.GIVE_UP:
+            left = tree.everything(0)
+            say("no SIGKILL ended: " + ", ".join(f"{one.name} ({one.pid})" for one in left))
+            return False
+        return True
+
+    def _kill_session(self) -> None:
+        """SIGKILL for what is left of the command's session, and is below the init still."""
+        from bottle_init.linux import reaper
+
+        for process in reaper.descendants(self.init_pid):
+            if process.session == self.pid:
+                reaper.send(process, SIGKILL)
+
+    def _close(self) -> int:
+        """The exit code, and the report where one was asked for."""
+        if self.code is None:
+            raise RuntimeError("the command has not ended")
+        code = core.exit_code(self.rules, self.code)
+        if self.report:
+            self._write_report(code)
+        return code
+
+    # For those who look at it as at a bundle: the report, the control socket, the way out after an error.
+
+    def as_bundle(self) -> Bundle:
+        """The command as the one job of a bundle."""
+        from bottle_init.core.model import JOB, Bundle, Spec
+
+        name = self.words[0].rpartition("/")[2] or self.words[0]
+        return Bundle((Spec(name, JOB, self.words),), logs="inherit", control=self.control)
+
+    def _write_report(self, code: int) -> None:
+        """The report, as if of that bundle. It goes where it was asked for, and not into the command's own stderr."""
+        from bottle_init.linux import jsonlines, report
+        from bottle_init.linux.clock import monotonic_ms, wall_s
+
+        record = report.build(self._exit(code, monotonic_ms()), self.as_bundle(), lambda _child: (), 0)
+        line = report.encode(record, jsonlines.timestamp(wall_s()))
+        for problem in report.publish(record, line, self.report):
+            say(problem)
+
+    def _exit(self, code: int, now_ms: int) -> Exit:
+        from bottle_init.core.actions import Exit
+        from bottle_init.core.model import NATURAL, REQUESTED, Stop
+        from bottle_init.core.policy import describe
+
+        death = self._death()
+        if self.asked is None:
+            stop = Stop(NATURAL, f"{death.name} {describe(death)}", self.ended_at_ms, now_ms, code, death)
+        else:
+            number, pid, uid = self.asked
+            stop = Stop(REQUESTED, f"signal {number}", self.asked_at_ms, now_ms, code, None, pid, uid)
+        return Exit(code, stop, (death,), self.survivors, now_ms)
+
+    def _death(self) -> Death:
+        """The command's end as the verdict sees it; `forced` and `oom` can only be another's doing."""
+        from bottle_init.core import verdict
+        from bottle_init.core.model import Death
+
+        spec = self.as_bundle().children[0]
+        stopping = self.asked is not None
+        severity = verdict.severity_of(spec, self.code or 0, self.signal, sent=self.sent, stopping=stopping)
+        return Death(
+            0,
+            spec.name,
+            self.pid,
+            self.code or 0,
+            self.signal,
+            severity,
+            self.ended_at_ms,
+            self.ended_at_ms - self.started_at_ms,
+            sent=bool(self.signal and self.sent >> self.signal & 1),
+            oom=self.oom,
+            stopping=stopping,
+            stop_ms=self.ended_at_ms - self.asked_at_ms if stopping else None,
+        )
+
+
+def release_terminal() -> None:
+    """Let go of the controlling terminal, so that the command's session can have it (tty_ioctl(4), TIOCNOTTY).
+
+    Only a session's leader has it to give. The kernel then sends HUP and CONT to the terminal's
+    foreground group, the init among them: they are about the init's terminal, not the command's.
+    """
+    if posix.getsid(0) != posix.getpid():
+        return
+    from fcntl import ioctl
+    from termios import TIOCNOTTY
+
+    pending = sigpending()
+    try:
+        ioctl(_STDIN, TIOCNOTTY)
+    except OSError:
+        return  # Standard input is a terminal, but not the controlling one.
+    for number in (SIGHUP, CONT):
+        if number not in pending:
+            sigtimedwait((number,), 0)
+
+
+def acquire_terminal() -> None:
+    """Make standard input the controlling terminal of this new session, if it is nobody else's."""
+    from fcntl import ioctl
+    from termios import TIOCSCTTY
+
+    try:
+        ioctl(_STDIN, TIOCSCTTY, 0)
+    except OSError:
+        pass  # It is another session's, a shell's for one: reading and writing work all the same.
+
+
+def let_go(*, keep_descriptors: bool) -> None:
+    """Hold nothing that is the command's alone: neither its directory nor what it was handed above 2.
+
+    Descriptors that were inherited are passed on, as tini does: an exec without close-on-exec says
+    that they are meant for whoever comes after (a socket of systemd's, make's job server, a shell's
+    `<(...)`). Held on to here, a pipe among them would never end.
+    """
+    posix.chdir("/")
+    while (fd := posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)) <= _STDERR:
+        pass  # Nothing that the init opens later may become its own stderr.
+    posix.close(fd)
+    if keep_descriptors:  # `--report /dev/fd/3` is one of them.
+        return
+    try:
+        names = posix.listdir("/proc/self/fd")
+    except OSError:
+        return
+    for name in names:
+        if int(name) > _STDERR:
+            try:
+                posix.close(int(name))
+            except OSError:
+                continue  # The listing's own.
+
+
+def absolute(path: str) -> str:
+    """`path` from the directory where the init was started, as it is itself in `/`."""
+    if path.startswith("/"):
+        return path
+    try:
+        return posix.getcwd().rstrip("/") + "/" + path
+    except OSError:
+        return "/" + path  # That directory is gone.

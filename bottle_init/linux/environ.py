@@ -1,0 +1,37 @@
+"""The environment as the init was given it."""
+
+from __future__ import annotations
+
+import posix
+
+_COERCED = b"LC_CTYPE"
+
+
+def inherited() -> dict[bytes, bytes]:
+    """What execve(2) handed to the init: what its children inherit.
+
+    In the C locale the interpreter sets LC_CTYPE in its own environment (PEP 538, and no flag of
+    it prevents that); nobody asked for that to reach a child. Without a /proc it cannot be told
+    from one that was given.
+    """
+    environ = dict(posix.environ)
+    if _COERCED in environ and not _was_given(_COERCED):
+        del environ[_COERCED]
+    return environ
+
+
+def _was_given(name: bytes) -> bool:
+    try:
+        fd = posix.open("/proc/self/environ", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        given = b"\0"
+        while part := posix.read(fd, 65_536):
+            given += part
+    except OSError:
+        return True
+    else:
+        return b"\0" + name + b"=" in given
+    finally:
+        posix.close(fd)

@@ -1,0 +1,258 @@
+"""Why the bundle has ended: an event for the log, a file, a text for the termination log (contract 7).
+
+What is said of children's processes is their names, codes, signals and last lines, and of those
+left behind a bounded part of their command lines; never anything of an environment.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+from posixpath import realpath
+from stat import S_ISREG
+
+from bottle_init import signames
+from bottle_init.core import verdict
+from bottle_init.core.model import REQUESTED
+from bottle_init.linux import jsonlines
+from bottle_init.linux.text import plain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from bottle_init.core.actions import Exit
+    from bottle_init.core.model import Bundle, Death, Stop, Survivor
+
+    Record = dict[str, Any]
+
+TERMINATION_LOG = "/dev/termination-log"
+"""Kubernetes' default `terminationMessagePath`; BOTTLE_INIT_TERMINATION_LOG names another."""
+
+TERMINATION_LOG_BYTES = 4_096
+"""What Kubernetes reads of it."""
+
+_COMMAND_LIMIT = 200
+_LAST_LINE_LIMIT = 1_000
+_LINE_LIMIT = 200
+_MODE = 0o644
+
+
+def build(
+    end: Exit,
+    bundle: Bundle,
+    tail: Callable[[int], Sequence[str]],
+    lines_dropped: int,
+    sender: str = "",
+) -> Record:
+    """The report as plain dicts, lists, strings, numbers and None; times are whole milliseconds.
+
+    `tail` gives a child's last lines by its index; `sender` is the name of the process that asked
+    for the stop, where somebody has kept it.
+    """
+    stop = end.stop
+    return {
+        "code": end.code,
+        "kind": stop.kind,
+        "cause": stop.cause,
+        "sender": _sender(stop, sender),
+        "culprit": stop.culprit.name if stop.culprit else None,
+        "stop_ms": end.ended_at_ms - stop.at_ms,
+        "deaths": [_death(death, bundle.children[death.child].kind, tail(death.child)) for death in end.deaths],
+        "survivors": [_survivor(survivor) for survivor in end.survivors],
+        "lines_dropped": lines_dropped,
+    }
+
+
+def _sender(stop: Stop, name: str) -> Record | None:
+    """Who asked for a stop; pid 0 is the kernel, or a process outside of the container."""
+    if stop.kind != REQUESTED:
+        return None
+    pid = stop.sender_pid
+    return {"pid": pid, "uid": stop.sender_uid, "name": name or process_name(pid) or None}
+
+
+def process_name(pid: int) -> str:
+    """The name of a process, "" where it is gone or out of sight."""
+    if pid <= 0:
+        return ""
+    try:
+        fd = posix.open(f"/proc/{pid}/comm", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return posix.read(fd, 64).decode("utf-8", "replace").rstrip("\n")
+    except OSError:
+        return ""
+    finally:
+        posix.close(fd)
+
+
+def _death(death: Death, kind: str, lines: Sequence[str]) -> Record:
+    return {
+        "name": death.name,
+        "kind": kind,
+        "pid": death.pid,
+        "code": death.code,
+        "signal": signames.name(death.signal) if death.signal else None,
+        "severity": verdict.SEVERITIES[death.severity],
+        "sent_by_init": death.sent,
+        "forced": death.forced,
+        "oom": death.oom,
+        "during_stop": death.stopping,
+        "ran_ms": death.ran_ms,
+        "stop_ms": death.stop_ms,
+        "detail": death.detail or None,
+        "last_lines": [_bounded(line, _LAST_LINE_LIMIT) for line in lines],
+    }
+
+
+def _survivor(survivor: Survivor) -> Record:
+    return {"pid": survivor.pid, "name": survivor.name, "command": _bounded(survivor.command, _COMMAND_LIMIT)}
+
+
+def _bounded(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def encode(record: Record, timestamp: str) -> bytes:
+    """The report as the event `exit_report`: one JSON line, without its newline."""
+    level = "info" if record["code"] == 0 else "error"
+    return jsonlines.encode("exit_report", level, record.items(), timestamp)
+
+
+def publish(record: Record, line: bytes, path: str | None = None) -> list[str]:
+    """Write the report's line to `path`, and its text to the termination log if there is one.
+
+    Never raises for what the files are like: returns what could not be done, in words.
+    """
+    problems = []
+    if path:
+        try:
+            write_file(path, line + b"\n")
+        except OSError as problem:
+            problems.append(f"{path}: {problem.strerror}")
+    log = termination_log(posix.environ)
+    try:
+        write_existing(log, text(record), truncate=True)
+    except FileNotFoundError:
+        pass  # Nobody wants one.
+    except OSError as problem:
+        problems.append(f"{log}: {problem.strerror}")
+    return problems
+
+
+def termination_log(environ: Mapping[bytes, bytes]) -> str:
+    """Where the container's termination log is to be, if there is one."""
+    return environ.get(b"BOTTLE_INIT_TERMINATION_LOG", b"").decode("utf-8", "surrogateescape") or TERMINATION_LOG
+
+
+def text(record: Record) -> bytes:
+    """The report for people, in UTF-8, at most 4096 bytes: the cause, the culprit's last words, the other deaths."""
+    deaths = record["deaths"]
+    culprit = [death for death in deaths if death["name"] == record["culprit"]]
+    unclean = [death for death in deaths if death["severity"] != "clean" and death not in culprit]
+    lines = [f"exit code {record['code']}: {_cause(record)}"]
+    for death in (*culprit, *unclean):
+        lines.append(f"{death['name']}: {_ending(death)}")
+        lines.extend(f"  {plain(line, _LINE_LIMIT)}" for line in death["last_lines"])
+    clean = len(deaths) - len(culprit) - len(unclean)
+    if clean:
+        lines.append(f"{clean} ended cleanly")
+    lines.extend(f"left behind: {one['name']} ({one['pid']}) {one['command']}" for one in record["survivors"])
+    return cut("\n".join(lines) + "\n", TERMINATION_LOG_BYTES)
+
+
+def cut(text: str, limit_bytes: int) -> bytes:
+    """`text` in UTF-8, at most so many bytes and never with half a character; an ellipsis says where it was cut."""
+    whole = text.encode("utf-8", "replace")
+    if len(whole) <= limit_bytes:
+        return whole
+    return whole[: limit_bytes - 4].decode("utf-8", "ignore").encode() + b"...\n"
+
+
+def _cause(record: Record) -> str:
+    """The cause in words, with who asked where somebody did."""
+    sender = record["sender"]
+    if sender is None:
+        return str(record["cause"])
+    return f"stop requested by {record['cause']}{_by(sender)}"
+
+
+def _by(sender: Record) -> str:
+    if not sender["pid"]:
+        return ""
+    name = f" ({sender['name']})" if sender["name"] else ""
+    return f" from process {sender['pid']}{name}"
+
+
+def _ending(death: Record) -> str:
+    """One death in a few words."""
+    parts = [f"killed by {death['signal']}" if death["signal"] else f"exited with {death['code']}"]
+    if death["oom"]:
+        parts.append("out of memory")
+    if death["forced"]:
+        parts.append("had to be killed")
+    if death["detail"]:
+        parts.append(plain(death["detail"], _LINE_LIMIT))
+    return ", ".join(parts)
+
+
+def write_file(path: str, content: bytes) -> None:
+    """Write a file so that whoever reads it sees the old content or the new one, whole (rename(2)).
+
+    What is no regular file (a pipe, `/dev/stderr`) is written as it is, without ever waiting for it;
+    so is a file whose directory does not let itself be written, or that is a mount of its own.
+    Raises OSError.
+    """
+    try:
+        regular = S_ISREG(posix.stat(path).st_mode)
+    except FileNotFoundError:
+        regular = True
+    if not regular:
+        write_existing(path, content, truncate=False)
+        return
+    try:
+        _replace(path, content)
+    except OSError as problem:
+        if problem.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV, errno.ENAMETOOLONG):
+            raise
+        try:
+            write_existing(path, content, truncate=True)
+        except FileNotFoundError:
+            raise problem from None
+
+
+def _replace(path: str, content: bytes) -> None:
+    """A new file beside it, in its place once it is complete; a symbolic link stays one."""
+    target = realpath(path)
+    folder, slash, name = target.rpartition("/")
+    temporary = f"{folder}{slash}.{name}.{posix.getpid()}"
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC | posix.O_NOFOLLOW
+    fd = posix.open(temporary, flags, _MODE)
+    try:
+        try:
+            _write_all(fd, content)
+        finally:
+            posix.close(fd)
+        posix.rename(temporary, target)
+    except OSError:
+        posix.unlink(temporary)
+        raise
+
+
+def write_existing(path: str, content: bytes, *, truncate: bool) -> None:
+    """Write to what is there already, without waiting for a reader. Raises OSError, FileNotFoundError for nothing."""
+    flags = posix.O_WRONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY
+    fd = posix.open(path, flags | (posix.O_TRUNC if truncate else 0))
+    try:
+        _write_all(fd, content)
+    finally:
+        posix.close(fd)
+
+
+def _write_all(fd: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[posix.write(fd, view) :]
