@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from bottle_init.core.model import Bundle, Death, Survivor
     from bottle_init.linux.oom import OomCounter
     from bottle_init.linux.reaper import Tree
+    from bottle_init.linux.remote import Remote
 
     Wait = Callable[[float | None], struct_siginfo | None]
 
@@ -101,13 +102,14 @@ class Command:
         self.signal = 0
         self.childless = False
         self.may_be_more = False
-        self.asked: tuple[int, int, int | None] | None = None
+        self.asked: tuple[str, int, int | None] | None = None
         self.asked_at_ms = 0
         self.sent = 0
         self.started_at_ms = 0
         self.ended_at_ms = 0
         self.oom_counter: OomCounter | None = None
         self.oom = False
+        self.remote: Remote | None = None
         self.survivors: tuple[Survivor, ...] = ()
 
     def run(self) -> int:
@@ -210,6 +212,17 @@ class Command:
             self.oom_counter = OomCounter()
             self.report = absolute(self.report)
         let_go(keep_descriptors=bool(self.report))
+        if self.control:
+            self._listen()
+
+    def _listen(self) -> None:
+        from bottle_init.linux.remote import Remote
+
+        self.remote = Remote(self)
+        problem = self.remote.open()
+        if problem:
+            say(f"control socket {self.control}: {problem}")
+        self.wait = self.remote.wait
 
     def _wait(self, timeout_s: float | None) -> struct_siginfo | None:
         """The next signal; None if the time is over first."""
@@ -259,13 +272,20 @@ class Command:
         target = self.targets[number]
         if target and not self._has_it_already(info):
             self.send(target)
-        self._note(info)
+        if number in STOP_SIGNALS:
+            by_process = info.si_code <= 0
+            sender = (info.si_pid, info.si_uid) if by_process else (0, None)
+            self.note_request(f"signal {number}", *sender)
         if core.sleeps_too(target, is_pid_1=self.init_pid == 1):
             posix.kill(self.init_pid, SIGSTOP)
 
     def send(self, number: int) -> None:
-        """Send a signal to the command: to its whole group, unless it has none of its own."""
+        """Send the command a signal that counts as the init's own (contract 2)."""
         self.sent |= 1 << number
+        self.deliver(number)
+
+    def deliver(self, number: int) -> None:
+        """Send a signal to the command's whole group, or to the command alone where it has none of its own."""
         try:
             posix.kill(self.target, number)
         except ProcessLookupError:
@@ -284,14 +304,12 @@ class Command:
         same_group = posix.getpgid(self.pid) == posix.getpgrp()
         return core.has_it_already(self.rules, info.si_signo, by_kernel=True, same_group=same_group)
 
-    def _note(self, info: struct_siginfo) -> None:
+    def note_request(self, cause: str, pid: int, uid: int | None) -> None:
         """Keep the first request to stop, for the report and for what is left."""
-        if self.asked is None and info.si_signo in STOP_SIGNALS:
+        if self.asked is None:
             from bottle_init.linux.clock import monotonic_ms
 
-            by_process = info.si_code <= 0
-            sender = (info.si_pid, info.si_uid) if by_process else (0, None)
-            self.asked, self.asked_at_ms = (info.si_signo, *sender), monotonic_ms()
+            self.asked, self.asked_at_ms = (cause, pid, uid), monotonic_ms()
 
     # Once it has ended.
 
@@ -341,8 +359,9 @@ class Command:
         if self.code is None:
             raise RuntimeError("the command has not ended")
         code = core.exit_code(self.rules, self.code)
-        if self.report:
-            self._write_report(code)
+        line = self._write_report(code) if self.report else b""
+        if self.remote is not None:
+            self.remote.close(line)
         return code
 
     # For those who look at it as at a bundle: the report, the control socket, the way out after an error.
@@ -354,7 +373,7 @@ class Command:
         name = self.words[0].rpartition("/")[2] or self.words[0]
         return Bundle((Spec(name, JOB, self.words),), logs="inherit", control=self.control)
 
-    def _write_report(self, code: int) -> None:
+    def _write_report(self, code: int) -> bytes:
         """The report, as if of that bundle. It goes where it was asked for, and not into the command's own stderr."""
         from bottle_init.linux import jsonlines, report
         from bottle_init.linux.clock import monotonic_ms, wall_s
@@ -363,6 +382,7 @@ class Command:
         line = report.encode(record, jsonlines.timestamp(wall_s()))
         for problem in report.publish(record, line, self.report):
             say(problem)
+        return line
 
     def _exit(self, code: int, now_ms: int) -> Exit:
         from bottle_init.core.actions import Exit
@@ -373,8 +393,8 @@ class Command:
         if self.asked is None:
             stop = Stop(NATURAL, f"{death.name} {describe(death)}", self.ended_at_ms, now_ms, code, death)
         else:
-            number, pid, uid = self.asked
-            stop = Stop(REQUESTED, f"signal {number}", self.asked_at_ms, now_ms, code, None, pid, uid)
+            cause, pid, uid = self.asked
+            stop = Stop(REQUESTED, cause, self.asked_at_ms, now_ms, code, None, pid, uid)
         return Exit(code, stop, (death,), self.survivors, now_ms)
 
     def _death(self) -> Death:
