@@ -1,0 +1,29 @@
+"""What the tests of containers share: the images, built once as `make image` builds them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+# testcontainers' own janitor is an image of its registry's; these tests remove what they start themselves.
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def bundle_image() -> str:
+    """The bundle's image, up to date with the working tree."""
+    done = subprocess.run([ROOT / "images/bundle/build"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"images/bundle/build:\n{done.stdout}{done.stderr}", pytrace=False)
+    return "claude-bottle-sidecars:latest"
+
+
+@pytest.fixture(scope="session")
+def agent_image(bundle_image: str) -> str:
+    """The demonstration agent's image, which is built along with the bundle's."""
+    return bundle_image.replace("sidecars", "agent")

@@ -1,0 +1,291 @@
+"""A bundle and its agent as containers of the test's own, and an internet that is a container too."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.network import Network
+
+PATIENCE_S = 240.0
+"""How long a test waits for what has to come; nothing is asserted about how soon it does."""
+
+DAEMONS = ("egress", "pipelock", "git-gate", "supervise")
+CAPABILITIES = ("KILL", "SETUID", "SETGID", "SETPCAP")
+SECRET = "Bearer what-the-agent-must-not-see"
+GITHUB_TOKEN = "ghp_" + "0123456789abcdefghijABCDEFGHIJ012345"
+
+POLICY = """
+[egress]
+allow = ["origin.test", "*.wild.test", "git.test"]
+upstream_ca = "/etc/bottle/origins.pem"
+
+[[egress.credentials]]
+host = "origin.test"
+header = "Authorization"
+value_file = "/run/secrets/token"
+
+[[pipelock.patterns]]
+name = "staff-id"
+regex = 'ACME-[0-9]{6}'
+
+[git.repos.demo]
+
+[supervise]
+answer_timeout = "2s"
+"""
+
+# Answers every request, on ports 80 and 443, with what it was asked.
+ORIGIN = """
+import http.server, json, ssl, subprocess, threading
+names = ",".join("DNS:" + name for name in ("origin.test", "denied.test", "a.wild.test", "git.test"))
+subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "/tmp/key.pem", "-out",
+    "/tmp/new.pem", "-days", "2", "-subj", "/CN=origin.test", "-addext", "subjectAltName=" + names], check=True)
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = self.rfile.read(int(self.headers.get("content-length", "0")))
+        seen = {"host": self.headers["host"], "path": self.path, "headers": dict(self.headers), "body": body.decode()}
+        answer = json.dumps(seen).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+    do_POST = do_GET
+    def log_message(self, *arguments):
+        print("REQUEST", self.headers["host"], self.path, flush=True)
+
+plain = http.server.ThreadingHTTPServer(("", 80), Echo)
+tls = http.server.ThreadingHTTPServer(("", 443), Echo)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/tmp/new.pem", "/tmp/key.pem")
+tls.socket = context.wrap_socket(tls.socket, server_side=True)
+threading.Thread(target=plain.serve_forever, daemon=True).start()
+import os
+os.rename("/tmp/new.pem", "/tmp/cert.pem")
+tls.serve_forever()
+"""
+
+
+def eventually(condition: Callable[[], Any], what: str) -> Any:
+    """Waits until `condition()` is true, and returns what it gave."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{what} did not come about within {PATIENCE_S} s")
+
+
+def run(
+    container: DockerContainer, *command: str, user: str = "", environment: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    """The exit code of a command in the container, and all that it wrote."""
+    result = container.get_wrapped_container().exec_run(list(command), user=user, environment=dict(environment or {}))
+    return int(result.exit_code), result.output.decode("utf-8", "replace")
+
+
+def check(
+    container: DockerContainer, *command: str, user: str = "", environment: Mapping[str, str] | None = None
+) -> str:
+    """What a command in the container wrote; it must succeed."""
+    code, output = run(container, *command, user=user, environment=environment)
+    assert code == 0, f"{command} ended with {code}: {output}"
+    return output
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process inside a container, from its /proc/PID/status."""
+
+    pid: int
+    parent: int
+    command: str
+    status: Mapping[str, str] = field(repr=False)
+
+    @property
+    def uid(self) -> int:
+        """The effective user."""
+        return int(self.status["Uid"].split()[1])
+
+
+_LIST = """
+import json, os
+found = []
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        status = dict(line.rstrip("\\n").split(":\\t", 1) for line in open(f"/proc/{pid}/status") if ":\\t" in line)
+        command = open(f"/proc/{pid}/cmdline").read().replace("\\0", " ").strip()
+    except OSError:
+        continue
+    if int(pid) != os.getpid():
+        found.append([int(pid), int(status["PPid"]), command, status])
+print(json.dumps(found))
+"""
+
+
+class Bundle:
+    """A running bundle."""
+
+    def __init__(self, container: DockerContainer, stage: Path) -> None:
+        self.container, self.stage = container, stage
+
+    @property
+    def docker(self) -> Any:
+        """The engine's view of it, fresh."""
+        wrapped = self.container.get_wrapped_container()
+        wrapped.reload()
+        return wrapped
+
+    @property
+    def logs(self) -> str:
+        """What it has written so far."""
+        return str(self.docker.logs().decode("utf-8", "replace"))
+
+    def health(self) -> str:
+        """The engine's word for it."""
+        return str(self.docker.attrs["State"]["Health"]["Status"])
+
+    def wait_healthy(self) -> None:
+        """By its own HEALTHCHECK. One that has ended will not become healthy."""
+
+        def healthy() -> bool:
+            assert self.docker.status == "running", f"the bundle has ended:\n{self.logs}"
+            return run(self.container, "python3", "-I", "-m", "bottle_init", "health", "--strict")[0] == 0
+
+        eventually(healthy, "a healthy bundle")
+
+    def processes(self) -> list[Process]:
+        """All processes inside."""
+        listed = json.loads(check(self.container, "python3", "-I", "-c", _LIST))
+        return [Process(*entry) for entry in listed]
+
+    def daemons(self) -> dict[str, Process]:
+        """The four daemons, or those of them that run: the init's children, by their users."""
+        users = dict(line.split(":")[2::-2] for line in check(self.container, "getent", "passwd", *DAEMONS).split())
+        return {users[str(p.uid)]: p for p in self.processes() if p.parent == 1 and str(p.uid) in users}
+
+    def wait_ended(self) -> int:
+        """Its exit code, once it has ended."""
+        return int(self.docker.wait(timeout=PATIENCE_S)["StatusCode"])
+
+    def stop(self) -> int:
+        """`docker stop` with its default deadline. Returns the exit code."""
+        self.docker.stop(timeout=10)
+        return self.wait_ended()
+
+
+@contextmanager
+def bundle(
+    image: str,
+    stage: Path,
+    policy: str = POLICY,
+    *,
+    network: Network | None = None,
+    origins: str = "-----BEGIN CERTIFICATE-----\n",
+    capabilities: Sequence[str] = CAPABILITIES,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Bundle]:
+    """A bundle with the fewest privileges that are documented, on a read-only root. It is gone afterwards."""
+    files = {"policy.toml": (policy, 0o644), "origins.pem": (origins, 0o644), "token": (SECRET + "\n", 0o600)}
+    for name, (content, mode) in files.items():
+        (stage / name).write_text(content)
+        (stage / name).chmod(mode)
+    container = (
+        DockerContainer(image)
+        .with_volume_mapping(str(stage / "policy.toml"), "/etc/bottle/policy.toml", "ro")
+        .with_volume_mapping(str(stage / "origins.pem"), "/etc/bottle/origins.pem", "ro")
+        .with_volume_mapping(str(stage / "token"), "/run/secrets/token", "ro")
+        .with_tmpfs_mount("/run")
+        .with_tmpfs_mount("/tmp")
+        .with_envs(**dict(environment or {}))
+        .with_kwargs(read_only=True, cap_drop=["ALL"], cap_add=list(capabilities))
+    )
+    if network is not None:
+        container = container.with_network(network).with_network_aliases("sidecars")
+    try:
+        container.start()
+        yield Bundle(container, stage)
+    finally:
+        container.stop()
+
+
+@dataclass(frozen=True)
+class Bottle:
+    """A bundle, an agent that reaches nothing else, and the internet behind it."""
+
+    bundle: Bundle
+    agent: DockerContainer
+    origin: DockerContainer
+
+    def curl(self, *arguments: str) -> tuple[int, str]:
+        """The status that the agent's request got (of the CONNECT, where that was refused), and the body."""
+        proxy = ("--proxy", "http://sidecars:8888", "--cacert", "/tmp/ca.pem")
+        written = ("--write-out", "\n%{http_code} %{http_connect}")
+        _, output = run(self.agent, "curl", "-s", "--max-time", "60", *proxy, *written, *arguments)
+        body, _, codes = output.rpartition("\n")
+        status, connect = (int(code) for code in codes.split())
+        return status or connect, body
+
+    def seen_by_origin(self, *arguments: str) -> dict[str, Any]:
+        """What the origin saw of an allowed request."""
+        status, body = self.curl(*arguments)
+        assert status == 200, f"{status}: {body}\n{self.bundle.logs[-3000:]}"
+        seen: dict[str, Any] = json.loads(body)
+        return seen
+
+
+def _origin(stack: ExitStack, image: str, network: Network) -> DockerContainer:
+    names = ("origin.test", "denied.test", "a.wild.test", "git.test")
+    origin = DockerContainer(image).with_network(network).with_network_aliases(*names)
+    origin = origin.with_kwargs(entrypoint=["python3", "-c", ORIGIN])
+    stack.callback(origin.stop)
+    return origin.start()
+
+
+def _agent(stack: ExitStack, image: str, network: Network) -> DockerContainer:
+    agent = DockerContainer(image).with_network(network).with_kwargs(cap_drop=["ALL"], init=True)
+    stack.callback(agent.stop)
+    return agent.start()
+
+
+@contextmanager
+def bottle(
+    bundle_image: str,
+    agent_image: str,
+    stage: Path,
+    policy: str = POLICY,
+    *,
+    capabilities: Sequence[str] = CAPABILITIES,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Bottle]:
+    """A whole bottle, healthy. The agent's network is internal; only the bundle is in both."""
+    with ExitStack() as stack:
+        inside = stack.enter_context(Network(docker_network_kw={"internal": True}))
+        internet = stack.enter_context(Network())
+        origin = _origin(stack, bundle_image, internet)
+        eventually(lambda: run(origin, "cat", "/tmp/cert.pem")[0] == 0, "the origin's certificate")
+        running = stack.enter_context(
+            bundle(
+                bundle_image,
+                stage,
+                policy,
+                network=inside,
+                origins=check(origin, "cat", "/tmp/cert.pem"),
+                capabilities=capabilities,
+                environment=environment,
+            )
+        )
+        internet.connect(running.docker.id)
+        agent = _agent(stack, agent_image, inside)
+        running.wait_healthy()
+        authority = check(running.container, "cat", "/run/bottle/ca/pipelock-ca.pem")
+        check(agent, "sh", "-c", 'printf %s "$CA" > /tmp/ca.pem', environment={"CA": authority})
+        yield Bottle(running, agent, origin)
