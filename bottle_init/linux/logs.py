@@ -13,7 +13,7 @@ taken nothing for a second (during a stop: at once), whole lines are dropped and
 
 Memory is bounded, whatever children write and readers do not read. For each output: 1 MiB of queue, 64 KiB more for
 the init's own lines, 8 MiB for what the dead have left in their pipes, and one chunk on top. For each pipe: an
-unfinished line of 64 KiB; for each child: a tail of 16 KiB. A chunk is what one read takes: 128 KiB, times the tag's
+unfinished line of 64 KiB; for each child: a tail of 16 KiB. A chunk is what one read takes: 64 KiB, times the tag's
 length where every line is empty; as JSON 16 KiB, times the length of an object.
 """
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 from errno import EINVAL, ENOSYS, EOPNOTSUPP
-from fcntl import F_GETFL, F_SETPIPE_SZ, fcntl
+from fcntl import F_GETFL, fcntl
 from select import EPOLLIN, EPOLLOUT, POLLOUT, poll
 
 from bottle_init.linux import jsonlines
@@ -31,6 +31,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Final, Protocol
+
+    from bottle_init.linux.pretty import Renderer
 
     Write = Callable[[list[memoryview]], int]
     Render = Callable[[bytes], bytes]
@@ -56,12 +58,12 @@ LAST_WORDS_BYTES: Final = 8 * 1024 * 1024
 """How long a queue may get by what the dead have left in their pipes: they can't be made to wait."""
 BLOCK_BYTES: Final = 128
 """What a queued block costs beside its content."""
-READ_BYTES: Final = {"tag": 128 * 1024, "json": 16 * 1024}
+READ_BYTES: Final = {"tag": 64 * 1024, "json": 16 * 1024}
+"""What one read takes. Larger ones, and pipes that hold more, have been measured to be slower: they leave the cache."""
 DRAIN_BYTES: Final = 1024 * 1024
 """How much `drain` takes from one pipe: a descendant that goes on writing holds up nothing."""
-PIPES_BYTES: Final = 4 * 1024 * 1024
-"""What the pipes of all children may hold together: they count against the user's quota (pipe(7))."""
-PIPE_BYTES: Final = 256 * 1024
+HELD_LINES: Final = 256
+"""How many events wait for their renderer."""
 TAIL_BYTES: Final = 16 * 1024
 TAIL_LINES: Final = 20
 PIPE_BUF: Final = 4096
@@ -157,6 +159,8 @@ class Sink:
                 self._wait(moved)
                 break
             except OSError:
+                written = 0
+            if not written:
                 self._fail()
                 return
             self._consume(written)
@@ -262,8 +266,13 @@ class Logs:
         self._sources: dict[int, list[Source]] = {}
         self._handed: dict[int, tuple[int, ...]] = {}
         self._tails: dict[int, bytes] = {}
-        share = PIPES_BYTES // (2 * len(names) or 1)
-        self._pipe_bytes = min(PIPE_BYTES, share)
+        self._renderer: Renderer | None = None
+        self._held: list[bytes] = []
+        """Events that wait for the renderer."""
+        if os.isatty(stderr):
+            from bottle_init.linux.pretty import Renderer
+
+            self._renderer = Renderer()
 
     # Children.
 
@@ -297,11 +306,6 @@ class Logs:
             os.close(read)
             os.close(write)
             raise
-        if self._pipe_bytes > LINE_BYTES:
-            try:
-                fcntl(read, F_SETPIPE_SZ, self._pipe_bytes)
-            except OSError:
-                pass  # The user's quota is used up (pipe(7)): 64 KiB do as well, with more wake-ups.
         self._sources.setdefault(child, []).append(source)
         return write
 
@@ -353,24 +357,48 @@ class Logs:
     # The init's own.
 
     def event(self, line: bytes) -> None:
-        """One line of the init's own log, without its newline, to stderr."""
+        """One line of the init's own log, without its newline, to stderr; on a terminal, as people like it."""
+        if self._renderer is None:
+            self._tell(line)
+        elif self._renderer.ready():
+            self._tell(self._renderer.render(line))
+        else:
+            self._held.append(line)
+            if len(self._held) > HELD_LINES:
+                self._release()
+
+    def _tell(self, line: bytes) -> None:
         sink = self._sinks[1]
         if sink.size >= QUEUE_BYTES + OWN_BYTES:
             sink.lose(self._own, 1)
         else:
             sink.put(line + b"\n", self._own)
 
+    def _release(self) -> None:
+        """Show what was held back: rendered if that is possible by now, and as JSON from now on if not."""
+        if self._renderer is not None and not self._renderer.ready():
+            self._renderer = None
+        held, self._held = self._held, []
+        for line in held:
+            self.event(line)
+
     # Time, and the end.
 
     def stop(self) -> None:
         """A stop has begun: a reader that takes nothing is waited for no more."""
+        self._release()
         for sink in self._sinks:
             sink.patience_ms = 0
             if sink.stalled():
                 self._resume(sink)
 
     def deadline_ms(self) -> int | None:
-        """When `tick` is to be called: when somebody will have waited long enough for a stalled reader."""
+        """When `tick` is to be called: when somebody will have waited long enough for a stalled reader.
+
+        0 (at once, and then again) while events wait for their renderer.
+        """
+        if self._held:
+            return 0
         times = [
             sink.blocked_at_ms + sink.patience_ms
             for sink in self._sinks
@@ -380,6 +408,8 @@ class Logs:
 
     def tick(self, now_ms: int) -> None:
         """Let those go on that have waited for a stalled reader long enough."""
+        if self._held and self._renderer is not None and not self._renderer.load():
+            self._release()
         for sink in self._sinks:
             if sink.waiting and sink.blocked_at_ms is not None and now_ms - sink.blocked_at_ms >= sink.patience_ms:
                 self._resume(sink)
@@ -403,6 +433,7 @@ class Logs:
 
     def flush(self, _now_ms: int) -> bool:
         """Write what can be written; whether nothing is left that anybody could get."""
+        self._release()
         for sink in self._sinks:
             sink.push()
         return not self.pending()
