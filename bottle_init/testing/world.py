@@ -107,6 +107,11 @@ class Process:
         """How a survey names it."""
         return f"child-{self.child}" if self.remnant is None else f"remnant-{self.pid}"
 
+    @property
+    def is_dying(self) -> bool:
+        """Whether it does nothing any more: it has ended, or SIGKILL has been sent to it."""
+        return self.ended is not None or self.killed_ms is not None
+
     def catches(self, signal: int, now_ms: int) -> bool:
         """Whether it has a handler for the signal."""
         if self.executed_ms is None or now_ms < self.executed_ms + self.life.handlers_ms:
@@ -115,9 +120,13 @@ class Process:
 
 
 class Step:
-    """One step of the core: what it was given, what it decided, and the state that it left."""
+    """One step of the core: what it was given, what it decided, and the state that it left.
 
-    __slots__ = ("actions", "events", "now_ms", "settled", "state")
+    `settled` says that no answer is to come in the same wake-up any more; `living` is the number of
+    processes below the init after it.
+    """
+
+    __slots__ = ("actions", "events", "living", "now_ms", "settled", "state")
 
     def __init__(self, now_ms: int, events: tuple[Event, ...], actions: tuple[Action, ...], state: State) -> None:
         self.now_ms = now_ms
@@ -125,6 +134,7 @@ class Step:
         self.actions = actions
         self.state = state
         self.settled = True
+        self.living = 0
 
 
 class Trace:
@@ -245,6 +255,7 @@ class World:
             do = _DO.get(type(action))
             if do is not None:
                 do(self, action)
+        trace.steps[-1].living = len(self._living)
 
     def _at(self, at_ms: int, happens: Callable[..., None], *facts: Any) -> None:
         self._sequence += 1
@@ -262,7 +273,7 @@ class World:
         self._orphans += count
 
     def _execute(self, process: Process) -> None:
-        if process.ended is not None:
+        if process.is_dying:
             return
         life = process.life
         child, generation = process.child, process.generation
@@ -283,13 +294,13 @@ class World:
             self._after(life.run_ms, self._die, process, life.end)
 
     def _say(self, process: Process, say: Say) -> None:
-        if process.ended is None and not process.stopped:
+        if not process.is_dying and not process.stopped:
             facts = asdict(say)
             del facts["at_ms"]
             self._see(happened.Notified(process.child, process.generation, **facts))
 
     def _bear(self, leader: Process, remnant: Remnant) -> None:
-        if leader.ended is not None:
+        if leader.is_dying:
             return
         process = self._create(leader.child, leader.generation, leader.life, remnant, leader)
         leader.family.append(process)
@@ -297,7 +308,7 @@ class World:
             self._after(remnant.run_ms, self._die, process, End())
 
     def _die(self, process: Process, end: End) -> None:
-        if process.ended is not None:
+        if process.is_dying and (end.signal != KILL or process.ended is not None):
             return
         if process.stopped and end.signal != KILL:
             process.postponed = end

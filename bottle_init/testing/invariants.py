@@ -1,0 +1,341 @@
+"""What must hold in every run, checked on its trace: the promises of the contract, one name for each.
+
+`check(trace)` returns what was broken, the earliest first, and nothing after it: once the books
+(`ledger.py`) and the bundle have parted, what follows says nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bottle_init.core import events as happened
+from bottle_init.core import health
+from bottle_init.core.actions import (
+    Answer,
+    CancelProbe,
+    Exit,
+    ForwardSignal,
+    KillSession,
+    SendSignal,
+    Spawn,
+    StartProbe,
+    SurveyTree,
+)
+from bottle_init.testing.ledger import CONT, GIVE_UP_MS, HELD, KILL, OVER, PENDING, STOP_SIGNALS, Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bottle_init.core.actions import Action
+    from bottle_init.core.events import Event
+    from bottle_init.testing.ledger import Page
+    from bottle_init.testing.world import Process, Step, Trace
+
+FORWARDED = (1, 10, 12, 28, *range(34, 65))
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """One promise: its name, and the sentence of `docs/contract.md` that makes it."""
+
+    name: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that was broken, when, and how."""
+
+    invariant: str
+    at_ms: int
+    what: str
+
+
+EXIT_CODE = "exit-code"
+ZERO = "zero"
+FIRST_CAUSE = "first-cause"
+NO_START_IN_STOP = "no-start-in-stop"
+START_ORDER = "start-order"
+STARTS_AT_ONCE = "starts-at-once"
+BACKOFF = "backoff"
+UNWANTED_START = "unwanted-start"
+VAIN_WAIT = "vain-wait"
+STOP_ORDER = "stop-order"
+STOPS_AT_ONCE = "stops-at-once"
+STOP_DELAY = "stop-delay"
+STOP_SIGNAL = "stop-signal"
+UNASKED_STOP = "unasked-stop"
+KILL_TIME = "kill-time"
+SECOND_SIGNAL = "second-signal"
+DEADLINE = "deadline"
+ENDS_AT_ONCE = "ends-at-once"
+WHOLE_TREE = "whole-tree"
+ON_TIME = "on-time"
+READINESS = "readiness"
+HEALTH = "health"
+CHECK_TIME = "check-time"
+FORWARDING = "forwarding"
+ANSWERS = "answers"
+REPORT = "report"
+NO_CRASH = "no-crash"
+LIVENESS = "liveness"
+
+
+def check(trace: Trace) -> list[Violation]:
+    """What this run has broken; empty for a good one."""
+    auditor = Auditor(trace)
+    for step in trace.steps:
+        found = list(auditor.audit(step))
+        if found:
+            return found
+    return list(auditor.close())
+
+
+class Auditor:
+    """Compares what the core did, step by step, with what the ledger says."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.ledger = Ledger(trace.scenario.bundle)
+        self.left: dict[int, list[Process]] = {}
+        self.found: dict[int, None] = {}
+        self.alive: list[int] = []
+        for process in trace.processes:
+            if process.remnant is not None and not process.remnant.escapes:
+                self.left.setdefault(process.child, []).append(process)
+
+    def audit(self, step: Step) -> Iterator[Violation]:
+        """Read one step; what it has broken."""
+        ledger, now_ms = self.ledger, step.now_ms
+        due_ms = ledger.deadline_ms()
+        if due_ms is not None and now_ms > self.trace.scenario.thaw(max(due_ms, ledger.now_ms)):
+            yield Violation(ON_TIME, now_ms, f"nothing woke the init at {due_ms} ms")
+        killed = ledger.kill_ms is not None
+        self.alive = [page.index for page in ledger.pages if page.alive]
+        ledger.read(step)
+        for action in step.actions:
+            yield from self._action(action, step)
+        yield from self._whole_step(step, killed=killed)
+        ledger.decided(step)
+        if step.settled and self.trace.exit is not None and step is self.trace.steps[-1]:
+            return
+        if step.settled:
+            yield from self._settled(step)
+
+    # One action.
+
+    def _action(self, action: Action, step: Step) -> Iterator[Violation]:
+        now_ms = step.now_ms
+        if isinstance(action, Spawn):
+            yield from self._spawn(action, now_ms)
+        elif isinstance(action, KillSession):
+            page = self.ledger.pages[action.child]
+            if page.signalled_ms is None or now_ms < page.signalled_ms + page.spec.stop_timeout_ms:
+                yield self._of(page, KILL_TIME, "SIGKILL before its stop_timeout was over")
+        elif isinstance(action, StartProbe):
+            if CancelProbe(action.child, action.generation, action.probe) not in step.actions:
+                yield from self._probe(action, now_ms)
+        elif isinstance(action, SurveyTree):
+            if action.signal == KILL and self.ledger.kill_ms is None:
+                yield Violation(KILL_TIME, now_ms, "SIGKILL for the whole tree, before the deadline")
+            elif action.signal and any(page.alive for page in self.ledger.pages) and self.ledger.kill_ms is None:
+                yield Violation(STOP_ORDER, now_ms, "the rest of the tree is stopped while children live")
+
+    def _spawn(self, action: Spawn, now_ms: int) -> Iterator[Violation]:
+        ledger, page = self.ledger, self.ledger.pages[action.child]
+        if ledger.stop_kind:
+            yield self._of(page, NO_START_IN_STOP, "is started during a stop")
+        if not all(ledger.pages[need].ready for need in ledger.needs[page.index]):
+            yield self._of(page, START_ORDER, "is started before all that it is after are ready")
+        if now_ms < page.due_ms:
+            yield self._of(page, BACKOFF, f"is started {page.due_ms - now_ms} ms too early")
+        if page.fate in (HELD, OVER) or page.alive:
+            yield self._of(page, UNWANTED_START, f"is started although it is {'alive' if page.alive else page.fate}")
+        if any(process.ended_ms is None or process.ended_ms > now_ms for process in self._unkilled(page, now_ms)):
+            yield self._of(page, WHOLE_TREE, "is started before what its last process left is gone")
+
+    def _probe(self, action: StartProbe, now_ms: int) -> Iterator[Violation]:
+        page = self.ledger.pages[action.child]
+        thaw = self.trace.scenario.thaw
+        if page.down or not page.alive:
+            yield self._of(page, CHECK_TIME, "is probed while it is being taken down")
+        elif page.fresh and (page.check_ms is None or now_ms != thaw(page.check_ms)):
+            yield self._of(page, CHECK_TIME, f"is checked at {now_ms} ms, not at {page.check_ms}")
+
+    # The actions of one step together.
+
+    def _whole_step(self, step: Step, *, killed: bool) -> Iterator[Violation]:
+        ledger, now_ms = self.ledger, step.now_ms
+        yield from self._signals(step)
+        ended = bool(step.actions) and isinstance(step.actions[-1], Exit)
+        if ledger.kill_ms is not None and not (killed or ended) and SurveyTree(KILL) not in step.actions:
+            second = ledger.stop_signals > 1 and now_ms < ledger.stop_ms + ledger.bundle.stop_timeout_ms
+            yield Violation(SECOND_SIGNAL if second else DEADLINE, now_ms, "not everything is killed at once")
+        if step.events:
+            yield from self._requests(step)
+            self._survivors(step)
+        if Exit in map(type, step.actions[:-1]):
+            yield Violation(LIVENESS, now_ms, "there are actions after the exit")
+
+    def _signals(self, step: Step) -> Iterator[Violation]:
+        """Every signal that the core sends has a reason, and every forwarding is carried out (contract 4, 5)."""
+        expected = self._expected_signals(step.events) if step.events else []
+        sent = [action for action in step.actions if isinstance(action, SendSignal | ForwardSignal)]
+        for wanted in expected:
+            if wanted not in sent:
+                page = self.ledger.pages[wanted.child]
+                yield self._of(page, FORWARDING, f"does not get signal {wanted.signal}")
+            else:
+                sent.remove(wanted)
+        while sent:
+            action = sent.pop(0)
+            page = self.ledger.pages[action.child]
+            cont = SendSignal(action.child, action.generation, CONT)
+            if isinstance(action, ForwardSignal) or action.signal != page.spec.stop_signal:
+                yield self._of(page, FORWARDING, f"gets signal {action.signal}, which nobody has sent for it")
+            elif cont not in sent:
+                yield self._of(page, STOP_SIGNAL, "gets no CONT after its stop signal")
+            else:
+                sent.remove(cont)
+                yield from self._stop_signal(page, step.now_ms)
+
+    def _expected_signals(self, events: tuple[Event, ...]) -> list[SendSignal | ForwardSignal]:
+        """What is to be sent on, by contract 5 and by the operator's orders, to those that lived when it came."""
+        found: list[SendSignal | ForwardSignal] = []
+        for event in events:
+            if isinstance(event, happened.ChildSignalOrdered):
+                page = self.ledger.pages[event.child]
+                if page.index in self.alive:
+                    found.append(SendSignal(page.index, page.generation, event.signal))
+            elif isinstance(event, happened.SignalReceived) and event.signal not in STOP_SIGNALS:
+                for page in self.ledger.pages:
+                    if page.index in self.alive:
+                        found.extend(self._forwarded(page, event.signal))
+        return found
+
+    def _forwarded(self, page: Page, signal: int) -> list[SendSignal | ForwardSignal]:
+        if signal == CONT:
+            return [SendSignal(page.index, page.generation, CONT)]
+        target = dict(reversed(page.spec.signals)).get(signal, signal)
+        if signal not in FORWARDED or not target:
+            return []
+        return [ForwardSignal(page.index, page.generation, target)]
+
+    def _stop_signal(self, page: Page, now_ms: int) -> Iterator[Violation]:
+        if not page.alive or not page.down:
+            yield self._of(page, UNASKED_STOP, "gets its stop signal, and nothing has asked for that")
+        if page.signalled_ms is not None:
+            yield self._of(page, STOP_SIGNAL, "gets its stop signal twice")
+        if now_ms < page.down_ms + page.spec.stop_delay_ms:
+            yield self._of(page, STOP_DELAY, "gets its stop signal before its stop_delay is over")
+        if not self.ledger.may_stop(page):
+            yield self._of(page, STOP_ORDER, "gets its stop signal while others that run after it are still there")
+        if self.ledger.stop_kind:
+            for index in self.ledger.after[page.index]:
+                if any(process.ended_ms is None for process in self._unkilled(self.ledger.pages[index], now_ms)):
+                    yield self._of(page, STOP_ORDER, "gets its stop signal while a session after it is still there")
+
+    def _unkilled(self, page: Page, now_ms: int) -> list[Process]:
+        """What is left of a child's session, but for what has had its second after SIGKILL."""
+        return [
+            process
+            for process in self.left.get(page.index, ())
+            if process.born_ms < now_ms
+            and (process.ended_ms is None or process.ended_ms > now_ms)
+            and (process.killed_ms is None or process.killed_ms > now_ms - GIVE_UP_MS)
+        ]
+
+    def _requests(self, step: Step) -> Iterator[Violation]:
+        asked = [number for event in step.events if (number := getattr(event, "request", 0))]
+        answered = [action.request for action in step.actions if isinstance(action, Answer)]
+        if asked != answered:
+            yield Violation(ANSWERS, step.now_ms, f"requests {asked} got the answers {answered}")
+
+    def _survivors(self, step: Step) -> None:
+        if self.ledger.stop_kind:
+            for event in step.events:
+                if isinstance(event, happened.SessionSurveyed | happened.TreeSurveyed):
+                    self.found.update((survivor.pid, None) for survivor in event.survivors)
+
+    # The end of a wake-up.
+
+    def _settled(self, step: Step) -> Iterator[Violation]:
+        ledger, now_ms = self.ledger, step.now_ms
+        for page in ledger.pages:
+            if page.alive:
+                yield from self._settled_living(page, now_ms)
+            elif ledger.may_start(page):
+                yield self._of(page, STARTS_AT_ONCE, "could be started, and is not")
+            elif page.fate == PENDING and not ledger.stop_kind:
+                yield from self._vain(page)
+        if ledger.stop_kind and not step.living:
+            yield Violation(ENDS_AT_ONCE, now_ms, "everything is gone, and the init has not ended")
+        found = health.answer(step.state).health
+        if found != ledger.health():
+            yield Violation(HEALTH, now_ms, f"the answer is {found}, and should be {ledger.health()}")
+
+    def _settled_living(self, page: Page, now_ms: int) -> Iterator[Violation]:
+        ledger = self.ledger
+        if ledger.kill_ms is not None:
+            return
+        if page.down and page.signalled_ms is None:
+            if ledger.may_stop(page) and now_ms >= page.down_ms + page.spec.stop_delay_ms:
+                yield self._of(page, STOPS_AT_ONCE, "could be stopped, and is not")
+        elif page.signalled_ms is not None and page.killed_ms is None:
+            if now_ms > page.signalled_ms + page.spec.stop_timeout_ms:
+                yield self._of(page, KILL_TIME, "has outlived its stop_timeout, and is not killed")
+        elif page.attempt_ms is not None and not page.down and now_ms >= page.attempt_ms:
+            yield self._of(page, READINESS, "is not asked whether it is ready")
+
+    def _vain(self, page: Page) -> Iterator[Violation]:
+        """Nobody waits for what will never come, unless an operator has wanted that."""
+        for index in self.ledger.needs[page.index]:
+            need = self.ledger.pages[index]
+            if not need.ready and not need.alive and need.fate == OVER and not (need.touched or page.touched):
+                yield self._of(page, VAIN_WAIT, f"waits for {need.spec.name}, which has ended for good")
+
+    # The end of the run.
+
+    def close(self) -> Iterator[Violation]:
+        """What the end of the run says."""
+        trace, ledger = self.trace, self.ledger
+        end_ms = trace.end_ms
+        if trace.crash is not None:
+            yield Violation(NO_CRASH, end_ms, f"{type(trace.crash).__name__}: {trace.crash}")
+        elif trace.exit is None:
+            yield Violation(LIVENESS, end_ms, trace.stuck)
+        else:
+            yield from self._exit(trace.exit)
+            for process in trace.processes:
+                if process.ended_ms is None and (process.killed_ms is None or end_ms < process.killed_ms + GIVE_UP_MS):
+                    what = f"{process.name} of {ledger.pages[process.child].spec.name} is left behind"
+                    yield Violation(WHOLE_TREE, end_ms, what)
+
+    def _exit(self, done: Exit) -> Iterator[Violation]:
+        ledger, end_ms = self.ledger, self.trace.end_ms
+        if (done.stop.kind, done.stop.at_ms) != (ledger.stop_kind, ledger.stop_ms):
+            what = f"a {done.stop.kind} stop at {done.stop.at_ms} ms is reported ({done.stop.cause})"
+            yield Violation(FIRST_CAUSE, end_ms, f"{what}, it was a {ledger.stop_kind} one at {ledger.stop_ms}")
+        if done.code != ledger.exit_code():
+            yield Violation(EXIT_CODE, end_ms, f"the exit code is {done.code}, and should be {ledger.exit_code()}")
+        if ledger.bundle.exit_code_from is None and (done.code == 0) != ledger.was_asked_for():
+            yield Violation(ZERO, end_ms, f"the exit code is {done.code}")
+        latest_ms = self.trace.scenario.thaw(ledger.stop_ms + ledger.bundle.stop_timeout_ms)
+        if end_ms > self.trace.scenario.thaw(latest_ms + GIVE_UP_MS):
+            yield Violation(DEADLINE, end_ms, f"the stop began at {ledger.stop_ms} ms")
+        yield from self._report(done)
+
+    def _report(self, done: Exit) -> Iterator[Violation]:
+        told = {death.child: (death.code, death.severity) for death in done.deaths}
+        known = {page.index: (page.last.code, page.last.severity) for page in self.ledger.pages if page.last}
+        if told != known:
+            yield Violation(REPORT, self.trace.end_ms, f"the deaths are told as {told}, and were {known}")
+        named = {survivor.pid for survivor in done.survivors}
+        remnants = [process.pid for process in self.trace.processes if process.remnant is not None]
+        missing = [pid for pid in self.found if pid in remnants and pid not in named]
+        if missing:
+            yield Violation(REPORT, self.trace.end_ms, f"the processes {missing} are not named as survivors")
+
+    def _of(self, page: Page, invariant: str, what: str) -> Violation:
+        return Violation(invariant, self.ledger.now_ms, f"{page.spec.name} {what}")

@@ -1,0 +1,684 @@
+"""The contract once more, in other words: what has to follow from the events that a bundle has seen.
+
+The ledger reads a trace step by step and keeps its own books. It is written from the text of
+`docs/contract.md` and shares no decision with `core/`: from there come only the words (the events,
+the actions, the bundle). Where the core and the ledger disagree, one of them is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bottle_init.core import events as happened
+from bottle_init.core.actions import (
+    CancelProbe,
+    KillSession,
+    SendSignal,
+    Spawn,
+    StartProbe,
+    SurveySession,
+)
+
+if TYPE_CHECKING:
+    from bottle_init.core.actions import Action
+    from bottle_init.core.events import Event
+    from bottle_init.core.model import Bundle, Check, Spec
+    from bottle_init.testing.world import Step
+
+KILL, CONT = 9, 18
+STOP_SIGNALS = (15, 2, 3)
+UNAVAILABLE = 69
+GIVE_UP_MS = 1_000
+LONGEST_PAUSE_MS = 250
+
+CRASH, FORCED, FAILURE, LEFT, CLEAN = range(5)
+"""Contract 2's severities, worst first."""
+
+RESTARTING = ("restart", "restart-on-failure")
+
+# Why a child is being taken down by the init.
+ASKED, AGAIN, FOR_ANOTHER, FOR_HEALTH, FOR_READINESS, OUT_OF_TIME, BUNDLE = (
+    "asked",
+    "again",
+    "for-another",
+    "for-health",
+    "for-readiness",
+    "out-of-time",
+    "bundle",
+)
+
+# What is to become of a child that has no process.
+PENDING, HELD, OVER = "pending", "held", "over"
+
+
+class Fall:
+    """A death as the contract's table sees it."""
+
+    __slots__ = ("brought_about", "child", "code", "severity", "success")
+
+    def __init__(self, child: int, severity: int, code: int, *, success: bool, brought_about: bool) -> None:
+        self.child = child
+        self.severity = severity
+        self.code = code
+        self.success = success
+        self.brought_about = brought_about
+
+    @property
+    def exit_code(self) -> int:
+        """The table's last column."""
+        return {CLEAN: 0, LEFT: UNAVAILABLE, FORCED: 137}.get(self.severity, self.code)
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Worst first; ties go to the child declared first."""
+        return self.severity, self.child
+
+
+class Page:
+    """What the ledger knows of one child."""
+
+    def __init__(self, index: int, spec: Spec) -> None:
+        self.index = index
+        self.spec = spec
+        self.fate = PENDING
+        self.due_ms = 0
+        self.ready = False
+        self.ever_ready = False
+        self.counted: Fall | None = None
+        self.last: Fall | None = None
+        self.restarts: list[int] = []
+        self.streak = 0
+        self.generation = 0
+        self.clearing = False
+        self.clear_give_up_ms: int | None = None
+        self.cleared_from_ms = 0
+        self.touched = False
+        self.reset()
+        self.alive = False
+
+    def reset(self) -> None:
+        """A new process: nothing of the last one's is known of it."""
+        self.alive = True
+        self.forked_ms: int | None = None
+        self.executed = False
+        self.fresh = False
+        self.down = ""
+        self.down_ms = 0
+        self.signalled_ms: int | None = None
+        self.killed_ms: int | None = None
+        self.sent: dict[int, None] = {}
+        self.give_up_ms: int | None = None
+        self.probe = 0
+        self.probe_ends_ms = 0
+        self.failures = 0
+        self.failing = False
+        self.unhealthy = False
+        self.proved = False
+        self.watchdog_ms = 0
+        self.watchdog_at_ms: int | None = None
+        self.check_ms: int | None = None
+        self.attempt_ms: int | None = None
+
+    def decide_down(self, reason: str, now_ms: int) -> None:
+        """The init has decided to take the living child down; a run out of time stays one."""
+        if not self.down:
+            self.down_ms = now_ms
+        if self.down != OUT_OF_TIME:
+            self.down = reason
+        self.watchdog_at_ms = None
+
+
+class Ledger:
+    """The books of one run. Read each step, in order; then ask."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.pages = [Page(index, spec) for index, spec in enumerate(bundle.children)]
+        names = {spec.name: index for index, spec in enumerate(bundle.children)}
+        self.needs = [[names[name] for name in spec.after] for spec in bundle.children]
+        self.after = [self._reach(index) for index in range(len(self.pages))]
+        self.stop_kind = ""
+        self.stop_ms = 0
+        self.stop_code: int | None = None
+        self.trigger: Fall | None = None
+        self.stop_signals = 0
+        self.kill_ms: int | None = None
+        self.lease_ms = bundle.lease.renew_ms if bundle.lease is not None else None
+        self.now_ms = 0
+        self._rules = {
+            happened.ChildForked: self._forked,
+            happened.ForkFailed: self._fork_failed,
+            happened.ChildExecuted: self._executed,
+            happened.ProbeSucceeded: self._answered,
+            happened.ProbeFailed: self._answered,
+            happened.Notified: self._notified,
+            happened.SignalForwarded: self._forwarded,
+            happened.SessionSurveyed: self._surveyed,
+        }
+
+    def _reach(self, index: int) -> list[int]:
+        """All that runs after this child, transitively, in the order of declaration."""
+        reached = {index}
+        for _ in self.pages:
+            reached.update(other for other, needs in enumerate(self.needs) if reached.intersection(needs))
+        return sorted(reached - {index})
+
+    # Reading: requests, observations, deaths, timers (contract 8); then what the core decided.
+
+    def read(self, step: Step) -> None:
+        """Take in one step."""
+        self.now_ms = step.now_ms
+        deaths: list[happened.ChildExited] = []
+        rest: list[Event] = []
+        if step.events:
+            heard = False
+            for event in step.events:
+                kind = type(event)
+                if kind is happened.ChildExited:
+                    deaths.append(event)  # type: ignore[arg-type]
+                elif kind in happened.REQUESTS:
+                    heard = self._request(event, heard=heard)
+                else:
+                    rest.append(event)
+            for event in rest:
+                rule = self._rules.get(type(event))
+                if rule is not None:
+                    rule(event)
+            self._sweep([fall for death in deaths if (fall := self._death(death)) is not None])
+        self._ring()
+
+    def decided(self, step: Step) -> None:
+        """Take in what the core has answered to the step that was read last."""
+        ordered = [
+            (event.child, event.signal) for event in step.events if isinstance(event, happened.ChildSignalOrdered)
+        ]
+        for action in step.actions:
+            self._act(action, ordered)
+        if not self.stop_kind and not any(self._is_up(page) for page in self.pages):
+            self._stop("natural")
+
+    def _is_up(self, page: Page) -> bool:
+        """Whether it keeps the bundle from its natural end (contract 2, rule 4)."""
+        clearing = page.clearing and (page.signalled_ms is not None or page.fate == PENDING)
+        return page.alive or clearing or (page.fate == PENDING and page.due_ms > self.now_ms)
+
+    def _stop(self, kind: str, code: int | None = None) -> None:
+        """The first cause wins."""
+        if self.stop_kind:
+            return
+        self.stop_kind, self.stop_ms, self.stop_code = kind, self.now_ms, code
+        for page in self.pages:
+            if page.alive:
+                page.decide_down(BUNDLE, self.now_ms)
+
+    # Requests (contract 1, 4, 5, and rule 7 of 2).
+
+    def _request(self, event: Event, *, heard: bool) -> bool:
+        """Returns whether a stop signal has been heard in this wake-up."""
+        if isinstance(event, happened.SignalReceived):
+            if event.signal not in STOP_SIGNALS:
+                return heard
+            if not heard:
+                self._stop_signal()
+            return True
+        if isinstance(event, happened.StopOrdered | happened.LeaseEnded):
+            self._stop("requested")
+        elif isinstance(event, happened.LeaseRenewed):
+            if self.bundle.lease is not None and self.bundle.lease.renew_ms is not None:
+                self.lease_ms = self.now_ms + self.bundle.lease.renew_ms
+        elif not self.stop_kind:
+            self._order(event)
+        return heard
+
+    def _stop_signal(self) -> None:
+        self.stop_signals += 1
+        if self.stop_signals == 1:
+            self._stop("requested")
+        elif self.kill_ms is None:
+            self._kill_all()
+
+    def _kill_all(self) -> None:
+        self.kill_ms = self.now_ms
+        for page in self.pages:
+            page.clearing = False
+            if page.alive:
+                page.sent[KILL] = None
+                page.killed_ms = self.now_ms if page.killed_ms is None else page.killed_ms
+                page.give_up_ms = self.now_ms + GIVE_UP_MS
+
+    def _order(self, event: Event) -> None:
+        if isinstance(event, happened.ChildStopOrdered):
+            page = self.pages[event.child]
+            page.touched = True
+            if page.alive:
+                page.decide_down(ASKED, self.now_ms)
+            elif page.fate == PENDING:
+                page.fate = HELD
+        elif isinstance(event, happened.ChildStartOrdered | happened.ChildRestartOrdered):
+            page = self.pages[event.child]
+            page.touched = True
+            again = isinstance(event, happened.ChildRestartOrdered)
+            if not page.alive:
+                page.fate, page.due_ms, page.counted = PENDING, self.now_ms, None
+            elif again or page.down == ASKED:
+                page.decide_down(AGAIN, self.now_ms)
+                if again:
+                    self._rest_for_one(page)
+
+    # Observations.
+
+    def _page(self, event: happened.ChildForked | happened.ChildExecuted) -> Page | None:
+        page = self.pages[event.child]
+        return page if page.generation == event.generation else None
+
+    def _forked(self, event: happened.ChildForked) -> None:
+        self.pages[event.child].forked_ms = self.now_ms
+
+    def _fork_failed(self, event: happened.ForkFailed) -> None:
+        page = self.pages[event.child]
+        page.alive = False
+        page.fate = OVER
+        if self.stop_kind:
+            return
+        if page.spec.kind == "daemon" and page.spec.policy in RESTARTING and self._plan_restart(page, 0):
+            self._rest_for_one(page)
+        else:
+            self._stop("policy", UNAVAILABLE)
+
+    def _executed(self, event: happened.ChildExecuted) -> None:
+        page = self._page(event)
+        if page is None or not page.alive:
+            return
+        page.executed = True
+        if page.spec.ready is not None and page.spec.ready.probe.kind != "notify" and not page.down:
+            page.attempt_ms = self.now_ms
+        if page.spec.kind != "oneshot" and page.spec.ready is None and not page.down:
+            self._become_ready(page)
+
+    def _become_ready(self, page: Page) -> None:
+        page.fresh = page.ready = page.ever_ready = True
+        page.probe = 0
+        page.attempt_ms = None
+        if page.spec.health is not None:
+            page.check_ms = self.now_ms + page.spec.health.interval_ms
+        if page.watchdog_ms:
+            page.watchdog_at_ms = self.now_ms + page.watchdog_ms
+
+    def _answered(self, event: happened.ProbeSucceeded | happened.ProbeFailed) -> None:
+        page = self.pages[event.child]
+        if page.generation != event.generation or page.probe != event.probe or not page.alive or page.down:
+            return
+        page.probe = 0
+        works = isinstance(event, happened.ProbeSucceeded)
+        if page.fresh:
+            self._checked(page, works=works)
+        elif works:
+            self._become_ready(page)
+        else:
+            page.attempt_ms = self.now_ms + LONGEST_PAUSE_MS
+
+    def _checked(self, page: Page, *, works: bool) -> None:
+        """One result of a health check (contract 6)."""
+        check: Check | None = page.spec.health
+        if check is None or page.forked_ms is None:
+            return
+        page.failing = not works
+        page.check_ms = self.now_ms + check.interval_ms
+        if works:
+            page.failures, page.proved, page.unhealthy = 0, True, False
+        elif page.proved or self.now_ms >= page.forked_ms + check.start_period_ms:
+            page.failures += 1
+            if page.failures >= check.retries:
+                self._become_unhealthy(page)
+
+    def _become_unhealthy(self, page: Page) -> None:
+        if page.unhealthy:
+            return
+        page.unhealthy = True
+        if self.stop_kind:
+            return
+        if page.spec.on_unhealthy == "restart":
+            page.decide_down(FOR_HEALTH, self.now_ms)
+            self._rest_for_one(page)
+        elif page.spec.on_unhealthy == "stop":
+            self._stop("policy", UNAVAILABLE)
+
+    def _notified(self, event: happened.Notified) -> None:
+        """sd_notify(3)."""
+        page = self.pages[event.child]
+        if page.generation != event.generation or not page.alive or page.down:
+            return
+        if event.watchdog_ms is not None:
+            page.watchdog_ms = event.watchdog_ms
+        ready = page.spec.ready
+        if not page.fresh:
+            if event.ready and ready is not None and ready.probe.kind == "notify":
+                self._become_ready(page)
+            return
+        if event.watchdog_trigger:
+            page.failing = True
+            self._become_unhealthy(page)
+        elif event.watchdog and page.unhealthy and page.spec.health is None:
+            page.unhealthy = page.failing = False
+        if page.down or event.watchdog_ms == 0:
+            page.watchdog_at_ms = None
+        elif page.watchdog_ms and (event.watchdog or event.watchdog_ms is not None):
+            page.watchdog_at_ms = self.now_ms + page.watchdog_ms
+
+    def _forwarded(self, event: happened.SignalForwarded) -> None:
+        page = self.pages[event.child]
+        if page.generation == event.generation and page.alive:
+            page.sent[event.signal] = None
+
+    def _surveyed(self, event: happened.SessionSurveyed) -> None:
+        page = self.pages[event.child]
+        if page.generation == event.generation and not event.survivors:
+            page.clearing = False
+
+    # Deaths (contract 2 and 3).
+
+    def _death(self, event: happened.ChildExited) -> Fall | None:
+        page = self.pages[event.child]
+        if page.generation != event.generation or not page.alive:
+            return None
+        code = 128 + event.signal if event.signal else event.code
+        return Fall(
+            page.index,
+            self._severity(page, code, event.signal),
+            code,
+            success=code in page.spec.success_codes,
+            brought_about=not self.stop_kind and page.down not in ("", OUT_OF_TIME),
+        )
+
+    def _severity(self, page: Page, code: int, signal: int) -> int:
+        if page.down == OUT_OF_TIME or (signal == KILL and KILL in page.sent):
+            return FORCED
+        if code in page.spec.success_codes:
+            policy = page.spec.policy
+            wanted = page.spec.kind == "daemon" and policy in ("exit-on-child-death", "restart")
+            return LEFT if wanted and not self.stop_kind else CLEAN
+        if self.stop_kind and code - 128 in page.sent:
+            return CLEAN
+        return CRASH if signal else FAILURE
+
+    def _sweep(self, falls: list[Fall]) -> None:
+        """All deaths of one wake-up are judged as one."""
+        stopping = bool(self.stop_kind)
+        triggers = [trigger for fall in falls if (trigger := self._fall(fall, stopping=stopping)) is not None]
+        if triggers:
+            self.trigger, code = min(triggers, key=_trigger_rank)
+            self._stop("policy", code)
+            return
+        for fall in falls:
+            page = self.pages[fall.child]
+            if page.fate == PENDING:
+                self._rest_for_one(page)
+
+    def _fall(self, fall: Fall, *, stopping: bool) -> tuple[Fall, int] | None:
+        """What one death leads to: a trigger and its exit code, or nothing."""
+        page = self.pages[fall.child]
+        page.alive, page.last, page.fate = False, fall, OVER
+        down, page.down = page.down, ""
+        if stopping:
+            page.counted = fall
+            return None
+        if down == ASKED:
+            page.fate = HELD
+        elif down in (AGAIN, FOR_ANOTHER):
+            page.fate, page.due_ms = PENDING, self.now_ms
+        elif down in (FOR_HEALTH, FOR_READINESS):
+            return self._restart(page, fall)
+        else:
+            return self._put_to_policy(page, fall)
+        return None
+
+    def _put_to_policy(self, page: Page, fall: Fall) -> tuple[Fall, int] | None:
+        spec, success = page.spec, fall.success and fall.severity != FORCED
+        if spec.kind == "job" or (spec.kind == "oneshot" and not success):
+            return fall, fall.exit_code
+        if spec.kind == "oneshot":
+            page.ready = page.ever_ready = True
+            return None
+        if spec.policy == "restart" or (spec.policy == "restart-on-failure" and not success):
+            return self._restart(page, fall)
+        if spec.policy == "exit-on-child-death" or (spec.policy == "exit-on-child-failure" and not success):
+            return fall, fall.exit_code
+        page.counted = fall
+        if not page.ready and self._is_awaited(page):
+            return fall, UNAVAILABLE if success else fall.exit_code
+        return None
+
+    def _is_awaited(self, page: Page) -> bool:
+        return any(
+            page.index in self.needs[other.index] and not other.alive and other.fate == PENDING for other in self.pages
+        )
+
+    def _restart(self, page: Page, fall: Fall) -> tuple[Fall, int] | None:
+        ran_ms = self.now_ms - (page.forked_ms or 0)
+        if self._plan_restart(page, ran_ms):
+            return None
+        return fall, UNAVAILABLE if fall.success or fall.brought_about else fall.exit_code
+
+    def _plan_restart(self, page: Page, ran_ms: int) -> bool:
+        """Contract 3: the budget, judged now; then initial x factor^n, capped, reset after a long run."""
+        budget, backoff = page.spec.restarts, page.spec.backoff
+        recent = [at_ms for at_ms in page.restarts if at_ms > self.now_ms - budget.window_ms]
+        if len(recent) + 1 > budget.max:
+            return False
+        page.restarts.append(self.now_ms)
+        if ran_ms >= backoff.limit_ms:
+            page.streak = 0
+        delay_ms = min(backoff.initial_ms * backoff.factor**page.streak, backoff.limit_ms)
+        page.streak += 1
+        page.fate, page.due_ms, page.counted = PENDING, self.now_ms + int(delay_ms), None
+        return True
+
+    def _rest_for_one(self, page: Page) -> None:
+        """At every restart of such a daemon, the daemons that run after it go down and come back."""
+        if not page.spec.restart_dependents:
+            return
+        page.ready = False
+        for index in self.after[page.index]:
+            other = self.pages[index]
+            if other.spec.kind != "daemon":
+                continue
+            if other.alive and not other.down:
+                other.decide_down(FOR_ANOTHER, self.now_ms)
+                other.ready = False
+            elif not other.alive and other.fate == PENDING:
+                other.ready = False
+
+    # Timers.
+
+    def _ring(self) -> None:
+        now_ms = self.now_ms
+        for page in self.pages:
+            if page.alive:
+                self._ring_living(page)
+            elif page.clearing and page.clear_give_up_ms is not None and page.clear_give_up_ms <= now_ms:
+                page.clearing = False
+        if not self.stop_kind and self.lease_ms is not None and self.lease_ms <= now_ms:
+            self._stop("requested")
+        elif self.stop_kind and self.kill_ms is None and self.stop_ms + self.bundle.stop_timeout_ms <= now_ms:
+            self._kill_all()
+
+    def _ring_living(self, page: Page) -> None:
+        now_ms, spec = self.now_ms, page.spec
+        if page.give_up_ms is not None and page.give_up_ms <= now_ms:
+            self._give_up(page)
+            return
+        if page.down or page.forked_ms is None:
+            return
+        if spec.timeout_ms is not None and page.forked_ms + spec.timeout_ms <= now_ms:
+            page.decide_down(OUT_OF_TIME, now_ms)
+        elif spec.ready is not None and not page.fresh and page.forked_ms + spec.ready.timeout_ms <= now_ms:
+            if spec.policy in RESTARTING:
+                page.decide_down(FOR_READINESS, now_ms)
+                self._rest_for_one(page)
+            else:
+                self._stop("policy", UNAVAILABLE)
+        elif page.probe and page.fresh and page.probe_ends_ms <= now_ms:
+            page.probe = 0
+            self._checked(page, works=False)
+        if page.watchdog_at_ms is not None and page.watchdog_at_ms <= now_ms:
+            page.watchdog_at_ms = None
+            page.failing = True
+            self._become_unhealthy(page)
+
+    def _give_up(self, page: Page) -> None:
+        """No SIGKILL has ended it: it counts as forced, and nothing can take its place."""
+        page.alive, page.fate = False, OVER
+        page.last = Fall(page.index, FORCED, 128 + KILL, success=False, brought_about=False)
+        if self.stop_kind:
+            page.counted = page.last
+        elif page.down == ASKED:
+            page.fate = HELD
+        else:
+            self._stop("policy", UNAVAILABLE)
+
+    # What the core has decided, as far as it can be seen from outside.
+
+    def _act(self, action: Action, ordered: list[tuple[int, int]]) -> None:
+        if isinstance(action, SendSignal):
+            if (action.child, action.signal) in ordered:
+                ordered.remove((action.child, action.signal))
+                return
+            page = self.pages[action.child]
+            if action.signal != CONT:
+                page.sent[action.signal] = None
+            if action.signal == page.spec.stop_signal and page.down:
+                page.signalled_ms = self.now_ms
+        elif isinstance(action, Spawn):
+            page = self.pages[action.child]
+            page.reset()
+            page.generation = action.generation
+            page.counted = None
+        elif isinstance(action, KillSession):
+            page = self.pages[action.child]
+            page.sent[KILL] = None
+            page.killed_ms = self.now_ms
+            page.give_up_ms = self.now_ms + GIVE_UP_MS
+        elif isinstance(action, StartProbe):
+            page = self.pages[action.child]
+            page.probe = action.probe
+            page.check_ms = page.attempt_ms = None
+            page.probe_ends_ms = self.now_ms + (page.spec.health.timeout_ms if page.spec.health else 0)
+        elif isinstance(action, CancelProbe):
+            page = self.pages[action.child]
+            if page.probe == action.probe:
+                page.probe = 0
+                page.attempt_ms = None if page.fresh or page.down else self.now_ms + LONGEST_PAUSE_MS
+        elif isinstance(action, SurveySession):
+            self._survey(action)
+
+    def _survey(self, action: SurveySession) -> None:
+        page = self.pages[action.child]
+        if action.signal:
+            page.cleared_from_ms = page.cleared_from_ms if page.clearing else self.now_ms
+            page.clearing = True
+            page.clear_give_up_ms = self.now_ms + GIVE_UP_MS if action.signal == KILL else None
+
+    # Asking.
+
+    def deadline_ms(self) -> int | None:
+        """When the init has to act next even if nothing happens; it has to be awake then, and not later."""
+        if self.kill_ms is not None:
+            return self.kill_ms + GIVE_UP_MS
+        times = [at_ms for page in self.pages for at_ms in self._deadlines(page) if at_ms is not None]
+        if self.stop_kind:
+            times.append(self.stop_ms + self.bundle.stop_timeout_ms)
+        elif self.lease_ms is not None:
+            times.append(self.lease_ms)
+        return min(times, default=None)
+
+    def _deadlines(self, page: Page) -> list[int | None]:
+        spec, forked_ms = page.spec, page.forked_ms
+        if not page.alive:
+            if page.clearing:
+                return [page.clear_give_up_ms if page.clear_give_up_ms is not None else self._force_ms(page)]
+            return [page.due_ms] if page.fate == PENDING and page.due_ms > self.now_ms and not self.stop_kind else []
+        if page.down:
+            if page.killed_ms is not None:
+                return [page.give_up_ms]
+            if page.signalled_ms is not None:
+                return [page.signalled_ms + spec.stop_timeout_ms]
+            return [page.down_ms + spec.stop_delay_ms] if self.may_stop(page) else []
+        if forked_ms is None:
+            return []
+        times = [page.watchdog_at_ms, page.check_ms, page.attempt_ms]
+        if spec.timeout_ms is not None:
+            times.append(forked_ms + spec.timeout_ms)
+        if spec.ready is not None and not page.fresh:
+            times.append(forked_ms + spec.ready.timeout_ms)
+        if page.probe and page.fresh:
+            times.append(page.probe_ends_ms)
+        return times
+
+    def _force_ms(self, page: Page) -> int:
+        """When what is left of a dead child's session is killed."""
+        since_ms = page.signalled_ms if page.signalled_ms is not None else page.cleared_from_ms
+        return since_ms + page.spec.stop_timeout_ms
+
+    def may_stop(self, page: Page) -> bool:
+        """Contract 4: whether all that runs after this child, and is to be stopped, is gone."""
+        others = [self.pages[index] for index in self.after[page.index]]
+        if self.stop_kind:
+            return not any(other.alive or other.clearing for other in others)
+        return not any(self.is_going(other) for other in others)
+
+    def exit_code(self) -> int:
+        """What contract 2 says, now that the bundle has ended."""
+        chosen = self.bundle.exit_code_from
+        if chosen is not None:
+            last = next(page.last for page in self.pages if page.spec.name == chosen)
+            return UNAVAILABLE if last is None else last.exit_code
+        if self.stop_code is not None:
+            return self.stop_code
+        falls = [page.counted for page in self.pages if page.counted is not None]
+        return min(falls, key=_rank).exit_code if falls else 0
+
+    def was_asked_for(self) -> bool:
+        """Contract 2's first sentence: whether what was asked for has happened."""
+        falls = [page.counted for page in self.pages if page.counted is not None]
+        if self.stop_kind == "policy":
+            job = self.trigger is not None and self.pages[self.trigger.child].spec.kind == "job"
+            return job and self.trigger is not None and self.trigger.severity == CLEAN
+        return all(fall.severity == CLEAN for fall in falls)
+
+    def health(self) -> str:
+        """Contract 6's one answer."""
+        if self.stop_kind:
+            return "stopping"
+        found = {self._health(page) for page in self.pages if page.spec.kind == "daemon"}
+        return next((word for word in ("unhealthy", "starting", "degraded") if word in found), "healthy")
+
+    def _health(self, page: Page) -> str:
+        if not page.alive and page.fate == OVER:
+            return "healthy" if page.last is not None and page.last.success else "unhealthy"
+        if page.alive and page.fresh and page.unhealthy and not page.down:
+            return "unhealthy"
+        if not page.ever_ready:
+            return "starting"
+        if not page.alive or page.down or not page.fresh or page.failing:
+            return "degraded"
+        return "healthy"
+
+    def may_start(self, page: Page) -> bool:
+        """Contract 4: whether this child has to start now."""
+        if page.alive or page.clearing or page.fate != PENDING or page.due_ms > self.now_ms or self.stop_kind:
+            return False
+        if not all(self.pages[need].ready for need in self.needs[page.index]):
+            return False
+        return not (page.spec.restart_dependents and any(self.is_going(self.pages[i]) for i in self.after[page.index]))
+
+    def is_going(self, page: Page) -> bool:
+        """Whether the init has decided to take the child down, and it is not down yet."""
+        return bool(page.down) or page.clearing
+
+
+def _rank(fall: Fall) -> tuple[int, int]:
+    return fall.rank
+
+
+def _trigger_rank(trigger: tuple[Fall, int]) -> tuple[int, int]:
+    return trigger[0].rank
