@@ -210,7 +210,7 @@ class Command:
             from bottle_init.linux.oom import OomCounter
 
             self.oom_counter = OomCounter()
-            self.report = absolute(self.report)
+            self.report = environ.absolute(self.report)
         let_go(keep_descriptors=bool(self.report))
         if self.control:
             self._listen()
@@ -476,13 +476,3 @@ def let_go(*, keep_descriptors: bool) -> None:
                 posix.close(int(name))
             except OSError:
                 continue  # The listing's own.
-
-
-def absolute(path: str) -> str:
-    """`path` from the directory where the init was started, as it is itself in `/`."""
-    if path.startswith("/"):
-        return path
-    try:
-        return posix.getcwd().rstrip("/") + "/" + path
-    except OSError:
-        return "/" + path  # That directory is gone.

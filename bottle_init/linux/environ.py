@@ -1,4 +1,4 @@
-"""The environment as the init was given it."""
+"""What the init was given: its environment, and the directory that relative paths are from."""
 
 from __future__ import annotations
 
@@ -35,3 +35,13 @@ def _was_given(name: bytes) -> bool:
         return b"\0" + name + b"=" in given
     finally:
         posix.close(fd)
+
+
+def absolute(path: str) -> str:
+    """`path` from the directory where the init was started, as it is itself in `/`."""
+    if path.startswith("/"):
+        return path
+    try:
+        return posix.getcwd().rstrip("/") + "/" + path
+    except OSError:
+        return "/" + path  # That directory is gone.

@@ -1,0 +1,368 @@
+"""`explain`: the story of a report, or of a whole log with one in it: a paragraph, then a timeline.
+
+What it reads may be anything: the JSON of `--report`, a container's log with the daemons' lines in
+between, one that a log driver has put its own prefix before each line of, or no such thing at all.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+
+from bottle_init import signames
+from bottle_init.linux.text import plain, span
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, Protocol
+
+    Event = dict[str, Any]
+
+    class Options(Protocol):
+        """What `explain` wants to know of the command line."""
+
+        @property
+        def file(self) -> str: ...
+
+
+EX_OK = 0
+EX_NO = 1
+
+EVENTS_KEPT = 1_000
+"""So many events of one life of the init are told; the last ones, where there are more."""
+
+_LINE_BYTES = 8 << 20
+_NAMED = 20
+_LINES_SHOWN = 20
+_TEXT = 300
+
+
+class Unreadable(Exception):
+    """What was given tells no story, for a reason that is a sentence for people."""
+
+
+def run(options: Options) -> int:
+    """Print the story of `options.file` (`-` is standard input); 1, and one line on stderr, where there is none."""
+    try:
+        told = story(_lines(options.file))
+    except Unreadable as problem:
+        sys.stderr.write(f"bottle-init explain: {problem}\n")
+        return EX_NO
+    except KeyboardInterrupt:
+        return EX_NO
+    sys.stdout.write(told)
+    return EX_OK
+
+
+def _lines(path: str) -> Iterator[bytes]:
+    """The lines of a file, each of a bounded length. Raises Unreadable."""
+    shown = "standard input" if path == "-" else path
+    try:
+        if path == "-":
+            if sys.stdin is None:
+                raise Unreadable("standard input is closed; name a file")
+            yield from _bounded_lines(sys.stdin.buffer.readline)
+        else:
+            with open(path, "rb") as file:
+                yield from _bounded_lines(file.readline)
+    except OSError as problem:
+        raise Unreadable(f"{shown}: {problem.strerror or problem}") from None
+
+
+def _bounded_lines(readline: Callable[[int], bytes]) -> Iterator[bytes]:
+    while line := readline(_LINE_BYTES):
+        yield line
+
+
+REPORT = "exit_report"
+
+PHRASES: dict[str, tuple[tuple[str, str], ...]] = {
+    "child_started": (("", "started"), ("pid", " as process {}"), ("restart", ", restart {}")),
+    "child_ready": (("", "ready"), ("after_ms", " after {}")),
+    "child_exited": (
+        ("", "ended"),
+        ("code", " with code {}"),
+        ("signal", ", killed by {}"),
+        ("severity", ", {}"),
+        ("oom", ", out of memory"),
+        ("detail", ": {}"),
+    ),
+    "child_restarting": (("restart", "restart {} is due"), ("delay_ms", " in {}")),
+    "child_killed": (("", "killed with its session"), ("after_ms", ": it had {} to stop")),
+    "child_reaped_late": (("", "ended after all"), ("code", ", with code {}"), ("signal", ", killed by {}")),
+    "child_healthy": (("", "healthy again"),),
+    "child_unhealthy": (("", "unhealthy"), ("reason", ": {}"), ("action", " (to do: {})")),
+    "child_reloading": (("", "says that it reloads"),),
+    "child_reloaded": (("", "says that it has reloaded"),),
+    "child_says_stopping": (("", "says that it stops"),),
+    "oneshot_done": (("", "done"),),
+    "fork_failed": (("", "could not be started"), ("reason", ": {}")),
+    "not_ready": (("", "not ready in time"), ("last", ": {}")),
+    "timed_out": (("", "ran for too long"), ("after_ms", ": {}")),
+    "ordered": (("order", "{}"), ("answer", ": {}")),
+    "gave_up": (("", "given up"), ("process", ": no SIGKILL ended {}"), ("pid", " ({})")),
+    "signal_received": (("signal", "{} reached the init"), ("sender_pid", ", from process {}")),
+    "stopping": (("", "the stop begins"), ("kind", ", {}"), ("cause", ": {}")),
+    "deadline_passed": (("", "the deadline is over, everything is killed"), ("after_ms", " after {}")),
+    "lines_dropped": (("count", "{} lines dropped"), ("stream", " of {}")),
+    "control_unavailable": (("", "no control socket"), ("reason", ": {}")),
+    "report_unwritten": (("", "the report could not be written"), ("reason", ": {}")),
+    "internal_error": (("", "the init itself failed"), ("code", ", code {}")),
+}
+"""What each event of the init's is called: parts of a sentence, each told if the event has that key ("" always)."""
+
+
+# Reading.
+
+
+class Life:
+    """One life of an init, as far as the log has it: its events, and its report if it came that far."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.earlier = 0
+        self.report: Event | None = None
+
+    def take(self, event: Event) -> None:
+        """Add one event."""
+        if event["event"] == REPORT:
+            self.report = event
+            return
+        self.events.append(event)
+        if len(self.events) > EVENTS_KEPT:
+            del self.events[0]
+            self.earlier += 1
+
+
+def story(lines: Iterable[bytes]) -> str:
+    """The story of the last life in these lines. Raises Unreadable where there is none."""
+    life = Life()
+    empty = True
+    for line in lines:
+        empty = empty and not line.strip()
+        event = read_event(line)
+        if event is None:
+            continue
+        if life.report is not None:  # What comes after a report is the next life of a container that was restarted.
+            life = Life()
+        life.take(event)
+    if life.report is None and not life.events:
+        raise Unreadable(
+            "there is nothing in it" if empty else "no event of the init is in it; give it a report or a log"
+        )
+    return tell(life)
+
+
+def read_event(line: bytes) -> Event | None:
+    """The init's own event in a line, whatever a log driver has put before it; None where there is none.
+
+    A daemon's line is not the init's, whatever it says: it has a `[name] ` before it, or a `logger` in it.
+    """
+    start = line.find(b"{")
+    if start < 0 or b'"event"' not in line or line[:start].endswith(b"] "):
+        return None
+    try:
+        found = json.loads(line[start:])
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or "logger" in found:
+        return None
+    name = found.get("event")
+    return found if isinstance(name, str) and (name in PHRASES or name == REPORT) else None
+
+
+# Looking into what was read: anything may be missing, or be of another type than it should.
+
+
+def words(event: Event, key: str, limit: int = _TEXT) -> str:
+    """A text of an event on one line, "" where it has none."""
+    value = event.get(key)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return ""
+    return plain(str(value), limit)
+
+
+def number(event: Event, key: str) -> int:
+    """A number of an event, 0 where it has none."""
+    value = event.get(key)
+    return value if isinstance(value, int) and abs(value) < 1 << 53 else 0
+
+
+def records(event: Event, key: str) -> list[Event]:
+    """A list of objects of an event."""
+    value = event.get(key)
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def signal_of(event: Event) -> str:
+    """`TERM` for 15 and for "TERM"."""
+    found = words(event, "signal")
+    return signames.name(int(found)) if found.isascii() and found.isdigit() and len(found) < 3 else found
+
+
+# Telling.
+
+
+def tell(life: Life) -> str:
+    """The paragraph, the last words of those it is about, and the timeline."""
+    parts = [ending(life)]
+    if life.report is not None:
+        parts.extend(last_words(life.report))
+    timeline = list(timeline_of(life))
+    if timeline:
+        parts.append("\n".join(timeline))
+    return "\n\n".join(parts) + "\n"
+
+
+def ending(life: Life) -> str:
+    """How it ended, in one paragraph."""
+    report = life.report
+    if report is None:
+        return (
+            "The log ends without an exit report: the init was still running when it was taken, or it was killed "
+            "itself, as an engine does after its grace period, or the kernel for lack of memory."
+        )
+    sentences = [cause(report), *blame(report), *cleanup(report)]
+    return " ".join(sentences)
+
+
+def cause(report: Event) -> str:
+    """The first sentence: the code, and why."""
+    head = f"It ended with code {words(report, 'code') or 'unknown'}"
+    why = words(report, "cause")
+    if words(report, "kind") != "requested":
+        return f"{head}: {named_signal(why) or 'for a reason that the report does not give'}."
+    return f"{head}: it was asked to stop by {named_signal(why)}{sender(report)}."
+
+
+def named_signal(text: str) -> str:
+    """`signal 15` becomes `signal 15 (TERM)`, wherever it stands."""
+    head, found, rest = text.partition("signal ")
+    digits = rest.partition(" ")[0]
+    if not found or not digits.isdigit() or len(digits) > 2:
+        return text
+    return f"{head}signal {digits} ({signames.name(int(digits))}){rest[len(digits) :]}"
+
+
+def sender(report: Event) -> str:
+    """Who asked, as far as the kernel told."""
+    who = report.get("sender")
+    if not isinstance(who, dict):
+        return ""
+    pid = number(who, "pid")
+    if not pid:
+        return ", which came from outside of its PID namespace (`docker stop` does that) or from the kernel"
+    name = words(who, "name")
+    user = f", user {words(who, 'uid')}" if words(who, "uid") else ""
+    return f", sent by process {pid}{f' ({name})' if name else ''}{user}"
+
+
+def blame(report: Event) -> Iterator[str]:
+    """Who ended how."""
+    deaths = records(report, "deaths")
+    culprit = words(report, "culprit")
+    for death in deaths:
+        if words(death, "name") == culprit and death.get("oom") is True:
+            yield f"The kernel killed {culprit} for lack of memory."
+    unclean = [one for one in deaths if words(one, "severity") != "clean" and words(one, "name") != culprit]
+    clean = [one for one in deaths if words(one, "severity") == "clean" and words(one, "name") != culprit]
+    for death in unclean[:_NAMED]:
+        yield f"{words(death, 'name')} {how(death)}."
+    if len(unclean) > _NAMED:
+        yield f"So did {len(unclean) - _NAMED} more, each in its way."
+    if clean:
+        names = ", ".join(words(one, "name") for one in clean[:_NAMED]) + (", ..." if len(clean) > _NAMED else "")
+        yield f"{len(clean)} ended cleanly: {names}." if len(clean) > 1 else f"{names} ended cleanly."
+
+
+def how(death: Event) -> str:
+    """One death as the rest of a sentence."""
+    signal = signal_of(death)
+    if death.get("forced") is True:
+        took = f" after {span(number(death, 'stop_ms'))}" if number(death, "stop_ms") else ""
+        told = f"did not stop when asked and was killed{took}"
+    elif signal:
+        by = "which the init had sent" if death.get("sent_by_init") is True else "which the init had not sent"
+        told = f"was killed by {signal}, {by}" + (": out of memory" if death.get("oom") is True else "")
+    else:
+        told = f"exited with {words(death, 'code')}"
+    detail = words(death, "detail")
+    return f"{told} ({detail})" if detail else told
+
+
+def cleanup(report: Event) -> Iterator[str]:
+    """How long it took, and what was left."""
+    if isinstance(report.get("stop_ms"), int):
+        yield f"The stop took {milliseconds(number(report, 'stop_ms'))}."
+    left = records(report, "survivors")
+    if left:
+        shown = ", ".join(f"{words(one, 'name')} ({words(one, 'pid')})" for one in left[:_NAMED])
+        more = ", ..." if len(left) > _NAMED else ""
+        yield f"Left behind by those that had ended, and ended by the init: {shown}{more}."
+    dropped = number(report, "lines_dropped")
+    if dropped:
+        yield f"{dropped} log lines were dropped, because nobody read them."
+
+
+def milliseconds(count: int) -> str:
+    """A time that may be short."""
+    return f"{count} ms" if count < 1_000 else span(count)
+
+
+def last_words(report: Event) -> Iterator[str]:
+    """The last lines of the culprit, and of all others that did not end cleanly."""
+    for death in records(report, "deaths"):
+        name = words(death, "name")
+        lines = death.get("last_lines")
+        if not isinstance(lines, list) or not lines:
+            continue
+        if name == words(report, "culprit") or words(death, "severity") != "clean":
+            shown = [f"  {plain(line, _TEXT)}" for line in lines[-_LINES_SHOWN:] if isinstance(line, str)]
+            yield "\n".join([f"Last lines of {name}:", *shown])
+
+
+def timeline_of(life: Life) -> Iterator[str]:
+    """One line for each event, with the time since the first one."""
+    events = life.events + ([life.report] if life.report else [])
+    if not life.events:
+        return
+    start = when(events[0])
+    yield f"Timeline, from {words(events[0], 'timestamp') or 'an unknown time'}:"
+    if life.earlier:
+        yield f"  ({life.earlier} earlier events are not shown)"
+    width = max(len(words(event, "child")) for event in events)
+    for event in events:
+        at = when(event)
+        since = f"+{at - start:.3f}s" if at is not None and start is not None else "?"
+        yield f"  {since:>12}  {words(event, 'child'):{width}}  {phrase(event)}".rstrip()
+
+
+def when(event: Event) -> float | None:
+    """An event's time in seconds since the epoch."""
+    try:
+        return datetime.fromisoformat(words(event, "timestamp")).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def phrase(event: Event) -> str:
+    """An event in words."""
+    if event["event"] == REPORT:
+        return f"the end, with code {words(event, 'code')}"
+    told = ""
+    for key, part in PHRASES[event["event"]]:
+        fact = fact_of(event, key) if key else ""
+        if fact or not key:
+            told += part.replace("{}", fact)
+    return told
+
+
+def fact_of(event: Event, key: str) -> str:
+    """What an event says under a key, "" if nothing."""
+    if event.get(key) is True:
+        return "true"
+    if key.endswith("_ms"):
+        return milliseconds(number(event, key)) if words(event, key) else ""
+    return signal_of(event) if key == "signal" else named_signal(words(event, key))
