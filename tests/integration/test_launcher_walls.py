@@ -144,6 +144,13 @@ def test_the_host_is_out_of_the_agents_reach(bottle: Bottle, host_service: int, 
     assert connect(bottle.agent, gateway(bottle, role), host_service) != "connected"
 
 
+def test_the_engine_itself_calls_the_agents_network_internal(bottle: Bottle) -> None:
+    """The second wall behind the first: by itself, a bridge without an address leads nowhere either."""
+    networks = docker_json("container", "inspect", bottle.agent)[0]["NetworkSettings"]["Networks"]
+    assert list(networks) == [object_name(bottle.slug, "internal")]
+    assert docker_json("network", "inspect", *networks)[0]["Internal"] is True
+
+
 def test_names_of_the_outside_do_not_resolve(bottle: Bottle) -> None:
     assert docker("exec", bottle.agent, "getent", "hosts", "sidecars").stdout
     for name in (ALLOWED, "name.invalid"):
