@@ -46,6 +46,8 @@ from bottle_init.core.model import (
     NEXT_HOLD,
     NO_HALT,
     POLICY,
+    RUNNING,
+    STARTING,
     STOPPED,
     STOPPING,
     UP,
@@ -113,9 +115,26 @@ def may_stop(turn: Turn, index: int) -> bool:
     return all(is_down(dependent) and is_cleared(dependent) for dependent in dependents)
 
 
+def awaits_turn(child: Child) -> bool:
+    """Whether a child's stop signal is still to be sent, and its `stop_delay` does not hold it back."""
+    if child.status == DRAINING:
+        return StopDelayPassed not in child.timers
+    return child.status in (STARTING, RUNNING)
+
+
 def is_cleared(child: Child) -> bool:
     """Whether the session of the child's last process has been looked after, if it ever had one."""
     return child.swept or child.generation == 0
+
+
+def send_stop(turn: Turn, child: Child) -> None:
+    """The stop signal to the child alone; then CONT, so that a stopped one can act on it."""
+    turn.move(child, STOPPING)
+    child.signalled_at_ms = turn.now_ms
+    child.sent |= 1 << child.spec.stop_signal
+    turn.act(SendSignal(child.index, child.generation, child.spec.stop_signal))
+    turn.act(SendSignal(child.index, child.generation, signals.CONT))
+    turn.set_timer(child, StopTimeoutPassed, child.spec.stop_timeout_ms)
 
 
 # Rows of the table.
@@ -128,18 +147,7 @@ def stop_when_drained(turn: Turn, child: Child, event: Event) -> None:
         turn.move(child, DRAINING)
         turn.set_timer(child, StopDelayPassed, delay_ms)
     else:
-        send_stop(turn, child, event)
-
-
-def send_stop(turn: Turn, child: Child, event: Event) -> None:
-    """The stop signal to the child alone; then CONT, so that a stopped one can act on it."""
-    turn.drop_timers(child, StopDelayPassed)
-    turn.move(child, STOPPING)
-    child.signalled_at_ms = turn.now_ms
-    child.sent |= 1 << child.spec.stop_signal
-    turn.act(SendSignal(child.index, child.generation, child.spec.stop_signal))
-    turn.act(SendSignal(child.index, child.generation, signals.CONT))
-    turn.set_timer(child, StopTimeoutPassed, child.spec.stop_timeout_ms)
+        send_stop(turn, child)
 
 
 def kill(turn: Turn, child: Child, event: Event) -> None:
@@ -314,6 +322,7 @@ def give_up(turn: Turn, child: Child, event: Event) -> None:
 def reap_late(turn: Turn, child: Child, event: ChildExited) -> None:
     """A child that was given up has ended after all."""
     turn.announce("child_reaped_late", child, code=event.code, signal=event.signal or None)
+    look_again(turn)
 
 
 def note_forwarded(turn: Turn, child: Child, event: SignalForwarded) -> None:

@@ -35,8 +35,6 @@ from bottle_init.core.model import (
     KILLING_ALL,
     NATURAL,
     REQUESTED,
-    RUNNING,
-    STARTING,
     UP,
     WAITING,
     State,
@@ -272,14 +270,14 @@ def _is_to_stop(turn: Turn, index: int) -> bool:
     child = turn.children[index]
     if child.status in (WAITING, BACKOFF):
         return True
-    lives = child.status in (STARTING, RUNNING)
-    return (lives or (child.status == ENDED and not stopping.is_cleared(child))) and stopping.may_stop(turn, index)
+    left = stopping.awaits_turn(child) or (child.status == ENDED and not stopping.is_cleared(child))
+    return left and stopping.may_stop(turn, index)
 
 
 def _take_down_halted(turn: Turn) -> None:
     for index in range(len(turn.children) - 1, -1, -1):
         child = turn.children[index]
-        if child.halt and child.status in (STARTING, RUNNING) and stopping.may_stop(turn, index):
+        if child.halt and stopping.awaits_turn(child) and stopping.may_stop(turn, index):
             dispatch(turn, StopTurnCame(index))
 
 

@@ -162,7 +162,7 @@ def _going_down(*timers: type[Event]) -> dict[type[Event], Cell]:
     return {
         **_with_process(*timers),
         **ignore(_NO_PROBE, *_PROBES),
-        **ignore("it is being stopped", StopTurnCame, Notified),
+        **ignore("it is being stopped", Notified),
         ChildExecuted: Row(starting.note_executed),
         ChildStopOrdered: Row(control.stop),
         ChildStartOrdered: Row(control.is_started),
@@ -221,14 +221,17 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
     },
     DRAINING: {
         **_going_down(StopDelayPassed),
-        StopDelayPassed: Row(stopping.send_stop, (STOPPING,)),
+        **ignore("its turn is looked at after every timer", StopDelayPassed),
+        StopTurnCame: Row(stopping.stop_when_drained, (STOPPING,)),
     },
     STOPPING: {
         **_going_down(StopTimeoutPassed),
+        **impossible("its turn has come before", StopTurnCame),
         StopTimeoutPassed: Row(stopping.kill, (KILLING,)),
     },
     KILLING: {
         **_going_down(GiveUpPassed),
+        **impossible("its turn has come before", StopTurnCame),
         GiveUpPassed: Row(stopping.give_up, (DEAD,)),
     },
     DEAD: {

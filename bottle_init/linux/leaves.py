@@ -13,6 +13,7 @@ from bottle_init.linux.logs import Logs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from bottle_init.core import actions as act
+    from bottle_init.core.model import State
     from bottle_init.linux.control import Control
     from bottle_init.linux.lease import Watch
     from bottle_init.linux.loop import Init
@@ -44,30 +45,30 @@ class Leaves:
         from bottle_init.linux.oom import OomCounter
 
         self.oom = OomCounter()
-        address = init.options.control_address(init.bundle)
-        if address:
+        if init.bundle.control:
             from bottle_init.linux.control import Control
 
-            self.control = Control(address, init.poller, init.emit, lambda: init.state, init.bundle)
+            self.control = Control(init.bundle.control, init.poller, init.emit, self._view)
             problem = self.control.open()
             if problem:
-                self.log("control_unavailable", "warning", (("address", address), ("reason", problem)))
+                self.log("control_unavailable", "warning", (("reason", problem),))
         lease = init.bundle.lease
         if lease is not None and lease.renew_ms is None:
             from bottle_init.linux.lease import Watch
 
             self.lease = Watch(lease, init.poller, init.emit)
 
-    def deadlines_ms(self) -> tuple[int | None, ...]:
-        """When the facilities want to be called even if nothing happens."""
-        control_ms = self.control.deadline_ms() if self.control else None
-        return self.logs.deadline_ms(), control_ms
+    def _view(self) -> tuple[State, int]:
+        """What `health` and `status` are answered from."""
+        return self.init.state, monotonic_ms()
+
+    def deadline_ms(self) -> int | None:
+        """When a facility wants to be called even if nothing happens."""
+        return self.logs.deadline_ms()
 
     def tick(self, now_ms: int) -> None:
         """Let the facilities look at the clock."""
         self.logs.tick(now_ms)
-        if self.control:
-            self.control.tick(now_ms)
 
     # Children.
 
@@ -85,6 +86,8 @@ class Leaves:
     def _belongs(self, child: int, pid: int) -> bool:
         """Whether a process is the child's, by its session."""
         leader = self.init.state.children[child].pid
+        if pid == leader:
+            return True  # It may have been reaped a moment ago, and what it said still counts.
         process = reaper.look(pid)
         return leader != 0 and process is not None and process.session == leader
 
@@ -102,9 +105,11 @@ class Leaves:
         if self.notify is not None and self.init.bundle.children[child].ready is not None:
             self.notify.drain(child)
 
-    def was_oom(self, pid: int, signal: int) -> bool:
-        """Whether it was the kernel's OOM killer that ended a child."""
-        return signal == reaper.SIGKILL and self.oom is not None and self.oom.killed(pid)
+    def was_oom(self, child: int, pid: int, signal: int) -> bool:
+        """Whether it was the kernel's OOM killer that ended a child, and not the init."""
+        if signal != reaper.SIGKILL or self.oom is None or self.init.state.children[child].forced:
+            return False
+        return self.oom.killed(pid)
 
     # Probes.
 
@@ -114,8 +119,13 @@ class Leaves:
             from bottle_init.linux.probes import Probes
 
             init = self.init
-            self.probes = Probes(init.poller, init.emit, init.run_probe, init.tree.kill_session)
+            kill_session = init.tree.kill_session
+            self.probes = Probes(init.poller, init.emit, init.run_probe, kill_session, self._kill_leftovers)
         self.probes.start(action.child, action.generation, action.probe, action.how)
+
+    def _kill_leftovers(self, leader: int) -> None:
+        """End what a probe has left behind."""
+        self.init.tree.session(leader, reaper.SIGKILL)
 
     def cancel_probe(self, action: act.CancelProbe) -> None:
         """Drop a probe."""
@@ -143,8 +153,9 @@ class Leaves:
         self.log(action.event, action.level, (*child, *action.facts))
 
     def log(self, event: str, level: str, facts: tuple[tuple[str, object], ...]) -> None:
-        """One line of the init's own."""
-        line = jsonlines.encode(event, level, facts, jsonlines.timestamp(wall_s()))
+        """One line of the init's own; a fact that is None is left out."""
+        known = [fact for fact in facts if fact[1] is not None]
+        line = jsonlines.encode(event, level, known, jsonlines.timestamp(wall_s()))
         self.logs.event(line)
         if self.control is not None:
             self.control.publish(line)
@@ -154,11 +165,12 @@ class Leaves:
         from bottle_init.linux import report
 
         init = self.init
+        self.logs.finish()
         record = report.build(end, init.bundle, self.logs.tail, self.logs.dropped())
         line = report.encode(record, jsonlines.timestamp(wall_s()))
-        self.logs.event(line)
         for problem in report.publish(record, line, init.options.report):
             self.log("report_unwritten", "error", (("reason", problem),))
+        self.logs.event(line)
         if self.control is not None:
             self.control.publish(line)
             self.control.close()

@@ -10,6 +10,10 @@ import _ctypes
 import errno
 import posix
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 PR_SET_PDEATHSIG = 1
 PR_SET_KEEPCAPS = 8
 PR_CAPBSET_READ = 23
@@ -44,7 +48,7 @@ def _call(name: str, *arguments: int | bytes) -> int:
     return result
 
 
-def signalfd(signals: range) -> int:
+def signalfd(signals: Iterable[int]) -> int:
     """A descriptor that becomes readable with every one of `signals` (signalfd(2)). Raises OSError."""
     mask = sum(1 << (signal - 1) for signal in signals)
     descriptor = _call("signalfd", -1, mask.to_bytes(_SIGSET_BYTES, "little"), _SFD_NONBLOCK | _SFD_CLOEXEC)

@@ -12,6 +12,7 @@ import posix
 from bottle_init.core import actions as act
 from bottle_init.core import events as ev
 from bottle_init.core import supervisor
+from bottle_init.linux import environ as environ_of
 from bottle_init.linux import libc, reaper, spawn
 from bottle_init.linux.clock import monotonic_ms
 from bottle_init.linux.leaves import Leaves
@@ -65,7 +66,7 @@ class Init:
         self.poller = Poller()
         self.poller.watch(self.signals.fd, EPOLLIN, self._on_signals)
         self.tree = reaper.Tree(self._is_own)
-        environ = dict(posix.environ)
+        environ = environ_of.inherited()
         self.plans = [spawn.Plan(spec.command, spec.process, environ, cwd_fd) for spec in bundle.children]
         self.null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
         self.leaves = Leaves(self)
@@ -105,7 +106,7 @@ class Init:
     def _timeout_ms(self) -> int | None:
         if self.events:
             return 0
-        times = [supervisor.next_deadline_ms(self.state), *self.leaves.deadlines_ms()]
+        times = [supervisor.next_deadline_ms(self.state), self.leaves.deadline_ms()]
         soonest = min((at_ms for at_ms in times if at_ms is not None), default=None)
         return None if soonest is None else max(0, soonest - monotonic_ms())
 
@@ -160,7 +161,7 @@ class Init:
         self.leaves.child_reaped(child)
         number = posix.WTERMSIG(status) if posix.WIFSIGNALED(status) else 0
         code = 0 if number else posix.WEXITSTATUS(status)
-        self.emit(ev.ChildExited(child, generation, code, number, self.leaves.was_oom(pid, number)))
+        self.emit(ev.ChildExited(child, generation, code, number, self.leaves.was_oom(child, pid, number)))
 
     def _read_report(self, report: int, child: int, generation: int) -> None:
         """The child has become its program (end of file), or says why it could not."""
@@ -202,8 +203,7 @@ class Init:
     def run_probe(self, child: int, command: tuple[str, ...], output: int) -> int:
         """Start a probe as its daemon is started (contract 6); returns its pid. Raises OSError."""
         words = [spawn.encode(word) for word in command]
-        pid, report = spawn.start(self.plans[child], (self.null, output, output), {}, words)
-        posix.close(report)
+        pid = spawn.fork(self.plans[child], words, (self.null, output, output), {}, output)
         self.helpers[pid] = None
         return pid
 
@@ -234,7 +234,11 @@ class Init:
         self.emit(ev.SessionSurveyed(action.child, action.generation, left))
 
     def _survey_tree(self, action: act.SurveyTree) -> None:
-        self.emit(ev.TreeSurveyed(self.tree.everything(action.signal)))
+        left = self.tree.everything(action.signal)
+        while not left and not self.tree.childless:
+            self._reap()  # What has ended since the last look is gone only once it has been reaped.
+            left = self.tree.everything(0)
+        self.emit(ev.TreeSurveyed(left))
 
     def _exit(self, action: act.Exit) -> None:
         self.exit = action

@@ -6,14 +6,13 @@ learn the sender (siginfo) without a thread.
 
 from __future__ import annotations
 
-from _signal import SIG_BLOCK, pthread_sigmask
+from _signal import SIG_BLOCK, pthread_sigmask, valid_signals
 from posix import read
 
 from bottle_init.linux import libc
 
 SIGCHLD = 17
 
-_ALL = range(1, 65)
 _RECORD = 128
 _BATCH = 32 * _RECORD
 _SI_KERNEL_OR_TIMER = 0
@@ -23,8 +22,9 @@ class Signals:
     """Blocks every signal, for the init's whole life, and reads them in the order of the kernel."""
 
     def __init__(self) -> None:
-        self.inherited_mask = pthread_sigmask(SIG_BLOCK, _ALL)
-        self.fd = libc.signalfd(_ALL)
+        every = valid_signals()
+        pthread_sigmask(SIG_BLOCK, every)
+        self.fd = libc.signalfd(every)
 
     def take(self) -> list[tuple[int, int, int | None]]:
         """All pending signals as `(number, sender's pid, sender's uid)`; pid 0 where no process sent it."""

@@ -100,26 +100,29 @@ def environ_for(identity: Identity, inherited: dict[bytes, bytes]) -> dict[bytes
     return environ
 
 
-def start(
-    plan: Plan, stdio: tuple[int, int, int], extra: dict[bytes, bytes], command: list[bytes] | None = None
-) -> tuple[int, int]:
-    """Fork and set the child on its way; returns its pid and the descriptor to read its report from.
+def start(plan: Plan, stdio: tuple[int, int, int], extra: dict[bytes, bytes]) -> tuple[int, int]:
+    """Set a child on its way; returns its pid and the descriptor to read its report from.
 
-    `stdio` are the descriptors that become 0, 1 and 2; `extra` is added to the environment last;
-    `command` runs instead of the plan's own, as a probe does. Raises OSError where no pipe or
-    process can be had.
+    `stdio` are the descriptors that become 0, 1 and 2; `extra` is added to the environment last.
+    Raises OSError where no pipe or process can be had.
     """
     report, tell = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
     try:
-        pid = posix.fork()
+        pid = fork(plan, plan.command, stdio, extra, tell)
     except BaseException:
         posix.close(report)
-        posix.close(tell)
         raise
-    if pid == 0:
-        _become(plan, stdio, extra, command or plan.command, tell)
-    posix.close(tell)
+    finally:
+        posix.close(tell)
     return pid, report
+
+
+def fork(plan: Plan, command: list[bytes], stdio: tuple[int, int, int], extra: dict[bytes, bytes], tell: int) -> int:
+    """Fork a child that runs `command` as the plan says, and writes to `tell` why it cannot. Raises OSError."""
+    pid = posix.fork()
+    if pid == 0:
+        _become(plan, command, stdio, extra, tell)
+    return pid
 
 
 class CannotStart(Exception):
@@ -131,7 +134,7 @@ class CannotStart(Exception):
 
 
 def _become(
-    plan: Plan, stdio: tuple[int, int, int], extra: dict[bytes, bytes], command: list[bytes], tell: int
+    plan: Plan, command: list[bytes], stdio: tuple[int, int, int], extra: dict[bytes, bytes], tell: int
 ) -> None:
     """In the child: set everything up and execute. Never returns."""
     code = CANNOT_EXECUTE

@@ -1,0 +1,175 @@
+"""What a child finds when its program begins (contract 5 and 9), read by the child itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.harness import running
+
+pytestmark = pytest.mark.real
+
+TELL = """
+import json, os, resource
+status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+print(json.dumps({
+    "status": {key: value.strip() for key, value in status.items()},
+    "fds": sorted(int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")),
+    "stdin": os.readlink("/proc/self/fd/0"),
+    "cwd": os.getcwd(), "sid": os.getsid(0), "pid": os.getpid(), "pgid": os.getpgid(0),
+    "env": dict(os.environ), "nice": os.nice(0), "groups": os.getgroups(), "uid": os.getuid(), "gid": os.getgid(),
+    "oom": open("/proc/self/oom_score_adj").read().strip(),
+    "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),
+}))
+"""
+
+
+def told(tmp_path: Path, more: str = "", **options: Any) -> dict[str, Any]:
+    """What the one child of a bundle says of itself."""
+    bundle = f"[jobs.j]\ncommand = ['/usr/bin/python3', '-S', '-E', '-c', '''{TELL}''']\n{more}\n"
+    with running(tmp_path, bundle, **options) as init:
+        code = init.wait()
+        assert code == 0, (init.out, init.err)
+        return dict(json.loads(init.out[0].removeprefix("[j] ")))
+
+
+def test_default_dispositions_and_an_empty_mask_whatever_the_init_inherited(tmp_path: Path) -> None:
+    def taint() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGALRM})
+
+    status = told(tmp_path, preexec_fn=taint)["status"]
+    assert int(status["SigBlk"], 16) == 0
+    # The interpreter of the child ignores PIPE and XFSZ and catches INT itself.
+    ignored = int(status["SigIgn"], 16)
+    assert ignored & ~(1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)) == 0
+
+
+def test_a_session_of_its_own_and_only_its_own_descriptors(tmp_path: Path) -> None:
+    leak = os.open("/etc/passwd", os.O_RDONLY)
+    try:
+        child = told(tmp_path, pass_fds=(leak,))
+    finally:
+        os.close(leak)
+    assert child["sid"] == child["pid"] == child["pgid"]
+    assert child["fds"] == [0, 1, 2]
+    assert child["stdin"] == "/dev/null"
+
+
+def test_it_starts_where_the_init_was_started_and_the_init_itself_is_in_the_root(tmp_path: Path) -> None:
+    assert told(tmp_path, cwd=tmp_path)["cwd"] == str(tmp_path)
+    with running(tmp_path, "[daemons.d]\ncommand = ['sleep', '600']\n", cwd=tmp_path) as init:
+        init.event("child_ready")
+        assert Path(f"/proc/{init.pid}/cwd").readlink() == Path("/")
+        assert init.stop() == 0
+
+
+def test_no_notify_socket_of_the_inits_own(tmp_path: Path) -> None:
+    assert "NOTIFY_SOCKET" not in told(tmp_path, env={"NOTIFY_SOCKET": "/run/systemd/notify"})["env"]
+
+
+def test_the_environment_is_the_inits_and_files_and_env_in_that_order(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.env", tmp_path / "two.env"
+    one.write_text("# a comment\n\nA=one\nB=one\nC=one=with=equals\n")
+    two.write_text("B=two\nD=two\n")
+    more = f"env_files = ['{one}', '{two}']\nenv = {{ D = 'env', E = 'env' }}"
+    env = told(tmp_path, more, env={"A": "init", "F": "init"})["env"]
+    assert [env[name] for name in "ABCDEF"] == ["one", "two", "one=with=equals", "env", "env", "init"]
+    assert "LC_CTYPE" not in env or "LC_CTYPE" in os.environ
+
+
+def test_user_group_and_what_follows_them(tmp_path: Path) -> None:
+    child = told(tmp_path, "user = 'nobody'")
+    assert (child["uid"], child["gid"]) == (65534, 65534)
+    assert child["groups"] in ([], [65534])
+    assert child["env"]["USER"] == child["env"]["LOGNAME"] == "nobody"
+    assert child["env"]["HOME"] == "/nonexistent"
+    assert int(child["status"]["CapEff"], 16) == 0
+    assert int(child["status"]["CapPrm"], 16) == 0
+    assert child["status"]["NoNewPrivs"] == "1"
+    child = told(tmp_path, "user = 'nobody'\ngroup = 'daemon'\ngroups = ['bin', 7]")
+    assert (child["gid"], sorted(child["groups"])) == (1, [2, 7])
+
+
+def test_capabilities_to_keep_and_no_others(tmp_path: Path) -> None:
+    wanted = 1 << 10 | 1 << 12
+    for user in ("user = 'nobody'\n", ""):
+        status = told(tmp_path, user + "capabilities = ['NET_BIND_SERVICE', 'CAP_NET_ADMIN']")["status"]
+        assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == wanted
+    status = told(tmp_path, "capabilities = []")["status"]
+    assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+
+
+def test_limits(tmp_path: Path) -> None:
+    more = "umask = '0027'\nnice = 5\noom_score_adj = 300\nrlimits = { nofile = [64, 128] }\nno_new_privs = false"
+    child = told(tmp_path, more)
+    assert child["status"]["Umask"] == "0027"
+    assert child["nice"] == 5 + os.nice(0)
+    assert child["oom"] == "300"
+    assert tuple(child["nofile"]) == (64, 128)
+    assert child["status"]["NoNewPrivs"] == "0"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft <= hard
+
+
+def test_one_daemons_environment_is_unreadable_by_another(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.env"
+    secret.write_text("TOKEN=swordfish\n")
+    secret.chmod(0o600)
+    bundle = (
+        f"[daemons.holder]\ncommand = ['sleep', '600']\nuser = 'nobody'\nenv_files = ['{secret}']\n"
+        "[jobs.thief]\nuser = 'daemon'\nafter = ['holder']\n"
+        "command = ['sh', '-c', 'cat /proc/[0-9]*/environ | tr \"\\\\0\" \"\\\\n\" | grep -c swordfish']\n"
+    )
+    with running(tmp_path, bundle, pid_1=True) as init:
+        init.wait()
+        assert "[thief] 0" in init.out
+        assert "swordfish" not in "\n".join(init.out + init.err)
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1), (0, 1, 2)])
+def test_descriptors_that_were_closed_at_the_start(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    script = (
+        "import os,sys\nfor fd in sys.argv[1].split(','): os.close(int(fd))\nos.execvp(sys.argv[2], sys.argv[2:])\n"
+    )
+    (tmp_path / "close.py").write_text(script)
+    prefix = ("python3", str(tmp_path / "close.py"), ",".join(map(str, closed)))
+    marker = tmp_path / "ran"
+    bundle = f"[jobs.j]\ncommand = ['sh', '-c', 'echo out; echo err >&2; ls -l /proc/self/fd > {marker}; exit 5']\n"
+    with running(tmp_path, bundle, prefix=prefix) as init:
+        assert init.wait() == 5
+    assert marker.exists()
+
+
+def test_a_term_before_the_handler_is_set_does_what_the_kernel_does(tmp_path: Path) -> None:
+    with running(tmp_path, "[daemons.d]\ncommand = ['sleep', '600']\n") as init:
+        init.event("child_started")
+        assert init.stop() == 0
+
+
+def test_a_hundred_daemons(tmp_path: Path) -> None:
+    bundle = "".join(f"[daemons.d{n}]\ncommand = ['sleep', '600']\n" for n in range(100))
+    with running(tmp_path, bundle, pid_1=True) as init:
+        for n in range(100):
+            init.event("child_ready", f"d{n}")
+        assert init.stop() == 0
+        assert len(init.report()["deaths"]) == 100
+
+
+def test_no_wake_up_while_nothing_happens(tmp_path: Path) -> None:
+    with running(tmp_path, "[daemons.d]\ncommand = ['sleep', '600']\n") as init:
+        init.event("child_ready")
+        trace = subprocess.run(
+            ["timeout", "3", "strace", "-c", "-f", "-p", str(init.pid)], capture_output=True, text=True, check=False
+        )
+        calls = [line for line in trace.stderr.splitlines() if line.rstrip().endswith(("epoll_wait", "read", "write"))]
+        assert not [line for line in calls if int(line.split()[3]) > 1], trace.stderr
+        assert init.stop() == 0
