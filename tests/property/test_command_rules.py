@@ -1,0 +1,126 @@
+"""One command's rules (contract 5): which signal it gets, what becomes of its code and of what it leaves."""
+
+from __future__ import annotations
+
+import signal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bottle_init.core import command, model
+from bottle_init.core.command import Rules
+
+SIGNALS = st.sampled_from(sorted(signal.valid_signals()))
+CATCHABLE = SIGNALS.filter(lambda number: number not in (signal.SIGKILL, signal.SIGSTOP))
+TARGETS = st.one_of(st.just(0), SIGNALS)
+REWRITES = st.lists(st.tuples(SIGNALS, TARGETS), max_size=5).map(tuple)
+CODES = st.integers(0, 255)
+TIMES = st.integers(0, 100_000)
+
+
+@given(number=CATCHABLE, single_child=st.booleans())
+def test_every_signal_that_can_be_caught_is_passed_on_as_it_is(number: int, single_child: bool) -> None:
+    target = command.target_of(Rules(single_child=single_child), number)
+    if number == signal.SIGCHLD:
+        assert target == 0
+    elif number in command.JOB_CONTROL and not single_child:
+        assert target == signal.SIGSTOP
+    else:
+        assert target == number
+
+
+@given(rewrites=REWRITES, number=CATCHABLE, target=TARGETS, single_child=st.booleans())
+def test_the_last_rewrite_of_a_signal_holds(
+    rewrites: tuple[tuple[int, int], ...], number: int, target: int, single_child: bool
+) -> None:
+    rules = Rules((*rewrites, (number, target)), single_child=single_child)
+    assert command.target_of(rules, number) == target
+
+
+@given(rewrites=REWRITES, number=CATCHABLE, single_child=st.booleans())
+def test_a_rewrite_is_about_its_own_signal_alone(
+    rewrites: tuple[tuple[int, int], ...], number: int, single_child: bool
+) -> None:
+    others = tuple(rule for rule in rewrites if rule[0] != number)
+    plain = Rules(single_child=single_child)
+    assert command.target_of(plain.but(rewrites=others), number) == command.target_of(plain, number)
+
+
+@given(target=TARGETS)
+def test_the_init_sleeps_with_the_command_and_as_pid_1_never(target: int) -> None:
+    stops = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+    assert command.sleeps_too(target, is_pid_1=False) == (target in stops)
+    assert not command.sleeps_too(target, is_pid_1=True)
+
+
+@given(number=SIGNALS, single_child=st.booleans(), by_kernel=st.booleans(), same_group=st.booleans())
+def test_a_signal_is_left_out_only_where_the_terminal_has_sent_it_to_both(
+    number: int, single_child: bool, by_kernel: bool, same_group: bool
+) -> None:
+    rules = Rules(single_child=single_child)
+    left_out = command.has_it_already(rules, number, by_kernel=by_kernel, same_group=same_group)
+    assert left_out == (single_child and by_kernel and same_group and number in command.FROM_TERMINAL)
+
+
+@given(mapped=st.lists(CODES, max_size=5).map(tuple), code=CODES)
+def test_the_code_is_the_commands_own_unless_it_is_mapped(mapped: tuple[int, ...], code: int) -> None:
+    assert command.exit_code(Rules(mapped=mapped), code) == (0 if code in mapped else code)
+
+
+def test_the_deadlines_are_those_of_a_bundle_file() -> None:
+    job = model.Spec("job", model.JOB, ("true",))
+    assert job.stop_timeout_ms == command.SESSION_KILL_MS
+    assert model.Bundle((job,)).stop_timeout_ms == command.EVERYTHING_KILL_MS
+    assert command.GIVE_UP_MS == model.GIVE_UP_MS
+
+
+ORDER = (command.ASK, command.KILL_SESSION, command.KILL_EVERYTHING, command.GIVE_UP)
+
+
+@given(began_ms=TIMES, was_asked=st.booleans(), waits=st.lists(st.tuples(st.integers(0, 3_000), st.booleans())))
+def test_what_is_left_is_pressed_ever_harder_and_given_up_in_the_end(
+    began_ms: int, was_asked: bool, waits: list[tuple[int, bool]]
+) -> None:
+    left = command.begin(began_ms, was_asked=was_asked)
+    now_ms, stages = began_ms, [command.stage(left, began_ms)]
+    asked = int(was_asked)
+    for wait_ms, stop_signal in waits:
+        now_ms += wait_ms
+        if stop_signal:
+            asked += 1
+            left = command.stop_again(left, now_ms)
+        stages.append(command.stage(left, now_ms))
+        if asked > 1:
+            assert stages[-1] in (command.KILL_EVERYTHING, command.GIVE_UP), "the second stop signal kills at once"
+    assert stages == sorted(stages, key=ORDER.index)
+    assert stages[0] == command.ASK
+    assert command.stage(left, began_ms + command.EVERYTHING_KILL_MS + command.GIVE_UP_MS) == command.GIVE_UP
+
+
+@given(began_ms=TIMES, later_ms=st.integers(0, 20_000))
+def test_without_a_stop_signal_the_stages_begin_at_their_deadlines(began_ms: int, later_ms: int) -> None:
+    expected = (
+        command.ASK
+        if later_ms < 5_000
+        else command.KILL_SESSION
+        if later_ms < 8_000
+        else command.KILL_EVERYTHING
+        if later_ms < 9_000
+        else command.GIVE_UP
+    )
+    assert command.stage(command.begin(began_ms, was_asked=False), began_ms + later_ms) == expected
+
+
+@given(began_ms=TIMES, later_ms=st.integers(0, 8_999), stops=st.integers(0, 3))
+def test_the_next_stage_is_always_ahead_and_never_slept_through(began_ms: int, later_ms: int, stops: int) -> None:
+    now_ms = began_ms + later_ms
+    left = command.begin(began_ms, was_asked=False)
+    for _ in range(stops):
+        left = command.stop_again(left, now_ms)
+    stage = command.stage(left, now_ms)
+    if stage == command.GIVE_UP:
+        return
+    next_ms = command.next_stage_ms(left, now_ms)
+    assert next_ms > now_ms
+    assert command.stage(left, next_ms - 1) == stage
+    assert command.stage(left, next_ms) != stage or stage == command.KILL_EVERYTHING
