@@ -40,6 +40,7 @@ class Init:
 
     process: subprocess.Popen[bytes]
     is_pid_1: bool
+    control: str
     out: list[str] = field(default_factory=list)
     err: list[str] = field(default_factory=list)
     readers: list[threading.Thread] = field(default_factory=list)
@@ -114,12 +115,11 @@ def running(
     path.write_text(bundle)
     command = [*prefix, *(NAMESPACE if pid_1 else []), *PYTHON, f"--config={path}", *options]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
-    if not any(option.startswith("--control") for option in options):
-        environ["BOTTLE_INIT_CONTROL"] = f"@bottle-test-{os.getpid()}-{tmp_path.name}"
+    control = environ.setdefault("BOTTLE_INIT_CONTROL", f"@bottle-test-{os.getpid()}-{tmp_path.name}")
     popen.setdefault("stdout", subprocess.PIPE)
     popen.setdefault("stderr", subprocess.PIPE)
     process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, **popen)
-    init = Init(process, pid_1)
+    init = Init(process, pid_1, control)
     for stream, lines in ((process.stdout, init.out), (process.stderr, init.err)):
         if stream is not None:
             reader = threading.Thread(target=_collect, args=(stream, lines), daemon=True)
