@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from sidecars.dlp import BUILT_IN, Pattern
+from sidecars.dlp import BUILT_IN, Pattern, Scanner
 
 _TEXT_MAX_BYTES = 256 << 20
 # gitleaks skips files that look binary, by magic numbers at fixed offsets (a tar's is at 257). What the pusher wrote
@@ -144,15 +144,17 @@ def _place(part: Path, line: int) -> tuple[str, str]:
     return commit, file
 
 
-def _findings(report: list[dict[str, Any]], directory: Path) -> list[Finding]:
+def _findings(report: list[dict[str, Any]], directory: Path, patterns: Iterable[Pattern]) -> list[Finding]:
+    scanner = Scanner(patterns)
     found = []
     for entry in report[:20]:
         part = directory / Path(str(entry["File"])).name
-        found.append(Finding(str(entry["RuleID"]), *_place(part, int(entry["StartLine"]))))
+        commit, file = _place(part, int(entry["StartLine"]))
+        found.append(Finding(str(entry["RuleID"]), commit, "a file of that name" if scanner.find(file) else file))
     return list(dict.fromkeys(found))
 
 
-def _run_gitleaks(directory: Path, patterns: Iterable[Pattern]) -> list[Finding]:
+def _run_gitleaks(directory: Path, patterns: Sequence[Pattern]) -> list[Finding]:
     config, report, parts = directory / "gitleaks.toml", directory / "report.json", directory / "parts"
     config.write_text(configuration(patterns), "utf-8")
     command = ["gitleaks", "detect", "--no-git", "--no-banner", "--redact", "--exit-code=3", "--log-level=fatal"]
@@ -166,10 +168,10 @@ def _run_gitleaks(directory: Path, patterns: Iterable[Pattern]) -> list[Finding]
     entries = json.loads(report.read_text("utf-8") or "[]") or []
     if bool(entries) != (done.returncode == 3):
         raise ScanError("gitleaks' report and its exit code disagree")
-    return _findings(entries, parts)
+    return _findings(entries, parts, patterns)
 
 
-def scan(names: list[str], patterns: Iterable[Pattern] = BUILT_IN) -> list[Finding]:
+def scan(names: list[str], patterns: Sequence[Pattern] = BUILT_IN) -> list[Finding]:
     """Scans all that the objects `names` bring and no ref has yet. Run it in a pre-receive hook's directory.
 
     Raises `ScanError` where anything of it can't be scanned: that push is refused too.

@@ -50,7 +50,7 @@ def repository_of(policy: Policy, git_directory: Path) -> Repository | None:
 
 
 def _git(*arguments: str, git_directory: Path | None = None) -> str:
-    """stdout of a git command. Raises `UpstreamError` with the last line of what it said."""
+    """stdout of a git command. Raises `UpstreamError` with the end of what it said."""
     environment = dict(os.environ)
     if git_directory is not None:
         environment["GIT_DIR"] = str(git_directory)
@@ -68,8 +68,8 @@ def _git(*arguments: str, git_directory: Path | None = None) -> str:
     except subprocess.TimeoutExpired:
         raise UpstreamError(f"no answer within {_TIMEOUT_S} s") from None
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() + done.stdout.splitlines() if line.strip()]
-        raise UpstreamError("; ".join(lines[-3:]) or f"git ended with {done.returncode}")
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise UpstreamError("; ".join(lines[-5:]) or f"git ended with {done.returncode}")
     return done.stdout
 
 
