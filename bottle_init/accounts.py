@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def unknown(process: Process) -> Iterator[tuple[str, str]]:
-    """`(key, message)` for each user and group that nobody knows. An id needs no entry."""
+    """`(path in the child's table, message)` for each user and group that nobody knows. An id needs no entry."""
     if isinstance(process.user, str) and not _is_user(process.user):
         yield "user", f'there is no user "{process.user}" here{_as_id(process.user)}'
     if isinstance(process.group, str) and not _is_group(process.group):

@@ -72,8 +72,7 @@ def parse(text: bytes | str) -> tuple[Bundle | None, Faults]:
         return None, faults
     root = Table("", content, faults)
     root.allow(("bundle", *KINDS), dict.fromkeys(BUNDLE_KEYS, "belongs in [bundle]"))
-    bundle = root.within("bundle", _read_bundle, Bundle(()))
-    restarting = root.within("bundle", partial(_read_restarting, Restarting()), Restarting())
+    bundle, restarting = root.within("bundle", _read_bundle, (Bundle(()), Restarting()))
     nodes: list[graph.Node] = []
     children: list[Spec] = []
     for key, kind in KINDS.items():
@@ -81,11 +80,8 @@ def parse(text: bytes | str) -> tuple[Bundle | None, Faults]:
             nodes.append(graph.Node(name, kind, join(key, name), spec.after if spec else ()))
             if spec:
                 children.append(spec)
-    faults.extend(graph.faults(nodes))
-    if bundle.exit_code_from is not None:
-        faults.extend(graph.unknown_name("bundle.exit_code_from", bundle.exit_code_from, nodes))
-    if not faults and not any(spec.kind in (DAEMON, JOB) for spec in children):
-        faults.append(("", "there is neither a daemon nor a job, so nothing to run: add [daemons.NAME] or [jobs.NAME]"))
+    if all(isinstance(content.get(key, {}), dict) for key in KINDS):
+        faults.extend(graph.faults(nodes, bundle.exit_code_from))
     return (None if faults else bundle.but(children=tuple(children))), faults
 
 
@@ -116,10 +112,10 @@ def _syntax_fault(message: str, text: bytes | str) -> tuple[str, str]:
     return "", f"not TOML: {message}"
 
 
-def _read_bundle(table: Table) -> Bundle:
-    """`[bundle]`, without its children."""
+def _read_bundle(table: Table) -> tuple[Bundle, Restarting]:
+    """`[bundle]`, without its children, and what daemons inherit of it."""
     table.allow(BUNDLE_KEYS)
-    return Bundle(
+    bundle = Bundle(
         children=(),
         policy=table.read("policy", readers.choice(model.POLICIES), model.EXIT_ON_CHILD_DEATH),
         stop_timeout_ms=table.read("stop_timeout", readers.duration_ms, 8_000),
@@ -128,6 +124,7 @@ def _read_bundle(table: Table) -> Bundle:
         control=table.read("control", readers.control, "@bottle_init"),
         lease=table.within("lease", _read_lease, None),
     )
+    return bundle, _read_restarting(Restarting(), table)
 
 
 def _read_lease(table: Table) -> Lease:
@@ -259,6 +256,6 @@ def _read_process(table: Table) -> Process:
     )
     if process.capabilities is not None:
         process = process.but(capabilities=readers.unique(process.capabilities))
-    for key, message in accounts.unknown(process):
-        table.fault(key, message)
+    for path, message in accounts.unknown(process):
+        table.fault_below(path, message)
     return process

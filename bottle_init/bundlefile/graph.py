@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bottle_init.bundlefile.table import listed, nearest
+from bottle_init.core.model import ONESHOT
 from bottle_init.core.values import Value
 
 TYPE_CHECKING = False
@@ -22,12 +23,16 @@ class Node(Value):
     after: tuple[str, ...]
 
 
-def faults(nodes: Sequence[Node]) -> Faults:
+def faults(nodes: Sequence[Node], exit_code_from: str | None) -> Faults:
     """All that is wrong with the children as a whole, each as `(path, message)`."""
     found = list(_repeated(nodes))
+    if all(node.kind == ONESHOT for node in nodes):
+        found.append(("", "there is neither a daemon nor a job, so nothing to run: add [daemons.NAME] or [jobs.NAME]"))
+    names = [node.name for node in nodes]
     for node in nodes:
-        for name in node.after:
-            found.extend(unknown_name(f"{node.path}.after", name, nodes))
+        found.extend(_unknown(f"{node.path}.after", name, names) for name in node.after if name not in names)
+    if exit_code_from is not None and exit_code_from not in names:
+        found.append(_unknown("bundle.exit_code_from", exit_code_from, names))
     found.extend(_cycles(nodes))
     return found
 
@@ -40,10 +45,8 @@ def _repeated(nodes: Sequence[Node]) -> Iterable[tuple[str, str]]:
             yield node.path, f"the name is taken by {owner.path}: it can be one child's alone"
 
 
-def unknown_name(path: str, name: str, nodes: Sequence[Node]) -> Faults:
-    """A fault where no child has the name."""
-    names = [node.name for node in nodes]
-    return [] if name in names else [(path, f"there is no child {name}{nearest(name, names)}")]
+def _unknown(path: str, name: str, names: list[str]) -> tuple[str, str]:
+    return path, f"there is no child {name}{nearest(name, names)}"
 
 
 def _cycles(nodes: Sequence[Node]) -> Iterable[tuple[str, str]]:

@@ -115,12 +115,14 @@ def duration_ms(value: object) -> int:
     """`"500ms"`, `"1m30s"`, or a number of seconds, in whole milliseconds; anything above 0 is at least one."""
     if isinstance(value, str):
         exact = _spelled_ms(value)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        exact = value * 1_000.0 if abs(value) < LONGEST_MS else float("inf")
+    elif isinstance(value, int | float) and not isinstance(value, bool) and value == value:  # noqa: PLR0124 - No NaN.
+        if value < 0:
+            raise Wrong(f"must not be negative, is {shown(value)}")
+        exact = value * 1_000.0 if value <= LONGEST_MS else float("inf")
     else:
         raise Wrong(f'must be a duration such as "8s", or a number of seconds, is {shown(value)}')
-    if not 0 <= exact <= LONGEST_MS:
-        raise Wrong(f"must be a duration from 0 to ten years, is {shown(value)}")
+    if exact > LONGEST_MS:
+        raise Wrong(f"must not be longer than ten years, is {shown(value)}")
     return max(round(exact), 1) if exact else 0
 
 
@@ -290,7 +292,7 @@ def rlimits(value: object) -> tuple[tuple[str, int, int], ...]:
     faults: Faults = []
     limits = Table("", table(value), faults)
     limits.allow(RLIMITS)
-    found = tuple((key, *limits.read(key, rlimit, (0, 0))) for key in table(value))
+    found = tuple((key, *limits.read(key, rlimit, (0, 0))) for key in table(value) if key in RLIMITS)
     if faults:
         raise Wrong("", [("." + path, message) for path, message in faults])
     return found

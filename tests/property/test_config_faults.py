@@ -1,0 +1,367 @@
+"""An invalid bundle file is told all that is wrong with it, each fault at its path (contract 9)."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import tomllib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bottle_init import config
+from bottle_init.config import BundleInvalid
+from tests.property.bundle_documents import text_of
+from tests.property.bundle_schema import SCHEMA, accepted_types, at_path, type_of
+
+EVERY_KEY: dict[str, Any] = tomllib.loads("""
+[bundle]
+policy = "restart"
+stop_timeout = "8s"
+exit_code_from = "tests"
+logs = "json"
+control = "/run/bottle.sock"
+backoff = { initial = "1s", factor = 2.0, limit = 60 }
+restarts = { max = 5, window = "60s" }
+lease = { renew = "1m" }
+
+[oneshots.setup]
+command = ["setup", "--all"]
+timeout = "1m"
+
+[daemons.egress]
+command = ["egress"]
+after = ["setup"]
+user = "root"
+group = 0
+groups = ["root", 7]
+cwd = "/srv"
+umask = "0027"
+env = { PORT = "80" }
+env_files = ["/run/secrets/egress"]
+rlimits = { nofile = 1024, core = [0, "unlimited"] }
+nice = 5
+oom_score_adj = -500
+no_new_privs = true
+capabilities = ["net_admin"]
+success_codes = [0, 143]
+stop_signal = "INT"
+stop_timeout = "2s"
+stop_delay = 0.5
+policy = "restart-on-failure"
+backoff = { initial = "1s", factor = 2, limit = "9s" }
+restarts = { max = 1, window = "10s" }
+restart_dependents = true
+ready = { tcp = 9099, timeout = "20s" }
+health = { http = "http://127.0.0.1:9099/", interval = "9s", timeout = 3, retries = 2, start_period = "5s" }
+on_unhealthy = "stop"
+signals = { USR1 = "HUP", USR2 = 0 }
+
+[daemons.gate]
+command = ["gate"]
+ready = { exec = ["true"] }
+health = { exec = ["true"] }
+
+[daemons.notifier]
+command = ["notifier"]
+ready = { notify = true }
+health = { tcp = "[::1]:80" }
+
+[daemons.web]
+command = ["web"]
+ready = { http = "http://localhost/" }
+
+[jobs.tests]
+command = ["pytest"]
+after = ["egress"]
+timeout = 90
+signals = { HUP = "TERM" }
+""")
+
+WRONG = (True, 3, 3.5, "~", [], [["x"]], {"~": 1}, datetime.date(2026, 1, 1))
+"""A value of each type that TOML knows, none of which is right where another type is wanted."""
+
+
+def faults_of(text: str | bytes) -> list[str]:
+    """The paths of all faults, in the order in which they are told."""
+    with pytest.raises(BundleInvalid) as caught:
+        config.load(text, "bundle.toml")
+    assert caught.value.faults
+    return [fault.path for fault in caught.value.faults]
+
+
+def the_fault(text: str) -> str:
+    """The message of the only fault."""
+    with pytest.raises(BundleInvalid) as caught:
+        config.load(text, "bundle.toml")
+    assert len(caught.value.faults) == 1, str(caught.value)
+    return str(caught.value.faults[0])
+
+
+def paths(value: Any, above: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """The path of every key and every item of a document."""
+    found = [above] if above else []
+    if isinstance(value, dict):
+        for key, below in value.items():
+            found.extend(paths(below, (*above, key)))
+    elif isinstance(value, list):
+        for position, below in enumerate(value):
+            found.extend(paths(below, (*above, position)))
+    return found
+
+
+def spelled(path: tuple[str | int, ...]) -> str:
+    """The path as a fault shows it."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def mutated(changes: dict[tuple[str | int, ...], Any]) -> str:
+    """The document of every key with other values at some paths, as TOML."""
+    document = copy.deepcopy(EVERY_KEY)
+    for path, value in changes.items():
+        place: Any = document
+        for part in path[:-1]:
+            place = place[part]
+        place[path[-1]] = value
+    return text_of(document)
+
+
+PATHS = paths(EVERY_KEY)
+WRONG_AT = {
+    path: wrong
+    for path in PATHS
+    if (wrong := [value for value in WRONG if type_of(value) not in accepted_types(at_path(path))])
+}
+
+
+def test_the_document_of_every_key_is_valid_and_has_every_key() -> None:
+    config.load(text_of(EVERY_KEY), "bundle.toml")
+    alternatives = {("bundle", "lease", "fd"), ("bundle", "lease", "connect")}
+    there = {tuple(part for part in path if isinstance(part, str)) for path in PATHS} | alternatives
+    for kind, properties in (
+        ("oneshots", set()),
+        ("daemons", set(_keys_of("daemons"))),
+        ("jobs", {"timeout", "signals"}),
+    ):
+        names = EVERY_KEY[kind]
+        assert properties <= {path[2] for path in there if path[0] == kind and len(path) > 2 and path[1] in names}
+    assert set(SCHEMA["properties"]["bundle"]["properties"]) == {
+        path[1] for path in there if path[0] == "bundle" and len(path) > 1
+    }
+    assert {path[3] for path in there if path[:1] == ("daemons",) and path[2:3] == ("ready",) and len(path) > 3} == set(
+        SCHEMA["definitions"]["ready"]["properties"]
+    )
+    assert {
+        path[3] for path in there if path[:1] == ("daemons",) and path[2:3] == ("health",) and len(path) > 3
+    } == set(SCHEMA["definitions"]["health"]["properties"])
+
+
+def _keys_of(kind: str) -> dict[str, Any]:
+    properties: dict[str, Any] = SCHEMA["properties"][kind]["additionalProperties"]["properties"]
+    return properties
+
+
+@pytest.mark.parametrize("path", WRONG_AT, ids=spelled)
+def test_a_wrong_type_is_one_fault_at_its_path(path: tuple[str | int, ...]) -> None:
+    for value in WRONG_AT[path]:
+        assert faults_of(mutated({path: value})) == [spelled(path)], value
+
+
+@given(st.data())
+def test_all_faults_are_told_at_once(data: st.DataObject) -> None:
+    chosen: dict[tuple[str | int, ...], Any] = {}
+    for path in data.draw(st.lists(st.sampled_from(list(WRONG_AT)), min_size=2, max_size=8, unique=True)):
+        if not any(path[: len(other)] == other or other[: len(path)] == path for other in chosen):
+            chosen[path] = data.draw(st.sampled_from(WRONG_AT[path]))
+    if any(len(path) == 1 for path in chosen):
+        return  # Without a whole kind of children, what names one of them is left alone.
+    assert sorted(faults_of(mutated(chosen))) == sorted(map(spelled, chosen))
+
+
+TABLES = [path for path in PATHS if isinstance(at_path(path).get("additionalProperties"), bool)]
+
+
+@pytest.mark.parametrize("path", [(), *TABLES], ids=spelled)
+def test_an_unknown_key_is_a_fault_wherever_it_is(path: tuple[str | int, ...]) -> None:
+    assert faults_of(mutated({(*path, "zzz"): "x"})) == [spelled((*path, "zzz"))]
+
+
+@given(st.binary() | st.text())
+def test_no_text_gives_a_traceback(text: bytes | str) -> None:
+    try:
+        config.load(text, "bundle.toml")
+    except BundleInvalid as invalid:
+        assert str(invalid)
+
+
+TOML_VALUES = st.recursive(
+    st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.datetimes()
+    | st.dates()
+    | st.times()
+    | st.sampled_from(["HUP", "8s", "restart", "localhost:1", "http://[::1", "RTMIN+99", "@", "0777"]),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=5), below, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.data())
+def test_no_document_gives_a_traceback(data: st.DataObject) -> None:
+    """Whatever TOML can say at any place: the faults are at that place, or come of the names in it."""
+    path = data.draw(st.sampled_from(PATHS))
+    text = mutated({path: data.draw(TOML_VALUES)})
+    try:
+        config.load(text, "bundle.toml")
+    except BundleInvalid as invalid:
+        assert str(invalid)
+        if len(path) > 2:
+            assert all(fault.path.startswith(spelled(path[:3])) for fault in invalid.faults)
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        (b"[bundle\n", "line 1, column 8"),
+        (b"[bundle]\nlogs = \n", "line 2, column 8"),
+        (b'[bundle]\nlogs = "tag', "line 2"),
+        (b"\n\n\xff", "line 3"),
+        (b"a = 1\na = 2\n", "line 2, column 6"),
+        (b"x = " + b"[" * 100_000, ""),
+        (b"x = " + b"9" * 10_000, ""),
+    ],
+)
+def test_a_syntax_error_is_told_alone_with_its_line(text: bytes, where: str) -> None:
+    assert faults_of(text) == [where]
+
+
+CHILD = '[daemons.web]\ncommand = ["web"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "neither a daemon nor a job"),
+        ('[oneshots.a]\ncommand = ["a"]', "neither a daemon nor a job"),
+        ("[daemons.web]", "daemons.web.command: is required"),
+        (CHILD + '[jobs.web]\ncommand = ["x"]', "jobs.web: the name is taken by daemons.web"),
+        (CHILD + 'after = ["wed"]', "daemons.web.after: there is no child wed; did you mean web?"),
+        (CHILD + 'after = ["web"]', "daemons.web.after: goes round in a circle: web -> web"),
+        (
+            '[bundle]\nexit_code_from = "wed"\n' + CHILD,
+            "bundle.exit_code_from: there is no child wed; did you mean web?",
+        ),
+        ('[daemons."a b"]\ncommand = ["x"]', 'daemons."a b": a name must be made of letters'),
+        (CHILD + 'comand = "x"', "daemons.web.comand: unknown key; did you mean command?"),
+        ('policy = "restart"\n' + CHILD, "policy: belongs in [bundle]"),
+        ("[daemon.web]\n" + CHILD, "daemon: unknown key; did you mean daemons?"),
+        (CHILD + "timeout = 3", "daemons.web.timeout: only oneshots and jobs have a timeout"),
+        ('[jobs.a]\ncommand = ["x"]\npolicy = "restart"', "jobs.a.policy: only a daemon has a policy"),
+        (CHILD + '[oneshots.a]\ncommand = ["x"]\nsignals = {}', "oneshots.a.signals: only daemons and jobs"),
+        (CHILD + 'user = "no-such-user"', 'daemons.web.user: there is no user "no-such-user" here'),
+        (CHILD + 'group = "no-such-group"', 'daemons.web.group: there is no group "no-such-group" here'),
+        (CHILD + 'groups = [0, "no-such-group"]', 'daemons.web.groups[1]: there is no group "no-such-group" here'),
+        (CHILD + 'user = "1000000"', "an id is written without quotes: 1000000"),
+        (CHILD + "user = 4294967295", "daemons.web.user: must be a whole number from 0 to 4294967294"),
+        (CHILD + 'stop_timeout = "8"', 'daemons.web.stop_timeout: must be a duration such as "500ms"'),
+        (CHILD + 'stop_timeout = "8 s"', "daemons.web.stop_timeout: must be a duration"),
+        (CHILD + 'stop_timeout = "1s1m"', "daemons.web.stop_timeout: must be a duration"),
+        (CHILD + "stop_timeout = -1", "daemons.web.stop_timeout: must not be negative, is -1"),
+        (CHILD + "stop_timeout = nan", "daemons.web.stop_timeout: must be a duration such as"),
+        (CHILD + "stop_timeout = inf", "daemons.web.stop_timeout: must not be longer than ten years"),
+        (CHILD + 'stop_timeout = "999999999h"', "daemons.web.stop_timeout: must not be longer than ten years"),
+        (CHILD + "ready = { tcp = 1, timeout = 0 }", "daemons.web.ready.timeout: must be longer than 0"),
+        (
+            CHILD + "ready = { tcp = 1, notify = true }",
+            "daemons.web.ready: needs exactly one of tcp, http, exec and notify",
+        ),
+        (CHILD + "ready = { timeout = 1 }", "daemons.web.ready: needs exactly one of tcp, http, exec or notify"),
+        (CHILD + "ready = { notify = false }", "daemons.web.ready.notify: must be true, or left out"),
+        (CHILD + "ready = { tcp = 0 }", "daemons.web.ready.tcp: must be a whole number from 1 to 65535"),
+        (CHILD + 'ready = { tcp = "80" }', "a port alone is written without quotes"),
+        (CHILD + 'ready = { tcp = "example.com:80" }', "the host must be an IP address or localhost"),
+        (CHILD + 'ready = { tcp = "localhost:65536" }', "the port must be from 1 to 65535"),
+        (CHILD + 'ready = { http = "https://localhost/" }', "the init speaks no TLS"),
+        (CHILD + 'ready = { http = "http://u@localhost/" }', "must have neither a user nor a #fragment"),
+        (CHILD + 'ready = { http = "http://localhost/a b" }', "must be a URL"),
+        (CHILD + "health = { notify = true, tcp = 1 }", "daemons.web.health.notify: a health check asks"),
+        (
+            CHILD + "health = { tcp = 1, retries = 0 }",
+            "daemons.web.health.retries: must be a whole number of at least 1",
+        ),
+        (CHILD + "health = { tcp = 1, interval = 0 }", "daemons.web.health.interval: must be longer than 0"),
+        (CHILD + 'backoff = { initial = "1m" }', "daemons.web.backoff: limit (30000 ms) must not be below initial"),
+        (CHILD + "backoff = { factor = 0.5 }", "daemons.web.backoff.factor: must be a number from 1"),
+        (CHILD + "restarts = { window = 0 }", "daemons.web.restarts.window: must be longer than 0"),
+        (CHILD + 'stop_signal = "KILL"', "daemons.web.stop_signal: must not be KILL: that comes by itself"),
+        (CHILD + 'stop_signal = "sigstop"', "daemons.web.stop_signal: must not be STOP"),
+        (CHILD + 'stop_signal = "TREM"', 'daemons.web.stop_signal: there is no signal "TREM"; did you mean TERM?'),
+        (CHILD + "stop_signal = 32", "daemons.web.stop_signal: there is no signal 32"),
+        (CHILD + 'signals = { TERM = "HUP" }', "daemons.web.signals.TERM: a stop signal cannot be rewritten"),
+        (CHILD + "signals = { CHLD = 0 }", "daemons.web.signals.CHLD: is not forwarded"),
+        (CHILD + 'signals = { USR1 = "KILL" }', "daemons.web.signals.USR1: must not be KILL or STOP"),
+        (CHILD + "signals = { USR1 = 0, SIGUSR1 = 0 }", "daemons.web.signals.SIGUSR1: USR1 is there twice"),
+        (CHILD + "success_codes = [256]", "daemons.web.success_codes[0]: must be a whole number from 0 to 255"),
+        (CHILD + 'capabilities = ["NET_ADMN"]', "did you mean net_admin?"),
+        (CHILD + "rlimits = { nofile = [2, 1] }", "daemons.web.rlimits.nofile: the soft limit, which comes first"),
+        (CHILD + 'rlimits = { nofile = ["unlimited", 1] }', "daemons.web.rlimits.nofile: the soft limit"),
+        (CHILD + "rlimits = { files = 1 }", "daemons.web.rlimits.files: unknown key"),
+        (CHILD + "umask = 27", 'daemons.web.umask: must be an octal string from "0000" to "0777", is 27'),
+        (CHILD + 'umask = "0888"', "daemons.web.umask: must be an octal string"),
+        (CHILD + "nice = 20", "daemons.web.nice: must be a whole number from -20 to 19, is 20"),
+        (CHILD + "oom_score_adj = 1001", "daemons.web.oom_score_adj: must be a whole number from -1000 to 1000"),
+        (CHILD + 'env = { "A=B" = "x" }', 'daemons.web.env."A=B": a name of the environment'),
+        (CHILD + 'cwd = "a\\u0000b"', "daemons.web.cwd: must not contain a NUL byte"),
+        (CHILD + 'cwd = ""', "daemons.web.cwd: must not be empty"),
+        ('[daemons.web]\ncommand = "nginx -g"', "daemons.web.command: must be a list of strings"),
+        ("[daemons.web]\ncommand = []", "daemons.web.command: must not be empty"),
+        ('[daemons.web]\ncommand = ["", "x"]', "daemons.web.command[0]: must not be empty"),
+        (
+            "[bundle]\nlease = { fd = 3, renew = 1 }\n" + CHILD,
+            "bundle.lease: needs exactly one of fd, connect and renew",
+        ),
+        ('[bundle]\nlease = { connect = "udp:x" }\n' + CHILD, 'bundle.lease.connect: must be "tcp:HOST:PORT" or'),
+        ('[bundle]\ncontrol = "@"\n' + CHILD, "bundle.control: a name must come after the @"),
+        (f'[bundle]\ncontrol = "{"é" * 54}"\n' + CHILD, "bundle.control: must not be longer than 107 bytes"),
+        ('[bundle]\npolicy = "restrat"\n' + CHILD, "did you mean restart?"),
+    ],
+)
+def test_each_rule_has_a_message_that_says_what_to_do(text: str, message: str) -> None:
+    assert message in the_fault(text)
+
+
+def test_a_cycle_is_shown_and_each_is_told() -> None:
+    ring = "".join(
+        f'[daemons.{name}]\ncommand = ["x"]\nafter = ["{other}"]\n'
+        for name, other in (("a", "b"), ("b", "c"), ("c", "a"), ("d", "a"), ("e", "f"), ("f", "e"))
+    )
+    with pytest.raises(BundleInvalid) as caught:
+        config.load(ring, "bundle.toml")
+    assert [str(fault) for fault in caught.value.faults] == [
+        "daemons.a.after: goes round in a circle: a -> b -> c -> a (each is after the next)",
+        "daemons.e.after: goes round in a circle: e -> f -> e (each is after the next)",
+    ]
+
+
+def test_a_thousand_children_in_a_row_are_no_cycle_and_no_recursion() -> None:
+    chain = "".join(f'[daemons.d{n}]\ncommand = ["x"]\nafter = ["d{n + 1}"]\n' for n in range(1_500))
+    assert len(config.load(chain + '[daemons.d1500]\ncommand = ["x"]\n', "bundle.toml").children) == 1_501
+    assert faults_of(chain + '[daemons.d1500]\ncommand = ["x"]\nafter = ["d0"]\n') == ["daemons.d0.after"]
+
+
+def test_no_message_shows_the_value_of_a_variable() -> None:
+    secret = "hunter2"
+    for value in (f'["{secret}"]', f'"{secret}\\u0000"', f'{{ x = "{secret}" }}'):
+        assert secret not in the_fault(f"{CHILD}env = {{ TOKEN = {value} }}")
+
+
+def test_the_message_has_a_header_and_a_line_for_each_fault() -> None:
+    with pytest.raises(BundleInvalid) as caught:
+        config.load(CHILD + 'nice = "x"\nzzz = 1\n', "/etc/bottle/bundle.toml")
+    header, *lines = str(caught.value).splitlines()
+    assert header == "/etc/bottle/bundle.toml: not a valid bundle (2 faults)"
+    assert [line.split(":")[0] for line in lines] == ["  daemons.web.zzz", "  daemons.web.nice"]

@@ -1,0 +1,122 @@
+"""A valid bundle file means what it says, however it is spelled (contract 9)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+
+from bottle_init import config
+from bottle_init.core import model
+from bottle_init.core.model import Backoff, Budget, Probe
+from tests.property.bundle_documents import bundles, text_of
+
+if TYPE_CHECKING:
+    from bottle_init.core.model import Bundle, Spec
+
+MINIMAL = '[daemons.web]\ncommand = ["web"]\n'
+
+
+def load(text: str) -> Bundle:
+    return config.load(text, "bundle.toml")
+
+
+def daemon(keys: str) -> Spec:
+    """The one daemon of a file that gives it these keys."""
+    return load(MINIMAL + keys).children[0]
+
+
+@given(bundles())
+def test_a_bundle_is_what_its_file_says(case: tuple[Bundle, dict[str, Any]]) -> None:
+    bundle, document = case
+    assert load(text_of(document)) == bundle
+
+
+@given(bundles())
+def test_bytes_and_text_are_the_same(case: tuple[Bundle, dict[str, Any]]) -> None:
+    text = text_of(case[1])
+    assert config.load(text.encode(), "bundle.toml") == load(text)
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    bundle = load(MINIMAL)
+    assert bundle == model.Bundle((model.Spec("web", "daemon", ("web",)),))
+    assert bundle.policy == "exit-on-child-death"
+    assert bundle.stop_timeout_ms == 8_000
+    assert (bundle.logs, bundle.control, bundle.lease, bundle.exit_code_from) == ("tag", "@bottle_init", None, None)
+    spec = bundle.children[0]
+    assert (spec.stop_signal, spec.stop_timeout_ms, spec.stop_delay_ms, spec.timeout_ms) == (15, 5_000, 0, None)
+    assert (spec.backoff, spec.restarts) == (Backoff(500, 2.0, 30_000), Budget(5, 60_000))
+    assert spec.success_codes == (0,)
+    assert spec.process.no_new_privs is True
+    assert spec.process.capabilities is None
+
+
+def test_declared_first_is_oneshots_then_daemons_then_jobs() -> None:
+    text = "".join(
+        f'[{table}.{name}]\ncommand = ["x"]\n'
+        for table, name in (("jobs", "j"), ("daemons", "z"), ("oneshots", "o"), ("daemons", "a"))
+    )
+    assert [spec.name for spec in load(text).children] == ["o", "z", "a", "j"]
+
+
+@pytest.mark.parametrize(
+    ("spelled", "ms"),
+    [
+        ('"500ms"', 500), ('"8s"', 8_000), ('"1m30s"', 90_000), ('"2h"', 7_200_000), ('"1h1ms"', 3_600_001),
+        ('"0.5s"', 500), ('"1.5h"', 5_400_000), ('"0s"', 0), ("8", 8_000), ("0.25", 250), ("1.1", 1_100), ("0", 0),
+        ("0.0001", 1), ('"0.1ms"', 1),
+    ],
+)  # fmt: skip
+def test_durations(spelled: str, ms: int) -> None:
+    assert daemon(f"stop_timeout = {spelled}").stop_timeout_ms == ms
+
+
+@pytest.mark.parametrize("own", [None, *model.POLICIES])
+@pytest.mark.parametrize("asked", [None, *model.POLICIES])
+def test_a_daemons_own_policy_is_over_the_one_that_was_asked_for(own: str | None, asked: str | None) -> None:
+    keys = f'policy = "{own}"' if own else ""
+    bundle = config.load(f'[bundle]\npolicy = "wait-for-all"\n{MINIMAL}{keys}', "bundle.toml", asked)
+    assert bundle.policy == (asked or "wait-for-all")
+    assert bundle.children[0].policy == (own or asked or "wait-for-all")
+
+
+def test_backoff_and_restarts_are_inherited_key_by_key() -> None:
+    bundle = load(
+        '[bundle]\nbackoff = { initial = "2s", factor = 3 }\nrestarts = { max = 9 }\n'
+        f'{MINIMAL}backoff = {{ limit = "4s" }}\nrestarts = {{ window = 7 }}\n'
+    )
+    assert bundle.children[0].backoff == Backoff(2_000, 3.0, 4_000)
+    assert bundle.children[0].restarts == Budget(9, 7_000)
+
+
+@pytest.mark.parametrize(
+    ("spelled", "probe"),
+    [
+        ("tcp = 9099", Probe("tcp", "localhost", 9099)),
+        ('tcp = "[::1]:80"', Probe("tcp", "::1", 80)),
+        ('http = "http://127.0.0.1"', Probe("http", "127.0.0.1", 80, "/")),
+        ('http = "http://localhost:8080/health?full=1"', Probe("http", "localhost", 8080, "/health?full=1")),
+        ('http = "http://[::1]?q"', Probe("http", "::1", 80, "/?q")),
+        ('exec = ["test", "-e", ""]', Probe("exec", command=("test", "-e", ""))),
+        ("notify = true", Probe("notify")),
+    ],
+)
+def test_probes(spelled: str, probe: Probe) -> None:
+    ready = daemon(f"ready = {{ {spelled} }}").ready
+    assert ready is not None
+    assert ready.probe == probe
+
+
+def test_what_is_after_a_job_or_another_kind_is_accepted() -> None:
+    bundle = load(
+        f'{MINIMAL}after = ["batch", "setup"]\n[jobs.batch]\ncommand = ["x"]\n[oneshots.setup]\ncommand = ["x"]\n'
+    )
+    assert bundle.children[1].after == ("batch", "setup")
+
+
+def test_real_time_signals_and_numbers() -> None:
+    assert daemon('stop_signal = "RTMIN+3"').stop_signal == 37
+    assert daemon('stop_signal = "SIGRTMAX-1"').stop_signal == 63
+    assert daemon('signals = { RTMIN = "sigusr1", 12 = 0 }').signals == ((34, 10), (12, 0))

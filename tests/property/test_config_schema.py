@@ -1,0 +1,192 @@
+"""The JSON Schema that ships with the package and the parser agree, and docs/bundle-file.md with both."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bottle_init import config, signames
+from bottle_init.bundlefile import document, readers
+from bottle_init.config import BundleInvalid
+from bottle_init.linux import libc
+from tests.property.bundle_documents import bundles, text_of
+from tests.property.bundle_schema import SCHEMA, VALIDATOR, at_path
+from tests.property.test_config_faults import EVERY_KEY, PATHS, mutated
+
+if TYPE_CHECKING:
+    from bottle_init.core.model import Bundle
+
+BEYOND = re.compile(
+    r"there is no (child|user|group|signal|capability)|goes round in a circle|the name is taken|must not be below"
+    r"|is there twice|soft limit|cannot be rewritten|is not forwarded|must not be (KILL|STOP)|the host must be"
+    r"|the port must be|ten years|neither a user|longer than 107 bytes|must be a whole number from 1 to 65535"
+)
+"""What no schema can say: it depends on other keys, on this machine, or on what words mean."""
+
+VALUES = st.one_of(
+    st.booleans(),
+    st.integers(-3, 70_000),
+    st.floats(-1, 1_000, allow_nan=False),
+    st.sampled_from(
+        ["", "x", "a b", "TERM", "KILL", "8s", "0s", "9", "restart", "stop", "json", "localhost:80", "0777"]
+    ),
+    st.sampled_from(["http://localhost", "http://[::1]:80/a#b", "tcp:localhost:1", "unix:@", "@", "@x", "unlimited"]),
+    st.lists(st.sampled_from([0, 1, -1, 300, "x", "", "root", "net_admin", "unlimited", True]), max_size=3),
+    st.dictionaries(
+        st.sampled_from(["tcp", "exec", "notify", "timeout", "fd", "renew", "USR1", "A B", "x=y", "command", "max"]),
+        st.sampled_from([0, 1, 80, "8s", True, ["x"], "HUP", {}]),
+        max_size=2,
+    ),
+)
+
+
+def faults_of(text: str) -> list[str]:
+    """All faults, none for a valid bundle file."""
+    try:
+        config.load(text, "bundle.toml")
+    except BundleInvalid as invalid:
+        return [str(fault) for fault in invalid.faults]
+    return []
+
+
+def agree(text: str) -> None:
+    """The schema refuses nothing that the parser takes, and all that the parser refuses for its form."""
+    by_schema = [error.message for error in VALIDATOR.iter_errors(tomllib.loads(text))]
+    by_parser = faults_of(text)
+    if by_schema:
+        assert by_parser, by_schema
+    if any(not BEYOND.search(fault) for fault in by_parser):
+        assert by_schema, by_parser
+
+
+def test_the_schema_is_a_schema() -> None:
+    jsonschema.Draft7Validator.check_schema(SCHEMA)
+
+
+@given(bundles())
+def test_the_schema_accepts_what_the_parser_accepts(case: tuple[Bundle, dict[str, Any]]) -> None:
+    VALIDATOR.validate(case[1])
+
+
+@given(st.sampled_from(PATHS), VALUES)
+def test_they_judge_a_changed_document_alike(path: tuple[str | int, ...], value: Any) -> None:
+    agree(mutated({path: value}))
+
+
+@given(
+    st.sampled_from([path for path in PATHS if not isinstance(path[-1], int) and len(path) > 3 or path[0] == "bundle"])
+)
+def test_they_agree_on_what_may_be_left_out(path: tuple[str | int, ...]) -> None:
+    changed = json.loads(json.dumps(EVERY_KEY))
+    place: Any = changed
+    for part in path[:-1]:
+        place = place[part]
+    del place[path[-1]]
+    agree(text_of(changed))
+
+
+def properties(*path: str) -> dict[str, Any]:
+    found: dict[str, Any] = at_path(path)["properties"]
+    return found
+
+
+def test_both_know_the_same_keys() -> None:
+    assert set(properties()) == {"bundle", *document.KINDS}
+    assert set(properties("bundle")) == set(document.BUNDLE_KEYS)
+    for table, kind in document.KINDS.items():
+        assert set(properties(table, "x")) == set(document.KEYS[kind])
+    assert set(properties("daemons", "x", "ready")) == {*document.PROBES, "timeout"}
+    assert set(properties("bundle", "lease")) == set(document.LEASES)
+    assert set(properties("daemons", "x", "rlimits")) == set(readers.RLIMITS)
+
+
+def test_every_key_is_described_and_every_default_is_the_parsers() -> None:
+    for table, where in (("bundle", ()), ("oneshots", ("x",)), ("daemons", ("x",)), ("jobs", ("x",))):
+        defaults = {key: each["default"] for key, each in _described(table, *where).items() if "default" in each}
+        child = {} if table == "bundle" else {"command": ["x"]}
+        bare = {"daemons": {"x": {"command": ["x"]}}} if table in ("bundle", "oneshots") else {}
+        spelled = {**bare, table: {**child, **defaults} if not where else {"o": {**child, **defaults}}}
+        plain = {**bare, table: child if not where else {"o": child}}
+        assert config.load(text_of(spelled), "x") == config.load(text_of(plain), "x")
+
+
+def _described(*path: str) -> dict[str, Any]:
+    """The keys of a table with what is said of each where it stands."""
+    found = {}
+    for key, each in properties(*path).items():
+        place: Any = each
+        while "description" not in place:
+            place = at_path((*path, key)) if "$ref" not in place else _step(place["$ref"])
+        found[key] = {**place, **each}
+        assert found[key]["description"].endswith("."), key
+    return found
+
+
+def _step(ref: str) -> Any:
+    place: Any = SCHEMA
+    for part in ref.removeprefix("#/").split("/"):
+        place = place[part]
+    return place
+
+
+def test_the_words_are_the_kernels() -> None:
+    limits = {name.removeprefix("RLIMIT_").lower() for name in dir(resource) if name.startswith("RLIMIT_")}
+    assert set(readers.RLIMITS) == limits - {"ofile"}  # BSD's name of nofile.
+    assert set(readers.CAPABILITIES) == set(libc.CAPABILITIES)
+    listed = SCHEMA["definitions"]["child"]["properties"]["capabilities"]["items"]["anyOf"][0]["enum"]
+    assert tuple(listed) == readers.CAPABILITIES
+    signals = SCHEMA["definitions"]["rewritten"]["anyOf"][1]["enum"]
+    assert set(signals) == set(signames.names()) - {"KILL", "STOP"}
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "bundle-file.md"
+
+
+def _rows(heading: str) -> dict[str, tuple[str, str]]:
+    """The table under a heading of the docs: key -> (default, meaning)."""
+    section = DOCS.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = {}
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if cells and cells[0].startswith("`"):
+            rows[cells[0].strip("`")] = (cells[2].strip("`"), cells[3].replace("\\|", "|"))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("heading", "path"),
+    [
+        ("`[bundle]`", ("bundle",)),
+        ("`[oneshots.NAME]`", ("oneshots", "x")),
+        ("`[daemons.NAME]`", ("daemons", "x")),
+        ("`[jobs.NAME]`", ("jobs", "x")),
+        ("`ready`", ("daemons", "x", "ready")),
+        ("`health`", ("daemons", "x", "health")),
+        ("`backoff`", ("bundle", "backoff")),
+        ("`restarts`", ("bundle", "restarts")),
+        ("`lease`", ("bundle", "lease")),
+    ],
+)
+def test_the_reference_says_what_the_schema_says(heading: str, path: tuple[str, ...]) -> None:
+    rows = _rows(heading)
+    described = _described(*path)
+    if heading in ("`[oneshots.NAME]`", "`[daemons.NAME]`", "`[jobs.NAME]`"):
+        rows = {**_rows("Every child"), **rows}
+    assert set(rows) == set(described)
+    for key, (default, meaning) in rows.items():
+        assert meaning == described[key]["description"], key
+        wanted = described[key].get("default")
+        assert default == ("" if wanted is None else _as_toml(wanted)), key
+
+
+def _as_toml(value: Any) -> str:
+    return text_of({"x": value}).strip().removeprefix("x = ").replace("\n    ", "").replace(",\n", "") or "{}"
