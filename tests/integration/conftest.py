@@ -12,15 +12,18 @@ import pytest
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
 ROOT = Path(__file__).resolve().parents[2]
+# Another tag leaves the images of a bottle that is in use as they are.
+TAG = os.environ.get("BOTTLE_TEST_TAG", "latest")
 
 
 @pytest.fixture(scope="session")
 def bundle_image() -> str:
     """The bundle's image, up to date with the working tree."""
-    done = subprocess.run([ROOT / "images/bundle/build"], capture_output=True, text=True, check=False)
+    build = [ROOT / "images/bundle/build", "--tag", TAG]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.fail(f"images/bundle/build:\n{done.stdout}{done.stderr}", pytrace=False)
-    return "claude-bottle-sidecars:latest"
+    return f"claude-bottle-sidecars:{TAG}"
 
 
 @pytest.fixture(scope="session")
