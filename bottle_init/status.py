@@ -83,6 +83,8 @@ def _tree(root: Process, below: dict[int, list[Process]]) -> list[Process]:
 
 def _sum(processes: list[Process], figure: Any) -> Any:
     """The figure of all of them; None where there is none, or where one may not be looked at."""
+    if not processes:
+        return None
     import psutil
 
     total = None

@@ -113,9 +113,9 @@ class Control:
         try:
             self._listener = self._listen()
         except OSError as problem:
-            if problem.errno == errno.EADDRINUSE:
-                return "somebody else listens there, or it is no socket"
-            return problem.strerror or str(problem)
+            taken = problem.errno == errno.EADDRINUSE
+            reason = "somebody else listens there, or it is no socket" if taken else problem.strerror or str(problem)
+            return f"{self._address}: {reason}"
         self._poller.watch(self._listener.fileno(), EPOLLIN, self._accept)
         return ""
 

@@ -23,8 +23,9 @@ def objection(pid: int, uid: int, trusted: int = 0) -> str:
     """
     if pid <= 0 or not _is_of_our_namespace(pid):
         return "it is in another PID namespace"
-    if uid not in (0, posix.geteuid()) and pid != trusted:
-        return f"its user id is {uid}, not root's or {posix.geteuid()}"
+    own = posix.geteuid()
+    if uid not in (0, own) and pid != trusted:
+        return f"its user id is {uid}, not root's" + (f" or {own}" if own else "")
     return ""
 
 
