@@ -31,8 +31,9 @@ from bottle_init.core.events import (
     StopOrdered,
 )
 from bottle_init.core.model import ALIVE, DAEMON
-from bottle_init.linux import peer
-from bottle_init.linux.text import json, plain, span
+from bottle_init.linux import jsonlines, peer
+from bottle_init.linux.clock import wall_s
+from bottle_init.linux.text import plain, span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,13 +56,11 @@ _ACCEPTS = 16
 _PAUSE_MS = 1_000
 _BACKLOG = 128
 _SHOWN = 60
+_REASON = 250
 _S_IFMT = 0o170000
 _S_IFSOCK = 0o140000
 _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
 
-_TOO_SLOW = (
-    b'{"event": "follower_too_slow", "level": "warning", "action": "closed; ask for the status and follow again"}\n'
-)
 _USAGE = "usage requests are: health, health json, status, events, ctl stop, ctl renew, "
 _USAGE += "ctl start|stop|restart NAME, ctl signal NAME NUMBER\n"
 
@@ -157,7 +156,7 @@ class Control:
             if len(client.to_send) + len(line) > MAX_BEHIND:
                 client.following = False
                 client.leaving = True
-                client.to_send += _TOO_SLOW
+                client.to_send += _own_event("follower_too_slow", "warning", ("advice", "follow again"))
             else:
                 client.to_send += line + b"\n"
             self._flush(client)
@@ -279,9 +278,9 @@ class Control:
         if words == ["health"]:
             self._say(client, health_text(state, now_ms))
         elif words == ["health", "json"]:
-            self._say(client, json(health_facts(state, now_ms)) + "\n")
+            self._say(client, jsonlines.dumps(health_facts(state, now_ms)) + "\n")
         elif words == ["status"]:
-            self._say(client, json(status_facts(state, now_ms)) + "\n")
+            self._say(client, jsonlines.dumps(status_facts(state, now_ms)) + "\n")
         elif words == ["events"]:
             self._follow(client, state, now_ms)
         elif len(words) > 1 and words[0] == "ctl":
@@ -294,8 +293,7 @@ class Control:
             self._say(client, "error too many followers\n")
             return
         client.following = True
-        first = {"event": "following", "level": "info", "status": status_facts(state, now_ms)}
-        client.to_send += json(first).encode() + b"\n"
+        client.to_send += _own_event("following", "info", ("status", status_facts(state, now_ms)))
         self._flush(client)
 
     def _order(self, client: _Client, words: list[str], state: State) -> None:
@@ -374,6 +372,11 @@ class Control:
             del self._requests[request]
 
 
+def _own_event(event: str, level: str, fact: tuple[str, object]) -> bytes:
+    """A line to followers that is about the following itself."""
+    return jsonlines.encode(event, level, (fact,), jsonlines.timestamp(wall_s())) + b"\n"
+
+
 def _accept(listener: _socket.socket) -> int:
     """accept4(2), as `_socket` names it; the descriptor is not inheritable. Raises OSError."""
     fd: int = listener._accept()[0]  # type: ignore[attr-defined]  # noqa: SLF001
@@ -408,9 +411,11 @@ def health_text(state: State, now_ms: int) -> str:
 
 def _story(daemon: DaemonHealth, now_ms: int) -> str:
     text = f"{daemon.status} for {span(now_ms - daemon.since_ms)}"
-    if daemon.check is not None and daemon.check_at_ms is not None:
-        text += f", check {'passed' if daemon.check else 'failed'} {span(now_ms - daemon.check_at_ms)} ago"
-    return f"{text}: {daemon.detail}" if daemon.detail else text
+    if daemon.check_at_ms is not None and daemon.check_since_ms is not None:
+        now, always = ("passed", "passing") if daemon.check else ("failed", "failing")
+        unchanged = span(now_ms - daemon.check_since_ms)
+        text += f", check {now} {span(now_ms - daemon.check_at_ms)} ago, {always} for {unchanged}"
+    return f"{text}: {plain(daemon.detail, _REASON)}" if daemon.detail else text
 
 
 def health_facts(state: State, now_ms: int) -> dict[str, object]:

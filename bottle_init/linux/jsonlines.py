@@ -47,10 +47,11 @@ def quoting() -> Callable[[str], str]:
 
 
 def _object(pairs: Iterable[tuple[str, object]]) -> str:
-    return "{" + ", ".join(f"{_string(key)}: {_value(value)}" for key, value in pairs) + "}"
+    return "{" + ", ".join(f"{_string(key)}: {dumps(value)}" for key, value in pairs) + "}"
 
 
-def _value(value: object) -> str:
+def dumps(value: object) -> str:
+    """One value as JSON, by the rules of `encode`."""
     if isinstance(value, str):
         return _string(value)
     if value is None or value is True or value is False:
@@ -64,7 +65,7 @@ def _value(value: object) -> str:
     if isinstance(value, dict):
         return _object((str(key), inner) for key, inner in value.items())
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_value, value)) + "]"
+        return "[" + ", ".join(map(dumps, value)) + "]"
     return _string(str(value))
 
 

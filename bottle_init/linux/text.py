@@ -26,25 +26,3 @@ def span(ms: int) -> str:
     if seconds < 86_400:
         return f"{seconds // 3_600}h{seconds // 60 % 60:02}m"
     return f"{seconds // 86_400}d{seconds // 3_600 % 24:02}h"
-
-
-def json(value: object) -> str:
-    """JSON of None, booleans, integers, strings, lists, tuples and dicts with string keys. Raises TypeError."""
-    from _json import encode_basestring_ascii
-
-    def encode(part: object) -> str:
-        if part is None:
-            return "null"
-        if isinstance(part, bool):
-            return "true" if part else "false"
-        if isinstance(part, int):
-            return int.__repr__(part)
-        if isinstance(part, str):
-            return encode_basestring_ascii(part)
-        if isinstance(part, dict):
-            return "{" + ", ".join(f"{encode(key)}: {encode(item)}" for key, item in part.items()) + "}"
-        if isinstance(part, (list, tuple)):
-            return "[" + ", ".join([encode(item) for item in part]) + "]"
-        raise TypeError(f"no JSON for {type(part).__name__}")
-
-    return encode(value)

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bottle_init import client
 from bottle_init.core import supervisor
+from bottle_init.core.actions import StartProbe
 from bottle_init.core.events import (
     ChildExecuted,
     ChildForked,
@@ -27,6 +30,8 @@ from bottle_init.core.events import (
     ChildStopOrdered,
     Event,
     LeaseRenewed,
+    ProbeFailed,
+    ProbeSucceeded,
     StopOrdered,
 )
 from bottle_init.core.model import DAEMON, JOB, Bundle, Check, Probe, Ready, Spec
@@ -41,7 +46,7 @@ PORT = Probe("tcp", host="127.0.0.1", port=9)
 BUNDLE = Bundle(
     (
         Spec("egress", DAEMON, ("sleep", "1"), health=Check(PORT)),
-        Spec("pipelock", DAEMON, ("sleep", "1"), after=("egress",), ready=Ready(PORT)),
+        Spec("pipelock", DAEMON, ("sleep", "1"), after=("egress",), ready=Ready(PORT, timeout_ms=1_000_000)),
         Spec("tests", JOB, ("true",), after=("pipelock",)),
     )
 )
@@ -160,6 +165,23 @@ def test_health_for_programs(bench: Served) -> None:
         "check": None,
         "detail": "",
     }
+
+
+def test_health_tells_the_last_check_and_since_when(bench: Served) -> None:
+    state, now_ms = put(), 4_000
+    for answer in (ProbeSucceeded, ProbeFailed, ProbeFailed):
+        now_ms += 30_000
+        state, actions = supervisor.step(state, now_ms, [])
+        number = next(action.probe for action in actions if isinstance(action, StartProbe) and action.child == 0)
+        reason = () if answer is ProbeSucceeded else ("HTTP 503\x1b[2J",)
+        state, _ = supervisor.step(state, now_ms, [answer(0, 1, number, *reason)])
+    bench.state, bench.now_ms = state, now_ms + 2_500
+    assert "egress    degraded   running for 1m36s, check failed 2.5s ago, failing for 32s: HTTP 503 [2J" in bench.ask(
+        b"health"
+    )
+    daemon = json.loads(bench.ask(b"health json"))["daemons"][0]
+    assert daemon["check"] == {"passed": False, "ago_ms": 2_500, "unchanged_ms": 32_500}
+    assert daemon["detail"] == "HTTP 503\x1b[2J"
 
 
 def test_status_is_of_all_children(bench: Served) -> None:
@@ -350,6 +372,26 @@ def test_too_long_a_line(bench: Served, size: int) -> None:
 
 def test_the_longest_line_is_still_read(bench: Served) -> None:
     assert bench.ask(b"health".ljust(MAX_LINE)).startswith("starting\n")
+
+
+@given(st.lists(st.binary(min_size=1, max_size=60) | st.sampled_from([b"\n", b"ctl ", b"health", b"events"])))
+def test_whatever_comes_in_pieces_is_one_request_at_most(pieces: list[bytes]) -> None:
+    served = Served(f"@pieces-{os.getpid()}")
+    try:
+        assert served.control.open() == ""
+        rude = served.connect()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            for piece in pieces:
+                rude.send(piece)
+                served.turn(0)
+        assert len(served.events) <= 1
+        line, ended, _ = b"".join(pieces).partition(b"\n")
+        if not ended:
+            assert served.events == []
+        if ended and line.split() not in ([b"events"], *([b"ctl", word] for word in (b"stop", b"renew"))):
+            assert served.hear(rude)
+    finally:
+        closed(served)
 
 
 def test_a_thousand_connections_cost_no_more_than_the_limit(bench: Served) -> None:
