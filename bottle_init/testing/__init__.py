@@ -1,1 +1,55 @@
-"""The harness for maintainers: the real core in a simulated kernel."""
+"""The harness for maintainers: the real core of the init in a simulated kernel.
+
+    from bottle_init.testing import Life, Scenario, End, check, render, simulate
+
+    trace = simulate(Scenario(bundle, lives=((Life(run_ms=500, end=End(3)),),)))
+    assert not check(trace), render(trace)
+    assert trace.exit.code == 3
+
+`python -m bottle_init.testing bundle.toml` tries a bundle by itself; the pytest fixture
+`assert_bundle_survives` does so in a test. See `docs/testing.md`.
+"""
+
+from bottle_init.testing.fuzz import CounterExample, Outcome, fuzz, scenario_of, smallest_like
+from bottle_init.testing.invariants import INVARIANTS, Invariant, Violation, check
+from bottle_init.testing.ledger import Ledger
+from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Storm
+from bottle_init.testing.shrink import shrink
+from bottle_init.testing.strategies import FAULTS, Dice, Draw, bundles, draw_bundle, draw_scenario, scenarios
+from bottle_init.testing.timeline import render
+from bottle_init.testing.world import Process, Step, Trace, World, simulate
+
+__all__ = [
+    "FAULTS",
+    "INVARIANTS",
+    "CounterExample",
+    "Dice",
+    "Draw",
+    "End",
+    "Freeze",
+    "Invariant",
+    "Ledger",
+    "Life",
+    "Outcome",
+    "Process",
+    "Remnant",
+    "Request",
+    "Say",
+    "Scenario",
+    "Step",
+    "Storm",
+    "Trace",
+    "Violation",
+    "World",
+    "bundles",
+    "check",
+    "draw_bundle",
+    "draw_scenario",
+    "fuzz",
+    "render",
+    "scenario_of",
+    "scenarios",
+    "shrink",
+    "simulate",
+    "smallest_like",
+]

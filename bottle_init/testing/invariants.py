@@ -60,6 +60,7 @@ START_ORDER = "start-order"
 STARTS_AT_ONCE = "starts-at-once"
 BACKOFF = "backoff"
 UNWANTED_START = "unwanted-start"
+CLEAN_START = "clean-start"
 VAIN_WAIT = "vain-wait"
 STOP_ORDER = "stop-order"
 STOPS_AT_ONCE = "stops-at-once"
@@ -81,6 +82,74 @@ REPORT = "report"
 NO_CRASH = "no-crash"
 LIVENESS = "liveness"
 
+INVARIANTS = (
+    Invariant(
+        EXIT_CODE,
+        "So the order in which the kernel hands over simultaneous deaths never changes the exit code.",
+    ),
+    Invariant(ZERO, "The exit code is 0 exactly if what was asked for has happened."),
+    Invariant(FIRST_CAUSE, "In a policy stop the first cause wins."),
+    Invariant(NO_START_IN_STOP, "No child is started during a stop."),
+    Invariant(START_ORDER, "A child starts at once when everything that it is `after` is ready, and never before."),
+    Invariant(STARTS_AT_ONCE, "A child starts at once when everything that it is `after` is ready, and never before."),
+    Invariant(
+        BACKOFF,
+        "The n-th restart in a row (counting from 0) comes `backoff.initial` \u00d7 `backoff.factor`\u207f after the death,"
+        " but never more than `backoff.limit` after it.",
+    ),
+    Invariant(UNWANTED_START, "More than `restarts.max` restarts within `restarts.window` are too many."),
+    Invariant(CLEAN_START, "Nothing starts before all that its last process left in its session is gone."),
+    Invariant(VAIN_WAIT, "So nobody waits for what will never come."),
+    Invariant(
+        STOP_ORDER,
+        "The stop order is the reverse of the start order, and parallel where that leaves a choice.",
+    ),
+    Invariant(STOPS_AT_ONCE, "The moment a child is gone, the next step is taken; no grace period is slept out."),
+    Invariant(STOP_DELAY, "A `stop_delay` passes between the decision to stop a child and its stop signal."),
+    Invariant(
+        STOP_SIGNAL,
+        "Only the child itself gets its stop signal (`stop_signal`, by default TERM), then CONT,"
+        " so that a suspended one can act on it.",
+    ),
+    Invariant(UNASKED_STOP, "`wait-for-all` | nothing: the bundle ends when its last child has ended"),
+    Invariant(
+        KILL_TIME,
+        "SIGKILL comes when the child's `stop_timeout` has passed since its stop signal,"
+        " for the child and all of its session, and not earlier.",
+    ),
+    Invariant(SECOND_SIGNAL, "The second stop signal that reaches the init kills everything that is left at once."),
+    Invariant(DEADLINE, "when it is reached, everything that is left is killed."),
+    Invariant(ENDS_AT_ONCE, "The moment a child is gone, the next step is taken; no grace period is slept out."),
+    Invariant(
+        WHOLE_TREE,
+        "What a child left behind in its session, or what was reparented to the init, is stopped and killed"
+        " within the same deadline, reaped, and named in the report.",
+    ),
+    Invariant(ON_TIME, "The init wakes when there is something to do, and then on time."),
+    Invariant(
+        READINESS,
+        "A readiness probe is made at once, and again after growing pauses of at most 250 ms.",
+    ),
+    Invariant(HEALTH, "If more than one applies, the first in this table is the answer."),
+    Invariant(
+        CHECK_TIME,
+        "with the meanings that Docker gives to `interval` (the first check comes one interval after the daemon is ready)",
+    ),
+    Invariant(
+        FORWARDING,
+        "forwarded to every child that catches it (by `SigCgt` in its `/proc/PID/status`),"
+        " never to one that would die of it by default",
+    ),
+    Invariant(ANSWERS, "Every request is answered, once."),
+    Invariant(
+        REPORT,
+        "every death with its code and signal, whether the init had sent that, whether it was forced",
+    ),
+    Invariant(NO_CRASH, "An exception inside the init ends it with 70"),
+    Invariant(LIVENESS, "so a stop takes at most its deadline and one second."),
+)
+"""Every promise that is checked on every run. `docs/invariants.md` says which test breaks each of them."""
+
 
 def check(trace: Trace) -> list[Violation]:
     """What this run has broken; empty for a good one."""
@@ -101,6 +170,7 @@ class Auditor:
         self.left: dict[int, list[Process]] = {}
         self.found: dict[int, None] = {}
         self.alive: list[int] = []
+        self.stopping = False
         for process in trace.processes:
             if process.remnant is not None and not process.remnant.escapes:
                 self.left.setdefault(process.child, []).append(process)
@@ -113,6 +183,7 @@ class Auditor:
             yield Violation(ON_TIME, now_ms, f"nothing woke the init at {due_ms} ms")
         killed = ledger.kill_ms is not None
         self.alive = [page.index for page in ledger.pages if page.alive]
+        self.stopping = bool(ledger.stop_kind)
         ledger.read(step)
         for action in step.actions:
             yield from self._action(action, step)
@@ -153,7 +224,7 @@ class Auditor:
         if page.fate in (HELD, OVER) or page.alive:
             yield self._of(page, UNWANTED_START, f"is started although it is {'alive' if page.alive else page.fate}")
         if any(process.ended_ms is None or process.ended_ms > now_ms for process in self._unkilled(page, now_ms)):
-            yield self._of(page, WHOLE_TREE, "is started before what its last process left is gone")
+            yield self._of(page, CLEAN_START, "is started before what its last process left is gone")
 
     def _probe(self, action: StartProbe, now_ms: int) -> Iterator[Violation]:
         page = self.ledger.pages[action.child]
@@ -253,7 +324,7 @@ class Auditor:
             yield Violation(ANSWERS, step.now_ms, f"requests {asked} got the answers {answered}")
 
     def _survivors(self, step: Step) -> None:
-        if self.ledger.stop_kind:
+        if self.stopping:
             for event in step.events:
                 if isinstance(event, happened.SessionSurveyed | happened.TreeSurveyed):
                     self.found.update((survivor.pid, None) for survivor in event.survivors)

@@ -7,7 +7,7 @@ the actions, the bundle). Where the core and the ledger disagree, one of them is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bottle_init.core import events as happened
 from bottle_init.core.actions import (
@@ -20,6 +20,8 @@ from bottle_init.core.actions import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from bottle_init.core.actions import Action
     from bottle_init.core.events import Event
     from bottle_init.core.model import Bundle, Check, Spec
@@ -92,6 +94,7 @@ class Page:
         self.clearing = False
         self.clear_give_up_ms: int | None = None
         self.cleared_from_ms = 0
+        self.was_down = False
         self.touched = False
         self.reset()
         self.alive = False
@@ -145,7 +148,7 @@ class Ledger:
         self.kill_ms: int | None = None
         self.lease_ms = bundle.lease.renew_ms if bundle.lease is not None else None
         self.now_ms = 0
-        self._rules = {
+        self._rules: dict[type[Event], Callable[[Any], None]] = {
             happened.ChildForked: self._forked,
             happened.ForkFailed: self._fork_failed,
             happened.ChildExecuted: self._executed,
@@ -154,6 +157,13 @@ class Ledger:
             happened.Notified: self._notified,
             happened.SignalForwarded: self._forwarded,
             happened.SessionSurveyed: self._surveyed,
+        }
+        self._deeds: dict[type[Action], Callable[[Any], None]] = {
+            Spawn: self._spawn,
+            KillSession: self._kill_session,
+            StartProbe: self._start_probe,
+            CancelProbe: self._cancel_probe,
+            SurveySession: self._survey,
         }
 
     def _reach(self, index: int) -> list[int]:
@@ -199,7 +209,7 @@ class Ledger:
 
     def _is_up(self, page: Page) -> bool:
         """Whether it keeps the bundle from its natural end (contract 2, rule 4)."""
-        clearing = page.clearing and (page.signalled_ms is not None or page.fate == PENDING)
+        clearing = page.clearing and (page.signalled_ms is not None or page.fate != OVER)
         return page.alive or clearing or (page.fate == PENDING and page.due_ms > self.now_ms)
 
     def _stop(self, kind: str, code: int | None = None) -> None:
@@ -267,10 +277,6 @@ class Ledger:
 
     # Observations.
 
-    def _page(self, event: happened.ChildForked | happened.ChildExecuted) -> Page | None:
-        page = self.pages[event.child]
-        return page if page.generation == event.generation else None
-
     def _forked(self, event: happened.ChildForked) -> None:
         self.pages[event.child].forked_ms = self.now_ms
 
@@ -286,8 +292,8 @@ class Ledger:
             self._stop("policy", UNAVAILABLE)
 
     def _executed(self, event: happened.ChildExecuted) -> None:
-        page = self._page(event)
-        if page is None or not page.alive:
+        page = self.pages[event.child]
+        if page.generation != event.generation or not page.alive:
             return
         page.executed = True
         if page.spec.ready is not None and page.spec.ready.probe.kind != "notify" and not page.down:
@@ -360,6 +366,9 @@ class Ledger:
             self._become_unhealthy(page)
         elif event.watchdog and page.unhealthy and page.spec.health is None:
             page.unhealthy = page.failing = False
+        self._arm_watchdog(page, event)
+
+    def _arm_watchdog(self, page: Page, event: happened.Notified) -> None:
         if page.down or event.watchdog_ms == 0:
             page.watchdog_at_ms = None
         elif page.watchdog_ms and (event.watchdog or event.watchdog_ms is not None):
@@ -419,6 +428,7 @@ class Ledger:
         page = self.pages[fall.child]
         page.alive, page.last, page.fate = False, fall, OVER
         down, page.down = page.down, ""
+        page.was_down = bool(down)
         if stopping:
             page.counted = fall
             return None
@@ -454,7 +464,8 @@ class Ledger:
         )
 
     def _restart(self, page: Page, fall: Fall) -> tuple[Fall, int] | None:
-        ran_ms = self.now_ms - (page.forked_ms or 0)
+        forked_ms = page.forked_ms
+        ran_ms = 0 if forked_ms is None else self.now_ms - forked_ms
         if self._plan_restart(page, ran_ms):
             return None
         return fall, UNAVAILABLE if fall.success or fall.brought_about else fall.exit_code
@@ -491,47 +502,67 @@ class Ledger:
     # Timers.
 
     def _ring(self) -> None:
+        """What is due, in the order of its time: an earlier one may make a later one pointless."""
         now_ms = self.now_ms
+        due = [
+            (at_ms, page.index, ring)
+            for page in self.pages
+            if page.alive and page.forked_ms is not None
+            for at_ms, ring in self._timers(page, page.forked_ms)
+            if at_ms is not None and at_ms <= now_ms
+        ]
+        for _, index, ring in sorted(due, key=_timer_order):
+            page = self.pages[index]
+            if page.alive and (not page.down or ring == self._give_up):
+                ring(page)
         for page in self.pages:
-            if page.alive:
-                self._ring_living(page)
-            elif page.clearing and page.clear_give_up_ms is not None and page.clear_give_up_ms <= now_ms:
+            if page.clearing and page.clear_give_up_ms is not None and page.clear_give_up_ms <= now_ms:
                 page.clearing = False
         if not self.stop_kind and self.lease_ms is not None and self.lease_ms <= now_ms:
             self._stop("requested")
         elif self.stop_kind and self.kill_ms is None and self.stop_ms + self.bundle.stop_timeout_ms <= now_ms:
             self._kill_all()
 
-    def _ring_living(self, page: Page) -> None:
-        now_ms, spec = self.now_ms, page.spec
-        if page.give_up_ms is not None and page.give_up_ms <= now_ms:
-            self._give_up(page)
+    def _timers(self, page: Page, forked_ms: int) -> Iterator[tuple[int | None, Callable[[Page], None]]]:
+        spec = page.spec
+        yield page.give_up_ms, self._give_up
+        if page.down:
             return
-        if page.down or page.forked_ms is None:
-            return
-        if spec.timeout_ms is not None and page.forked_ms + spec.timeout_ms <= now_ms:
-            page.decide_down(OUT_OF_TIME, now_ms)
-        elif spec.ready is not None and not page.fresh and page.forked_ms + spec.ready.timeout_ms <= now_ms:
-            if spec.policy in RESTARTING:
-                page.decide_down(FOR_READINESS, now_ms)
-                self._rest_for_one(page)
-            else:
-                self._stop("policy", UNAVAILABLE)
-        elif page.probe and page.fresh and page.probe_ends_ms <= now_ms:
-            page.probe = 0
-            self._checked(page, works=False)
-        if page.watchdog_at_ms is not None and page.watchdog_at_ms <= now_ms:
-            page.watchdog_at_ms = None
-            page.failing = True
-            self._become_unhealthy(page)
+        if spec.timeout_ms is not None:
+            yield forked_ms + spec.timeout_ms, self._run_out
+        if spec.ready is not None and not page.fresh:
+            yield forked_ms + spec.ready.timeout_ms, self._miss_readiness
+        if page.probe and page.fresh:
+            yield page.probe_ends_ms, self._miss_check
+        yield page.watchdog_at_ms, self._miss_watchdog
+
+    def _run_out(self, page: Page) -> None:
+        page.decide_down(OUT_OF_TIME, self.now_ms)
+
+    def _miss_readiness(self, page: Page) -> None:
+        if page.spec.policy in RESTARTING:
+            page.decide_down(FOR_READINESS, self.now_ms)
+            self._rest_for_one(page)
+        else:
+            self._stop("policy", UNAVAILABLE)
+
+    def _miss_check(self, page: Page) -> None:
+        page.probe = 0
+        self._checked(page, works=False)
+
+    def _miss_watchdog(self, page: Page) -> None:
+        page.watchdog_at_ms = None
+        page.failing = True
+        self._become_unhealthy(page)
 
     def _give_up(self, page: Page) -> None:
         """No SIGKILL has ended it: it counts as forced, and nothing can take its place."""
         page.alive, page.fate = False, OVER
+        down, page.down = page.down, ""
         page.last = Fall(page.index, FORCED, 128 + KILL, success=False, brought_about=False)
         if self.stop_kind:
             page.counted = page.last
-        elif page.down == ASKED:
+        elif down == ASKED:
             page.fate = HELD
         else:
             self._stop("policy", UNAVAILABLE)
@@ -542,34 +573,44 @@ class Ledger:
         if isinstance(action, SendSignal):
             if (action.child, action.signal) in ordered:
                 ordered.remove((action.child, action.signal))
-                return
-            page = self.pages[action.child]
-            if action.signal != CONT:
-                page.sent[action.signal] = None
-            if action.signal == page.spec.stop_signal and page.down:
-                page.signalled_ms = self.now_ms
-        elif isinstance(action, Spawn):
-            page = self.pages[action.child]
-            page.reset()
-            page.generation = action.generation
-            page.counted = None
-        elif isinstance(action, KillSession):
-            page = self.pages[action.child]
-            page.sent[KILL] = None
-            page.killed_ms = self.now_ms
-            page.give_up_ms = self.now_ms + GIVE_UP_MS
-        elif isinstance(action, StartProbe):
-            page = self.pages[action.child]
-            page.probe = action.probe
-            page.check_ms = page.attempt_ms = None
-            page.probe_ends_ms = self.now_ms + (page.spec.health.timeout_ms if page.spec.health else 0)
-        elif isinstance(action, CancelProbe):
-            page = self.pages[action.child]
-            if page.probe == action.probe:
-                page.probe = 0
-                page.attempt_ms = None if page.fresh or page.down else self.now_ms + LONGEST_PAUSE_MS
-        elif isinstance(action, SurveySession):
-            self._survey(action)
+            else:
+                self._sent(action)
+            return
+        rule = self._deeds.get(type(action))
+        if rule is not None:
+            rule(action)
+
+    def _sent(self, action: SendSignal) -> None:
+        """A signal that is the init's own; CONT ends nothing, so no end is ever its doing."""
+        page = self.pages[action.child]
+        if action.signal != CONT:
+            page.sent[action.signal] = None
+        if action.signal == page.spec.stop_signal and page.down:
+            page.signalled_ms = self.now_ms
+
+    def _spawn(self, action: Spawn) -> None:
+        page = self.pages[action.child]
+        page.reset()
+        page.generation = action.generation
+        page.counted = None
+
+    def _kill_session(self, action: KillSession) -> None:
+        page = self.pages[action.child]
+        page.sent[KILL] = None
+        page.killed_ms = self.now_ms
+        page.give_up_ms = self.now_ms + GIVE_UP_MS
+
+    def _start_probe(self, action: StartProbe) -> None:
+        page = self.pages[action.child]
+        page.probe = action.probe
+        page.check_ms = page.attempt_ms = None
+        page.probe_ends_ms = self.now_ms + (page.spec.health.timeout_ms if page.spec.health else 0)
+
+    def _cancel_probe(self, action: CancelProbe) -> None:
+        page = self.pages[action.child]
+        if page.probe == action.probe:
+            page.probe = 0
+            page.attempt_ms = None if page.fresh or page.down else self.now_ms + LONGEST_PAUSE_MS
 
     def _survey(self, action: SurveySession) -> None:
         page = self.pages[action.child]
@@ -673,11 +714,15 @@ class Ledger:
 
     def is_going(self, page: Page) -> bool:
         """Whether the init has decided to take the child down, and it is not down yet."""
-        return bool(page.down) or page.clearing
+        return bool(page.down) or (page.clearing and page.was_down)
 
 
 def _rank(fall: Fall) -> tuple[int, int]:
     return fall.rank
+
+
+def _timer_order(due: tuple[int, int, Callable[[Page], None]]) -> tuple[int, int]:
+    return due[0], due[1]
 
 
 def _trigger_rank(trigger: tuple[Fall, int]) -> tuple[int, int]:

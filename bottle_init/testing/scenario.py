@@ -145,7 +145,11 @@ class Scenario:
 
     def thaw(self, at_ms: int) -> int:
         """When the init sees what happens at `at_ms`."""
-        for freeze in self.freezes:
+        for freeze in sorted(self.freezes, key=_start_ms):
             if freeze.at_ms <= at_ms < freeze.at_ms + freeze.for_ms:
                 at_ms = freeze.at_ms + freeze.for_ms
         return at_ms
+
+
+def _start_ms(freeze: Freeze) -> int:
+    return freeze.at_ms

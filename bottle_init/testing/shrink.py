@@ -49,7 +49,7 @@ def _neighbours(scenario: Scenario, *, bundle_too: bool) -> Iterator[Scenario]:
     if bundle_too:
         yield from _without_children(scenario)
     for name in ("requests", "freezes", "storms"):
-        yield from (replace(scenario, **{name: rest}) for rest in _without_one(getattr(scenario, name)))
+        yield from (_but(scenario, name, rest) for rest in _without_one(getattr(scenario, name)))
     for child, lives in enumerate(scenario.lives):
         yield from (_with_lives(scenario, child, simpler) for simpler in _simpler_lives(lives))
     if bundle_too:
@@ -60,7 +60,12 @@ def _neighbours(scenario: Scenario, *, bundle_too: bool) -> Iterator[Scenario]:
         if stop_at_ms < scenario.stop_at_ms:
             yield replace(scenario, stop_at_ms=stop_at_ms)
     for name in ("requests", "freezes", "storms"):
-        yield from (replace(scenario, **{name: rest}) for rest in _each_simpler(getattr(scenario, name)))
+        yield from (_but(scenario, name, rest) for rest in _each_simpler(getattr(scenario, name)))
+
+
+def _but(scenario: Scenario, name: str, value: Any) -> Scenario:
+    changes: dict[str, Any] = {name: value}
+    return replace(scenario, **changes)
 
 
 def _without_one(values: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from bottle_init.core import actions as acts
 from bottle_init.core import events as happened
+from bottle_init.core.model import Bundle, Spec
+from bottle_init.testing.scenario import Life
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from bottle_init.core.actions import Action
     from bottle_init.core.events import Event
-    from bottle_init.core.model import Bundle
+    from bottle_init.core.values import Value
     from bottle_init.testing.invariants import Violation
     from bottle_init.testing.scenario import Scenario
     from bottle_init.testing.world import Trace
@@ -46,17 +49,16 @@ def render(trace: Trace, violations: list[Violation] | None = None) -> str:
             if line:
                 lines.append(f"{'' if step.now_ms == clock else _clock(step.now_ms):>11}  {line}")
                 clock = step.now_ms
-    for violation in violations or ():
-        lines.append(f"{_clock(violation.at_ms):>11}  ! {violation.invariant}: {violation.what}")
+    lines.extend(f"{_clock(broken.at_ms):>11}  ! {broken.invariant}: {broken.what}" for broken in violations or ())
     return "\n".join(lines)
 
 
 def describe(scenario: Scenario) -> Iterator[str]:
     """The bundle and the script of this run, only where they say something."""
     bundle = scenario.bundle
-    yield f"bundle: {_facts(bundle.but(children=())) or 'as by default'}"
+    yield f"bundle: {_facts(bundle, Bundle(())) or 'as by default'}"
     for spec, lives in zip(bundle.children, scenario.lives, strict=True):
-        yield f"  {spec.name}: {_facts(spec)}".rstrip()
+        yield f"  {spec.name}: {_facts(spec, Spec(spec.name, '', ()))}".rstrip()
         for number, life in enumerate(lives, 1):
             behaviour = _non_default(life)
             yield f"    life {number}: {behaviour or 'well behaved'}"
@@ -64,21 +66,20 @@ def describe(scenario: Scenario) -> Iterator[str]:
         yield f"  the init is not scheduled from {_clock(freeze.at_ms)} on, for {_clock(freeze.for_ms)}"
 
 
-def _facts(value: Bundle | object) -> str:
-    """The fields of a core value that are not at their default."""
-    defaults = getattr(type(value), "_defaults", {})
-    shown = []
-    for name, content in value.fields():  # type: ignore[attr-defined]
-        if name not in ("name", "command", "children", "process") and content != defaults.get(name, object()):
-            shown.append(f"{name}={content!r}")
-    return ", ".join(shown)
+def _facts(value: Value, plain: Value) -> str:
+    """The fields of a core value that differ from a plain one's."""
+    hidden = ("name", "command", "children", "process")
+    return ", ".join(
+        f"{name}={content!r}"
+        for (name, content), (_, default) in zip(value.fields(), plain.fields(), strict=True)
+        if name not in hidden and content != default
+    )
 
 
-def _non_default(life: object) -> str:
-    plain = type(life)()
-    names: tuple[str, ...] = life.__dataclass_fields__.keys()  # type: ignore[attr-defined]
-    facts = [f"{name}={getattr(life, name)}" for name in names if getattr(life, name) != getattr(plain, name)]
-    return ", ".join(facts)
+def _non_default(life: Life) -> str:
+    plain = Life()
+    names = [field.name for field in fields(life)]
+    return ", ".join(f"{name}={getattr(life, name)}" for name in names if getattr(life, name) != getattr(plain, name))
 
 
 def _clock(at_ms: int) -> str:
@@ -90,71 +91,71 @@ def _signal(number: int) -> str:
 
 
 def _event(event: Event, names: list[str]) -> str:
+    say = _EVENTS.get(type(event))
     name = names[event.child] if hasattr(event, "child") else ""
-    match event:
-        case happened.SignalReceived(signal=signal):
-            return f"> the init gets {_signal(signal)}"
-        case happened.StopOrdered():
-            return "> somebody orders: stop"
-        case happened.LeaseEnded(reason=reason):
-            return f"> the lease ends: {reason}"
-        case happened.ChildForked(pid=pid):
-            return f"  {name} is forked as {pid}"
-        case happened.ForkFailed(reason=reason):
-            return f"  {name} cannot be forked: {reason}"
-        case happened.ExecFailed(reason=reason):
-            return f"> {name} cannot be executed: {reason}"
-        case happened.ChildExited(code=code, signal=signal, oom=oom):
-            how = f"is killed by {_signal(signal)}" if signal else f"exits with {code}"
-            return f"> {name} {how}{' (out of memory)' if oom else ''}"
-        case happened.ChildSignalOrdered(signal=signal):
-            return f"> somebody orders: signal {name} {_signal(signal)}"
-        case happened.ChildStopOrdered():
-            return f"> somebody orders: stop {name}"
-        case happened.ChildStartOrdered():
-            return f"> somebody orders: start {name}"
-        case happened.ChildRestartOrdered():
-            return f"> somebody orders: restart {name}"
-        case happened.SignalForwarded(signal=signal):
-            return f"  {name} catches {_signal(signal)}"
-        case happened.SessionSurveyed(survivors=survivors) | happened.TreeSurveyed(survivors=survivors):
-            where = f"the session of {name}" if name else "the tree"
-            return f"  of {where} there {'is' if len(survivors) == 1 else 'are'} {len(survivors) or 'none'} left"
-        case happened.OrphansReaped(count=count):
-            return f"> {count} orphan{'s' if count > 1 else ''} reaped"
-        case happened.ChildExecuted():
-            return f"> {name} runs"
-        case happened.ProbeSucceeded():
-            return f"> {name} answers its probe"
-        case happened.ProbeFailed(reason=reason):
-            return f"> {name} fails its probe: {reason}"
-        case happened.Notified():
-            said = [f"{key}={value!r}" for key, value in event.fields()[2:] if value]
-            return f"> {name} notifies: {', '.join(said)}"
-        case _:
-            return f"> {event!r}"
+    return say(event, name) if say is not None else f"> {event!r}"
 
 
 def _action(action: Action, names: list[str]) -> str:
-    name = names[action.child] if isinstance(getattr(action, "child", ""), int) else ""
-    match action:
-        case acts.Spawn(generation=generation):
-            return f"    start {name}" + (f", for the {generation}. time" if generation > 1 else "")
-        case acts.SendSignal(signal=signal):
-            return f"    send {_signal(signal)} to {name}"
-        case acts.ForwardSignal(signal=signal):
-            return f"    forward {_signal(signal)} to {name}, if it catches it"
-        case acts.KillSession():
-            return f"    kill {name} and its session"
-        case acts.SurveySession(signal=signal):
-            return f"    look for the session of {name}" + (f", send {_signal(signal)}" if signal else "")
-        case acts.SurveyTree(signal=signal):
-            return "    look for the whole tree" + (f", send {_signal(signal)}" if signal else "")
-        case acts.StartProbe(how=how):
-            return f"    probe {name} ({how.kind})"
-        case acts.CancelProbe():
-            return f"    drop the probe of {name}"
-        case acts.Exit(code=code, stop=stop):
-            return f"    EXIT {code} ({stop.kind}: {stop.cause})"
-        case _:
-            return ""
+    say = _ACTIONS.get(type(action))
+    child = getattr(action, "child", "")
+    name = names[child] if isinstance(child, int) else ""
+    return f"    {say(action, name)}" if say is not None else ""
+
+
+def _exited(event: happened.ChildExited, name: str) -> str:
+    how = f"is killed by {_signal(event.signal)}" if event.signal else f"exits with {event.code}"
+    return f"> {name} {how}{' (out of memory)' if event.oom else ''}"
+
+
+def _surveyed(event: happened.SessionSurveyed | happened.TreeSurveyed, name: str) -> str:
+    where = f"the session of {name}" if name else "the tree"
+    count = len(event.survivors)
+    return f"  of {where} there {'is' if count == 1 else 'are'} {count or 'none'} left"
+
+
+def _notified(event: happened.Notified, name: str) -> str:
+    said = [f"{key}={value!r}" for key, value in event.fields()[2:] if value]
+    return f"> {name} notifies: {', '.join(said)}"
+
+
+def _with(signal: int) -> str:
+    return f", send {_signal(signal)}" if signal else ""
+
+
+_EVENTS: dict[type[Event], Callable[[Any, str], str]] = {
+    happened.SignalReceived: lambda event, _: f"> the init gets {_signal(event.signal)}",
+    happened.StopOrdered: lambda _, __: "> somebody orders: stop",
+    happened.LeaseEnded: lambda event, _: f"> the lease ends: {event.reason}",
+    happened.LeaseRenewed: lambda _, __: "> the lease is renewed",
+    happened.ChildStopOrdered: lambda _, name: f"> somebody orders: stop {name}",
+    happened.ChildStartOrdered: lambda _, name: f"> somebody orders: start {name}",
+    happened.ChildRestartOrdered: lambda _, name: f"> somebody orders: restart {name}",
+    happened.ChildSignalOrdered: lambda event, name: f"> somebody orders: signal {name} {_signal(event.signal)}",
+    happened.ChildForked: lambda event, name: f"  {name} is forked as {event.pid}",
+    happened.ForkFailed: lambda event, name: f"  {name} cannot be forked: {event.reason}",
+    happened.ChildExecuted: lambda _, name: f"> {name} runs",
+    happened.ExecFailed: lambda event, name: f"> {name} cannot be executed: {event.reason}",
+    happened.ChildExited: _exited,
+    happened.ProbeSucceeded: lambda _, name: f"> {name} answers its probe",
+    happened.ProbeFailed: lambda event, name: f"> {name} fails its probe: {event.reason}",
+    happened.Notified: _notified,
+    happened.SignalForwarded: lambda event, name: f"  {name} catches {_signal(event.signal)}",
+    happened.SessionSurveyed: _surveyed,
+    happened.TreeSurveyed: _surveyed,
+    happened.OrphansReaped: lambda event, _: f"> {event.count} orphan{'s' if event.count > 1 else ''} reaped",
+}
+
+_ACTIONS: dict[type[Action], Callable[[Any, str], str]] = {
+    acts.Spawn: lambda action, name: (
+        f"start {name}" + (f" (start {action.generation})" if action.generation > 1 else "")
+    ),
+    acts.SendSignal: lambda action, name: f"send {_signal(action.signal)} to {name}",
+    acts.ForwardSignal: lambda action, name: f"forward {_signal(action.signal)} to {name}, if it catches it",
+    acts.KillSession: lambda _, name: f"kill {name} and its session",
+    acts.SurveySession: lambda action, name: f"look for the session of {name}{_with(action.signal)}",
+    acts.SurveyTree: lambda action, _: f"look for the whole tree{_with(action.signal)}",
+    acts.StartProbe: lambda action, name: f"probe {name} ({action.how.kind})",
+    acts.CancelProbe: lambda _, name: f"drop the probe of {name}",
+    acts.Exit: lambda action, _: f"EXIT {action.code} ({action.stop.kind}: {action.stop.cause})",
+}
