@@ -63,6 +63,7 @@ def start(turn: Turn, child: Child, event: Order) -> None:
     if not _may(turn, event):
         return
     _done(turn, child, event, "starting")
+    child.standing = None
     child.next = NEXT_START
     child.timers.clear()
     if stopping.is_cleared(child):
@@ -85,6 +86,7 @@ def is_started(turn: Turn, child: Child, event: Order) -> None:
 def start_cleared(turn: Turn, child: Child, event: Order) -> None:
     """`start` or `restart` of a child that has died, while its session is being ended."""
     if _may(turn, event):
+        child.standing = None
         child.next = NEXT_START
         _done(turn, child, event, "starting")
 

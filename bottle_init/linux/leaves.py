@@ -42,13 +42,18 @@ class Leaves:
     def open_late(self) -> None:
         """What no daemon has to wait for."""
         init = self.init
+        from bottle_init.linux import emergency, report  # noqa: F401 - at the end there may be no descriptor to import with.
         from bottle_init.linux.oom import OomCounter
 
         self.oom = OomCounter()
-        if init.bundle.control:
+        if any(spec.ready or spec.health for spec in init.bundle.children):
+            from bottle_init.linux.probes import Probes
+
+            self.probes = Probes(init.poller, init.emit, init.run_probe, init.tree.kill_session, self._kill_leftovers)
+        if init.control:
             from bottle_init.linux.control import Control
 
-            self.control = Control(init.bundle.control, init.poller, init.emit, self._view)
+            self.control = Control(init.control, init.poller, init.emit, self._view)
             problem = self.control.open()
             if problem:
                 self.log("control_unavailable", "warning", (("reason", problem),))
@@ -115,13 +120,8 @@ class Leaves:
 
     def start_probe(self, action: act.StartProbe) -> None:
         """Have a probe out; its answer is an event, later."""
-        if self.probes is None:
-            from bottle_init.linux.probes import Probes
-
-            init = self.init
-            kill_session = init.tree.kill_session
-            self.probes = Probes(init.poller, init.emit, init.run_probe, kill_session, self._kill_leftovers)
-        self.probes.start(action.child, action.generation, action.probe, action.how)
+        if self.probes is not None:
+            self.probes.start(action.child, action.generation, action.probe, action.how)
 
     def _kill_leftovers(self, leader: int) -> None:
         """End what a probe has left behind."""
@@ -166,9 +166,11 @@ class Leaves:
 
         init = self.init
         self.logs.finish()
+        self._flush(end.stop.deadline_ms)
+        self.logs.give_up()
         record = report.build(end, init.bundle, self.logs.tail, self.logs.dropped())
         line = report.encode(record, jsonlines.timestamp(wall_s()))
-        for problem in report.publish(record, line, init.options.report):
+        for problem in report.publish(record, line, init.report):
             self.log("report_unwritten", "error", (("reason", problem),))
         self.logs.event(line)
         if self.control is not None:

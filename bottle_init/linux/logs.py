@@ -206,6 +206,11 @@ class Sink:
             self._poller.forget(self._fd)
             self.blocked_at_ms = None
 
+    def give_up(self) -> None:
+        """Treat a reader that takes nothing as one that is gone."""
+        if self._blocks and not self.failing:
+            self._fail()
+
     def _fail(self) -> None:
         """Nobody can get the queue: drop it, but for the rest of a line of which somebody has the beginning.
 
@@ -437,6 +442,11 @@ class Logs:
         for sink in self._sinks:
             sink.push()
         return not self.pending()
+
+    def give_up(self) -> None:
+        """Nobody takes what is left in the queues: count it as lost, before the report is made."""
+        for sink in dict.fromkeys(self._sinks):
+            sink.give_up()
 
     # From the pipes to the queues.
 

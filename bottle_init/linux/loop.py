@@ -54,9 +54,11 @@ class Init:
         self.is_pid_1 = posix.getpid() == 1
         if not self.is_pid_1:
             libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
+        self.report = environ_of.absolute(options.report) if options.report else None
+        address = bundle.control
+        self.control = environ_of.absolute(address) if address and not address.startswith("@") else address
         cwd_fd = open_cwd()
         self.bundle = bundle
-        self.options = options
         self.events: list[Event] = []
         self.pids: dict[int, tuple[int, int]] = {}
         self.reports: dict[int, int] = {}
@@ -88,7 +90,8 @@ class Init:
     def run(self) -> int:
         """From the first start to the last reaping."""
         self._step(monotonic_ms())
-        self.leaves.open_late()
+        with self.tree.room:
+            self.leaves.open_late()
         while self.exit is None:
             self._turn()
         return self.leaves.close(self.exit)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SIGKILL = 9
 SIGCONT = 18
 
+_RESERVE = 2
+"""A process is looked up while its pidfd is open."""
+
 _SHOWN = 300
 """Bytes of a command line that a report shows."""
 
@@ -142,6 +145,25 @@ def send_to_pid(pid: int, number: int) -> None:
         pass  # A zombie, or out of reach for lack of CAP_KILL; its deadline goes on.
 
 
+class Room:
+    """Descriptors held in reserve, let go while somebody has to open a file even though none is left."""
+
+    def __init__(self) -> None:
+        self._held: list[int] = []
+        self.__exit__()
+
+    def __enter__(self) -> None:
+        while self._held:
+            posix.close(self._held.pop())
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            while len(self._held) < _RESERVE:
+                self._held.append(posix.open("/", posix.O_PATH | posix.O_CLOEXEC))
+        except OSError:
+            pass  # Somebody else has taken it; what is looked up then may be missed, and is at the next look.
+
+
 class Tree:
     """The init's view of everything below it.
 
@@ -153,6 +175,7 @@ class Tree:
         self._is_known = is_known
         self.childless = False
         self.pid = posix.getpid()
+        self.room = Room()
 
     def reap(self, known: Container[int]) -> tuple[list[tuple[int, int]], int]:
         """Reap all that have ended: `(pid, wait status)` of those `known`, and how many others there were."""
@@ -175,10 +198,11 @@ class Tree:
 
     def session(self, leader: int, number: int) -> tuple[Survivor, ...]:
         """Who is left of a dead leader's session; each is sent `number` first, unless that is 0."""
-        if self.childless or not self._has_orphans():
-            return ()
-        left = [one for one in processes() if one.session == leader and not one.is_gone() and one.pid != leader]
-        return self._signal(left, number)
+        with self.room:
+            if self.childless or not self._has_orphans():
+                return ()
+            left = [one for one in processes() if one.session == leader and not one.is_gone() and one.pid != leader]
+            return self._signal(left, number)
 
     def everything(self, number: int) -> tuple[Survivor, ...]:
         """Who is left below the init; each is sent `number` first, unless that is 0.
@@ -190,22 +214,23 @@ class Tree:
             return ()
         if number == SIGKILL and self.pid == 1:
             send_to_pid(-1, SIGKILL)
-        left = descendants(self.pid)
-        if not left and not self._sees_itself():
-            return self._blind(number)
-        return self._signal(left, number)
+        with self.room:
+            left = descendants(self.pid)
+            if not left and not self._sees_itself():
+                return self._blind(number)
+            return self._signal(left, number)
 
     def kill_session(self, leader: int) -> None:
         """SIGKILL for a child and its session, until a look finds nobody new."""
         send_to_pid(leader, SIGKILL)
         seen: dict[int, bool] = {}
-        while True:
-            fresh = [one for one in processes() if one.session == leader and not one.is_gone() and one.pid not in seen]
-            if not fresh:
-                return
-            for one in fresh:
-                seen[one.pid] = True
-                send(one, SIGKILL)
+        with self.room:
+            while fresh := [
+                one for one in processes() if one.session == leader and not one.is_gone() and one.pid not in seen
+            ]:
+                for one in fresh:
+                    seen[one.pid] = True
+                    send(one, SIGKILL)
 
     def _signal(self, left: list[Process], number: int) -> tuple[Survivor, ...]:
         found = tuple(survivor(process) for process in left)

@@ -6,7 +6,7 @@ learn the sender (siginfo) without a thread.
 
 from __future__ import annotations
 
-from _signal import SIG_BLOCK, pthread_sigmask, valid_signals
+from _signal import SIG_BLOCK, SIG_DFL, SIG_IGN, getsignal, pthread_sigmask, signal, valid_signals
 from posix import read
 
 from bottle_init.linux import libc
@@ -24,6 +24,8 @@ class Signals:
     def __init__(self) -> None:
         every = valid_signals()
         pthread_sigmask(SIG_BLOCK, every)
+        if getsignal(SIGCHLD) is SIG_IGN:
+            signal(SIGCHLD, SIG_DFL)  # Inherited ignored, it would take every child's wait status away (wait(2)).
         self.fd = libc.signalfd(every)
 
     def take(self) -> list[tuple[int, int, int | None]]:

@@ -108,12 +108,17 @@ def running(
     pid_1: bool = False,
     env: Mapping[str, str] | None = None,
     prefix: tuple[str, ...] = (),
+    executable_code: tuple[str, ...] = (),
     **popen: Any,
 ) -> Iterator[Init]:
-    """Start an init on this bundle file; whatever is left of it is killed at the end."""
+    """Start an init on this bundle file; whatever is left of it is killed at the end.
+
+    `executable_code` is run in place of `-m bottle_init`, with words of its own before the options.
+    """
     path = tmp_path / "bundle.toml"
     path.write_text(bundle)
-    command = [*prefix, *(NAMESPACE if pid_1 else []), *PYTHON, f"--config={path}", *options]
+    python = [sys.executable, "-c", *executable_code] if executable_code else PYTHON
+    command = [*prefix, *(NAMESPACE if pid_1 else []), *python, f"--config={path}", *options]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
     control = environ.setdefault("BOTTLE_INIT_CONTROL", f"@bottle-test-{os.getpid()}-{tmp_path.name}")
     popen.setdefault("stdout", subprocess.PIPE)

@@ -206,7 +206,8 @@ def test_notify(tmp_path: Path) -> None:
 def test_a_watchdog_that_is_missed_is_unhealthy(tmp_path: Path) -> None:
     say = "import os,socket,time\ns=socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
     say += "s.connect(chr(0)+os.environ['NOTIFY_SOCKET'][1:])\n"
-    say += "s.send(b'READY=1'+bytes([10])+b'WATCHDOG_USEC=300000')\nfor _ in range(5): time.sleep(0.1); s.send(b'WATCHDOG=1')\ntime.sleep(600)"
+    say += "s.send(b'READY=1'+bytes([10])+b'WATCHDOG_USEC=300000')\n"
+    say += "for _ in range(5): time.sleep(0.1); s.send(b'WATCHDOG=1')\ntime.sleep(600)"
     (tmp_path / "a.py").write_text(say)
     bundle = (
         f"[daemons.a]\ncommand = ['python3', '{tmp_path}/a.py']\nready = {{ notify = true }}\non_unhealthy = 'stop'\n"

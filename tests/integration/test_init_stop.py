@@ -13,8 +13,6 @@ from tests.integration.harness import descendants, eventually, running
 
 pytestmark = pytest.mark.real
 
-LISTENER = "import socket, time; s = socket.create_server(('127.0.0.1', {port})); time.sleep(600)"
-
 
 @pytest.fixture(params=[False, True], ids=["subreaper", "pid1"])
 def pid_1(request: pytest.FixtureRequest) -> bool:
@@ -136,7 +134,7 @@ def test_what_a_child_leaves_behind_goes_too(tmp_path: Path, pid_1: bool, how: s
 
 def test_survivors_that_ignore_term_are_killed_within_the_deadline(tmp_path: Path, pid_1: bool) -> None:
     stubborn = 'trap "" TERM; while :; do sleep 0.05; done'
-    script = f'setsid sh -c "$STUBBORN" & sh -c "$STUBBORN" & sleep 0.2; echo up; exec sleep 600'
+    script = 'setsid sh -c "$STUBBORN" & sh -c "$STUBBORN" & sleep 0.2; echo up; exec sleep 600'
     more = f"stop_timeout = '400ms'\nenv = {{ STUBBORN = '{stubborn}' }}"
     bundle = "[bundle]\nstop_timeout = '1500ms'\n" + sh("daemon", "d", script, more)
     with running(tmp_path, bundle, pid_1=pid_1) as init:
@@ -148,7 +146,8 @@ def test_survivors_that_ignore_term_are_killed_within_the_deadline(tmp_path: Pat
 
 def test_what_is_left_of_a_session_goes_before_a_restart(tmp_path: Path) -> None:
     # The leftover holds the port that the next start needs, as git-daemon's does when its wrapper dies.
-    worker = "import socket,time; s=socket.socket(); s.setsockopt(1,2,1); s.bind(('127.0.0.1', 18431)); s.listen(); print('bound', flush=True); time.sleep(600)"
+    worker = "import socket, time; s = socket.socket(); s.setsockopt(1, 2, 1); s.bind(('127.0.0.1', 18431)); "
+    worker += "s.listen(); print('bound', flush=True); time.sleep(600)"
     (tmp_path / "worker.py").write_text(worker)
     script = "python3 worker.py & sleep 0.5; [ -e once ] && exec sleep 600; touch once; exit 1"
     more = f"cwd = '{tmp_path}'\npolicy = 'restart'\nbackoff = {{ initial = '1ms' }}"
@@ -202,7 +201,8 @@ def test_any_other_signal_is_ignored(tmp_path: Path, number: signal.Signals) -> 
 
 
 def test_real_time_signals_are_forwarded(tmp_path: Path) -> None:
-    script = "import signal, time; signal.signal(40, lambda *a: print('got 40', flush=True)); print('up', flush=True)\nwhile True: time.sleep(0.1)"
+    script = "import signal, time; signal.signal(40, lambda *a: print('got 40', flush=True)); "
+    script += "print('up', flush=True)\nwhile True: time.sleep(0.1)"
     (tmp_path / "d.py").write_text(script)
     with running(tmp_path, f"[daemons.d]\ncommand = ['python3', '{tmp_path}/d.py']\n") as init:
         init.line("[d] up")

@@ -1,0 +1,263 @@
+"""Faults in the kernel's face: each is done for real, and the init still answers a TERM (contract 8)."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import descendants, eventually, running
+
+pytestmark = pytest.mark.real
+
+
+def sh(kind: str, name: str, script: str, more: str = "") -> str:
+    """One child that runs a shell script."""
+    return f"[{kind}s.{name}]\ncommand = ['/bin/sh', '-c', '''{script}''']\n{more}\n"
+
+
+@contextmanager
+def cgroup(controller: str, **settings: str) -> Iterator[Path]:
+    """A cgroup v1 of the test's own; it is empty again at the end."""
+    root = Path("/sys/fs/cgroup") / controller
+    if not (root / "cgroup.procs").exists():
+        pytest.skip(f"no cgroup v1 {controller} controller here that a test could make a group in")
+    group = root / f"bottle-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        for name, value in settings.items():
+            (group / f"{controller}.{name}").write_text(value)
+        yield group
+    finally:
+        if controller == "freezer":
+            (group / "freezer.state").write_text("THAWED")
+        eventually(lambda: not (group / "cgroup.procs").read_text(), "the end of the group's processes")
+        group.rmdir()
+
+
+def inside(group: Path) -> tuple[str, ...]:
+    """A command line that runs the next one in this cgroup."""
+    return ("sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh")
+
+
+def test_a_fork_that_fails_is_a_failed_start(tmp_path: Path) -> None:
+    bundle = "".join(f"[daemons.d{n}]\ncommand = ['sleep', '600']\n" for n in range(10))
+    with cgroup("pids", max="6") as group, running(tmp_path, bundle, prefix=inside(group)) as init:
+        assert init.wait() == 69
+        assert "Resource temporarily unavailable" in init.event("fork_failed")["reason"]
+        assert [e for e in init.events if e["event"] == "child_started"], "some were started, and were stopped again"
+
+
+def test_no_descriptors_left_is_a_failed_start(tmp_path: Path) -> None:
+    def few_descriptors() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
+
+    bundle = "".join(sh("daemon", f"d{n}", "exec sleep 600") for n in range(30))
+    with running(tmp_path, bundle, preexec_fn=few_descriptors) as init:
+        assert init.wait() == 69
+        assert "Too many open files" in init.event("fork_failed")["reason"]
+
+
+def test_a_failed_start_is_tried_again_where_the_policy_restarts(tmp_path: Path) -> None:
+    def few_descriptors() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
+
+    more = "policy = 'restart'\nbackoff = { initial = '10ms' }\nrestarts = { max = 3, window = '60s' }"
+    bundle = "".join(sh("daemon", f"d{n}", "exec sleep 600", more) for n in range(30))
+    with running(tmp_path, bundle, preexec_fn=few_descriptors) as init:
+        assert init.wait() == 69
+        assert len([e for e in init.events if e["event"] == "fork_failed" and e["child"] == "d29"]) == 4
+
+
+def test_a_daemon_that_no_kill_ends_is_given_up(tmp_path: Path) -> None:
+    # A v1 freezer holds a process as uninterruptible sleep does: no SIGKILL ends it before it is thawed.
+    bundle = "[bundle]\nstop_timeout = '2s'\n" + sh("daemon", "d", "echo up; exec sleep 600", "stop_timeout = '300ms'")
+    with cgroup("freezer") as freezer, running(tmp_path, bundle) as init:
+        init.line("[d] up")
+        pid = init.event("child_started", "d")["pid"]
+        (freezer / "cgroup.procs").write_text(str(pid))
+        (freezer / "freezer.state").write_text("FROZEN")
+        assert init.stop() == 137, "what did not end did not end well"
+        assert ("gave_up", "d") in init.names()
+
+
+def test_ten_thousand_orphans_hold_up_no_stop(tmp_path: Path) -> None:
+    storm = (
+        "import os, time\n"
+        "for _ in range(100):\n"
+        "    if os.fork() == 0:\n"
+        "        os.setsid()\n"
+        "        for _ in range(100):\n"
+        "            if os.fork() == 0: time.sleep(0.01); os._exit(0)\n"
+        "        os._exit(0)\n"
+        "print('storm', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    (tmp_path / "storm.py").write_text(storm)
+    with running(tmp_path, f"[daemons.d]\ncommand = ['python3', '{tmp_path}/storm.py']\n", pid_1=True) as init:
+        init.line("[d] storm")
+        below = init.pid
+        assert init.stop() == 0
+        assert not descendants(below)
+
+
+def test_a_stalled_reader_delays_no_stop(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    try:
+        with running(tmp_path, sh("daemon", "d", "exec yes"), stdout=write) as init:
+            init.event("child_ready", "d")
+            eventually(lambda: _is_full(write), "a full pipe")
+            assert init.stop() == 0
+            assert init.report()["lines_dropped"] > 0
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def _is_full(fd: int) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    return not poller.poll(0)
+
+
+def test_both_outputs_stalled_delay_no_stop(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    try:
+        with running(tmp_path, sh("daemon", "d", "yes & exec yes >&2"), stdout=write, stderr=write) as init:
+            eventually(lambda: _is_full(write), "a full pipe")
+            assert init.stop() == 0
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def test_a_reader_that_is_gone_ends_nothing(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        with running(tmp_path, sh("daemon", "d", "while :; do echo x; sleep 0.05; done"), stdout=write) as init:
+            init.event("child_ready", "d")
+            assert init.stop() == 0
+    finally:
+        os.close(write)
+
+
+def test_no_space_for_the_report(tmp_path: Path) -> None:
+    script = (
+        f"mount -t tmpfs -o size=4k none {tmp_path}/full; "
+        f"dd if=/dev/zero of={tmp_path}/full/x bs=4k count=1 2>/dev/null; "
+        'exec "$@"'
+    )
+    (tmp_path / "full").mkdir()
+    prefix = ("unshare", "--mount", "sh", "-c", script, "sh")
+    with running(tmp_path, sh("job", "j", "exit 5"), f"--report={tmp_path}/full/report", prefix=prefix) as init:
+        assert init.wait() == 5
+        assert ("report_unwritten", "") in init.names()
+
+
+def test_a_read_only_root_without_any_writable_filesystem(tmp_path: Path) -> None:
+    script = (
+        "mount --make-rprivate /; mount -o bind,ro / /mnt; mount -o bind /dev /mnt/dev; "
+        'mount -t proc proc /mnt/proc; exec chroot /mnt "$@"'
+    )
+    bundle = sh("daemon", "d", "echo x > /tmp/x || echo read-only; exec sleep 600", "policy = 'restart'")
+    prefix = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh")
+    with running(tmp_path, bundle, prefix=prefix) as init:
+        init.line("[d] read-only")
+        child = eventually(lambda: descendants(init.process.pid), "the init")[0]
+        os.kill(child, signal.SIGTERM)
+        assert init.wait() == 0
+
+
+BREAK = """
+import sys
+from bottle_init.linux import loop
+real = loop.supervisor.step
+def step(state, now_ms, events):
+    events = list(events)
+    if any(type(event).__name__ == "SignalReceived" and event.signal == 10 for event in events):
+        raise ZeroDivisionError("on purpose")
+    return real(state, now_ms, events)
+loop.supervisor.step = step
+from bottle_init.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_an_error_inside_the_init_ends_everything_with_70(tmp_path: Path) -> None:
+    bundle = (
+        "[bundle]\nstop_timeout = '2s'\n"
+        + sh("daemon", "good", "trap 'echo got term; exit 0' TERM; echo up; while :; do sleep 0.05; done")
+        + sh(
+            "daemon",
+            "usr2",
+            "trap 'echo got usr2; exit 0' USR2; echo up; while :; do sleep 0.05; done",
+            "stop_signal = 'USR2'",
+        )
+        + sh("daemon", "bad", "trap '' TERM; setsid sleep 4545 & echo up; while :; do sleep 0.05; done")
+    )
+    marks = [f"trap 'touch {tmp_path}/{name}; exit 0' {name}" for name in ("TERM", "USR2")]
+    bundle = bundle.replace("trap 'echo got term; exit 0' TERM", marks[0]).replace(
+        "trap 'echo got usr2; exit 0' USR2", marks[1]
+    )
+    with running(tmp_path, bundle, executable_code=(BREAK,)) as init:
+        for name in ("good", "usr2", "bad"):
+            init.line(f"[{name}] up")
+        below = descendants(init.pid)
+        init.send(signal.SIGUSR1)
+        assert init.wait() == 70
+        assert (tmp_path / "TERM").exists()
+        assert (tmp_path / "USR2").exists(), "each child gets its own stop signal"
+        assert "on purpose" in json.dumps(init.event("internal_error"))
+        left = [pid for pid in below if Path(f"/proc/{pid}").exists()]
+        assert not left, left
+
+
+def test_sigchld_inherited_ignored_loses_no_death(tmp_path: Path) -> None:
+    def ignore() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+    with running(tmp_path, sh("daemon", "d", "exit 7"), preexec_fn=ignore) as init:
+        assert init.wait() == 7
+
+
+def test_a_job_that_is_killed_for_memory_is_said_so(tmp_path: Path) -> None:
+    hog = "x = bytearray(256 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1"
+    bundle = (
+        "[daemons.calm]\ncommand = ['sleep', '600']\n"
+        f"[jobs.hog]\nafter = ['calm']\ncommand = ['python3', '-c', '''{hog}''']\n"
+    )
+    with (
+        cgroup("memory", limit_in_bytes=str(64 << 20)) as group,
+        running(tmp_path, bundle, prefix=inside(group)) as init,
+    ):
+        assert init.wait() == 137
+        deaths = {death["name"]: death for death in init.report()["deaths"]}
+        assert deaths["hog"]["oom"] is True
+        assert deaths["calm"]["oom"] is False
+
+
+def test_a_missing_proc_is_no_reason_not_to_stop(tmp_path: Path) -> None:
+    prefix = (
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "sh",
+        "-c",
+        'mount -t tmpfs none /proc; exec "$@"',
+        "sh",
+    )
+    bundle = sh("daemon", "d", "setsid sleep 4646 & echo up; exec sleep 600", "stop_timeout = '300ms'")
+    with running(tmp_path, bundle, prefix=prefix) as init:
+        init.line("[d] up")
+        os.kill(eventually(lambda: descendants(init.process.pid), "the init")[0], signal.SIGTERM)
+        assert init.wait() == 0
