@@ -94,8 +94,8 @@ INVARIANTS = (
     Invariant(STARTS_AT_ONCE, "A child starts at once when everything that it is `after` is ready, and never before."),
     Invariant(
         BACKOFF,
-        "The n-th restart in a row (counting from 0) comes `backoff.initial` \u00d7 `backoff.factor`\u207f after the death,"
-        " but never more than `backoff.limit` after it.",
+        "The n-th restart in a row (counting from 0) comes `backoff.initial` \u00d7 `backoff.factor`\u207f"
+        " after the death, but never more than `backoff.limit` after it.",
     ),
     Invariant(UNWANTED_START, "More than `restarts.max` restarts within `restarts.window` are too many."),
     Invariant(CLEAN_START, "Nothing starts before all that its last process left in its session is gone."),
@@ -133,7 +133,8 @@ INVARIANTS = (
     Invariant(HEALTH, "If more than one applies, the first in this table is the answer."),
     Invariant(
         CHECK_TIME,
-        "with the meanings that Docker gives to `interval` (the first check comes one interval after the daemon is ready)",
+        "with the meanings that Docker gives to `interval`"
+        " (the first check comes one interval after the daemon is ready)",
     ),
     Invariant(
         FORWARDING,

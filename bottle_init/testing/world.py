@@ -7,7 +7,6 @@ a survey comes in the next step, before anything else. Nothing here decides how 
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
@@ -295,9 +294,8 @@ class World:
 
     def _say(self, process: Process, say: Say) -> None:
         if not process.is_dying and not process.stopped:
-            facts = asdict(say)
-            del facts["at_ms"]
-            self._see(happened.Notified(process.child, process.generation, **facts))
+            facts = (say.ready, say.stopping, say.reloading, say.watchdog, say.watchdog_trigger, say.watchdog_ms)
+            self._see(happened.Notified(process.child, process.generation, *facts, say.status))
 
     def _bear(self, leader: Process, remnant: Remnant) -> None:
         if leader.is_dying:
