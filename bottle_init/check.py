@@ -45,7 +45,7 @@ def _compile(options: Options) -> int:
     try:
         written = compiled.write(options.config)
     except OSError as problem:
-        cli.say(2, f"bottle-init: {problem.filename}: cannot be written: {problem.strerror}\n")
+        cli.say(2, f"bottle-init: {problem.filename2 or problem.filename}: cannot be written: {problem.strerror}\n")
         return _CANNOT_WRITE
     cli.say(1, f"{written}\n")
     return cli.EX_OK

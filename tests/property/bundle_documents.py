@@ -83,16 +83,13 @@ def settings(draw: Draw, names: list[str]) -> Bundle:
     )
 
 
-@st.composite
-def leases(draw: Draw) -> Lease:
+def leases() -> st.SearchStrategy[Lease]:
     """Each of the three kinds."""
     peers = st.sampled_from(["tcp:localhost:80", "tcp:[::1]:9", "tcp:127.0.0.1:65535", "unix:/run/x", "unix:@y"])
-    return draw(
-        st.one_of(
-            st.builds(lambda fd: Lease(fd=fd), st.integers(0, 1_000)),
-            st.builds(lambda peer: Lease(connect=peer), peers),
-            st.builds(lambda ms: Lease(renew_ms=ms), POSITIVE_MS),
-        )
+    return st.one_of(
+        st.builds(lambda fd: Lease(fd=fd), st.integers(0, 1_000)),
+        st.builds(lambda peer: Lease(connect=peer), peers),
+        st.builds(lambda ms: Lease(renew_ms=ms), POSITIVE_MS),
     )
 
 
@@ -199,7 +196,7 @@ class Spelling:
             return
         table[key] = spelled
 
-    def duration(self, ms: int) -> str | int | float:
+    def duration(self, ms: int) -> Any:
         hours, rest = divmod(ms, 3_600_000)
         minutes, rest = divmod(rest, 60_000)
         seconds, rest = divmod(rest, 1_000)
@@ -210,7 +207,7 @@ class Spelling:
             ways.append(ms // 1_000)
         return self.one_of(*ways)
 
-    def signal(self, number: int) -> str | int:
+    def signal(self, number: int) -> Any:
         name = signames.name(number)
         return self.one_of(name, f"SIG{name}", name.lower(), number, str(number))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+from jsonschema.protocols import Validator
 
 import bottle_init
 
@@ -16,7 +17,9 @@ SCHEMA: dict[str, Any] = json.loads((Path(bottle_init.__file__).parent / "schema
 _TYPES = jsonschema.Draft7Validator.TYPE_CHECKER.redefine(
     "integer", lambda _checker, value: isinstance(value, int) and not isinstance(value, bool)
 )
-VALIDATOR = jsonschema.validators.extend(jsonschema.Draft7Validator, type_checker=_TYPES)(SCHEMA)
+VALIDATOR: Validator = jsonschema.validators.create(
+    jsonschema.Draft7Validator.META_SCHEMA, jsonschema.Draft7Validator.VALIDATORS, type_checker=_TYPES
+)(SCHEMA)
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import datetime
+import datetime as dt
 import tomllib
 from typing import Any
 
@@ -80,7 +80,7 @@ timeout = 90
 signals = { HUP = "TERM" }
 """)
 
-WRONG = (True, 3, 3.5, "~", [], [["x"]], {"~": 1}, datetime.date(2026, 1, 1))
+WRONG: tuple[Any, ...] = (True, 3, 3.5, "~", [], [["x"]], {"~": 1}, dt.date(2026, 1, 1))
 """A value of each type that TOML knows, none of which is right where another type is wanted."""
 
 

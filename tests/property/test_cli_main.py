@@ -1,0 +1,209 @@
+"""`python -m bottle_init` from outside: what it prints, and the code that it exits with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bottle_init
+from bottle_init import cli
+
+BUNDLE = """
+[bundle]
+stop_timeout = "12s"
+[oneshots.certs]
+command = ["certs"]
+timeout = "1m"
+[daemons.egress]
+command = ["mitmdump"]
+after = ["certs"]
+ready = { tcp = 9099, timeout = "20s" }
+on_unhealthy = "stop"
+[daemons.gate]
+command = ["gate"]
+after = ["certs"]
+ready = { http = "http://[::1]:1/x" }
+stop_delay = "9s"
+[daemons.proxy]
+command = ["proxy"]
+after = ["egress", "gate"]
+ready = { notify = true }
+on_unhealthy = "restart"
+[jobs.tests]
+command = ["pytest"]
+after = ["proxy"]
+"""
+
+START_ORDER = """\
+{file}: valid: 1 oneshot, 3 daemons, 1 job; policy exit-on-child-death
+
+start order:
+  1.  certs   oneshot  at once             ready once it has succeeded, within 1m
+  2.  egress  daemon   after certs         ready by tcp localhost:9099, within 20s
+      gate    daemon   after certs         ready by http://[::1]:1/x, within 30s
+  3.  proxy   daemon   after egress, gate  ready by NOTIFY_SOCKET, within 30s
+  4.  tests   job      after proxy         ready once executed
+stop order: the reverse, all within 12s
+note: bundle.stop_timeout: `docker stop` kills after 10 s unless told otherwise (--timeout, stop_grace_period)
+note: daemons.egress.on_unhealthy: nothing checks this daemon's health
+note: daemons.gate: its stop may take 14s, but the bundle's ends earlier
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "bundle.toml"
+    path.write_text(BUNDLE)
+    return path
+
+
+def run(*argv: str | Path, stdin: str = "", environ: dict[str, str] | None = None) -> tuple[int, str, str]:
+    """The exit code, stdout and stderr of a command line."""
+    command = [sys.executable, "-m", "bottle_init", *argv]
+    root = Path(bottle_init.__file__).parents[1]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, input=stdin, cwd=root, env=environ or {}
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_check_prints_the_start_order_and_what_may_not_be_meant(file: Path) -> None:
+    assert run("check", file) == (0, START_ORDER.format(file=file), "")
+
+
+def test_check_reads_standard_input() -> None:
+    assert run("check", "-", stdin=BUNDLE) == (0, START_ORDER.format(file="standard input"), "")
+
+
+def test_check_honours_what_a_run_would(file: Path) -> None:
+    code, out, _ = run("--config", file, "check", "--only=egress", "--policy=restart")
+    assert code == 0
+    assert out.startswith(f"{file}: valid: 1 oneshot, 1 daemon; policy restart\n")
+    assert "gate" not in out
+    by_variable = run("check", environ={"BOTTLE_INIT_CONFIG": str(file), "CLAUDE_BOTTLE_SIDECAR_DAEMONS": "egress"})
+    assert by_variable[1].startswith(f"{file}: valid: 1 oneshot, 1 daemon; policy exit-on-child-death\n")
+
+
+def test_check_prints_the_schema_that_ships_with_the_package() -> None:
+    shipped = (Path(bottle_init.__file__).parent / "schema.json").read_text(encoding="utf-8")
+    assert run("check", "--schema") == (0, shipped, "")
+
+
+def test_check_compiles_beside_the_file(file: Path) -> None:
+    assert run("check", "--compile", file) == (0, f"{file}c\n", "")
+    assert Path(f"{file}c").stat().st_mode & 0o777 == 0o644
+    assert run("check", "--compile", "--only=egress", file)[0] == 2
+    assert run("check", "--compile", "-")[0] == 2
+
+
+def test_a_compilation_that_cannot_be_written_leaves_nothing_behind(file: Path) -> None:
+    Path(f"{file}c").mkdir()
+    code, out, err = run("check", "--compile", file)
+    assert (code, out) == (1, "")
+    assert err == f"bottle-init: {file}c: cannot be written: Is a directory\n"
+    assert sorted(path.name for path in file.parent.iterdir()) == ["bundle.toml", "bundle.tomlc"]
+
+
+@pytest.mark.parametrize("argv", [(), ("check",)])
+def test_an_invalid_file_is_78_with_a_line_for_each_fault(argv: tuple[str, ...], file: Path) -> None:
+    file.write_text(BUNDLE + "zzz = 1\nnice = true\n")
+    assert run(*argv, "--config", file) == (
+        78,
+        "",
+        (
+            f"bottle-init: {file}: not a valid bundle (2 faults)\n"
+            "  jobs.tests.zzz: unknown key\n"
+            "  jobs.tests.nice: must be a whole number from -20 to 19, is true\n"
+        ),
+    )
+
+
+def test_a_missing_file_is_78_and_named(tmp_path: Path) -> None:
+    missing = tmp_path / "none.toml"
+    assert run(environ={"BOTTLE_INIT_CONFIG": str(missing)}) == (
+        78,
+        "",
+        f"bottle-init: {missing}: not a valid bundle (1 fault)\n  the file cannot be read: No such file or directory\n",
+    )
+
+
+def test_a_choice_that_cannot_run_is_78(file: Path) -> None:
+    assert run("--config", file, "--only=proxy,egress") == (
+        78,
+        "",
+        (
+            f"bottle-init: {file} (--only): not a valid bundle (1 fault)\n"
+            "  proxy: runs after gate, which must then be chosen too\n"
+        ),
+    )
+
+
+def test_a_usage_error_is_2_with_a_hint() -> None:
+    assert run("--polcy=restart") == (
+        2,
+        "",
+        "bottle-init: unknown option --polcy; did you mean --policy?\n`bottle-init --help` shows the command line.\n",
+    )
+
+
+def test_help_and_version() -> None:
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    assert out.startswith("An init for containers")
+    assert run("--version") == (0, f"bottle-init {bottle_init.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("--help | true; exit ${PIPESTATUS[0]}", 141),
+        ("--help >/dev/full", 1),
+        ("--help >&-", 1),
+        ("--polcy 2>&-", 2),
+        ("--polcy 2>/dev/full", 2),
+        ("--config /nonexistent 2>&-", 78),
+        ("check --schema >&- 2>&-", 1),
+    ],
+)
+def test_an_output_that_is_gone_gives_no_traceback(line: str, code: int) -> None:
+    root = Path(bottle_init.__file__).parents[1]
+    script = f"{sys.executable} -m bottle_init {line}"
+    done = subprocess.run(["bash", "-c", script], check=False, capture_output=True, text=True, cwd=root)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "told"),
+    [
+        (RuntimeError("oops"), 70, "bottle-init: internal error; please report it"),
+        (RecursionError(), 70, "bottle-init: internal error; please report it"),
+        (KeyboardInterrupt(), 130, ""),
+        (BrokenPipeError(), 141, ""),
+        (SystemExit(3), 3, ""),
+    ],
+)
+def test_whatever_happens_an_exit_code_comes_of_it(
+    problem: BaseException,
+    code: int,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_options: cli.Options) -> int:
+        raise problem
+
+    monkeypatch.setitem(cli.COMMANDS, cli.VERSION, fail)
+    assert cli.main(["--version"]) == code
+    err = capfd.readouterr().err
+    assert told in err
+    assert bool(err) == bool(told)
+
+
+def test_the_version_is_the_packages() -> None:
+    project = (Path(bottle_init.__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'\nversion = "{bottle_init.__version__}"\n' in project

@@ -1,0 +1,207 @@
+"""The command line: what each word of it comes to, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bottle_init import cli, usage
+from bottle_init.core import model
+
+VALUES = {
+    "--policy": "restart",
+    "--config": "/b.toml",
+    "--only": "a,b",
+    "--report": "/r.json",
+    "--control": "@c",
+    "--rewrite": "USR1:TERM",
+    "--map-exit": "143",
+    "--parent-death-signal": "KILL",
+}
+
+
+def parsed(*argv: str, **environ: str) -> dict[str, Any]:
+    """All options by name."""
+    options = cli.parse(argv, environ)
+    return {name: getattr(options, name) for name in cli.Options.__slots__}
+
+
+def refusal(*argv: str) -> str:
+    """The message and the hint of a usage error."""
+    with pytest.raises(cli.UsageError) as caught:
+        cli.parse(argv, {})
+    return f"{caught.value} | {caught.value.hint}"
+
+
+def words_of(command: str) -> tuple[str, ...]:
+    """A command line of each command, without options."""
+    return {cli.RUN: (), cli.ONE: ("--", "true"), cli.CTL: ("ctl", "events")}.get(command, (command,))
+
+
+def test_nothing_at_all_runs_the_bundle_of_the_default_file() -> None:
+    options = parsed()
+    assert options["command"] == "run"
+    assert options["config"] == "/etc/bottle/bundle.toml"
+    assert (options["policy"], options["only"], options["report"], options["control"]) == (None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("argv", "found"),
+    [
+        (("--policy=restart",), {"command": "run", "policy": "restart"}),
+        (("--only", " a, b ,"), {"command": "run", "only": ("a", "b"), "only_source": "--only"}),
+        (("--report", "x", "--control", ""), {"report": "x", "control": ""}),
+        (("--", "ls", "-l", "--help"), {"command": "one", "argv": ("ls", "-l", "--help")}),
+        (("--", "--", "x"), {"command": "one", "argv": ("--", "x")}),
+        (("--policy=exit-on-child-death", "--", "ls"), {"command": "one", "argv": ("ls",)}),
+        (("--single-child", "--", "ls"), {"single_child": True}),
+        (
+            ("--rewrite", "TERM:QUIT", "--rewrite=USR1:0", "--", "x"),
+            {"rewrites": ((15, 3), (10, 0)), "command": "one"},
+        ),
+        (("--map-exit=143", "--map-exit", "1", "--", "x"), {"mapped_codes": (143, 1)}),
+        (("--parent-death-signal", "SIGRTMIN+1", "--", "x"), {"parent_death_signal": 35}),
+        (("check",), {"command": "check", "config": "/etc/bottle/bundle.toml"}),
+        (("check", "x.toml", "--only=a"), {"command": "check", "config": "x.toml", "only": ("a",)}),
+        (("check", "-"), {"config": "-"}),
+        (("check", "--compile", "x"), {"compile": True, "config": "x"}),
+        (("check", "--schema"), {"schema": True}),
+        (("health",), {"command": "health", "control": "@bottle_init", "strict": False}),
+        (("health", "--strict", "--json"), {"strict": True, "json": True}),
+        (("--control=/c", "status", "--watch"), {"command": "status", "control": "/c", "watch": True}),
+        (("ctl", "stop"), {"command": "ctl", "verb": "stop", "name": ""}),
+        (("ctl", "stop", "web"), {"verb": "stop", "name": "web"}),
+        (("ctl", "restart", "web"), {"verb": "restart", "name": "web"}),
+        (("ctl", "signal", "web", "usr1"), {"verb": "signal", "name": "web", "signal": 10}),
+        (("ctl", "events", "--follow"), {"verb": "events", "follow": True}),
+        (("ctl", "renew"), {"verb": "renew"}),
+        (("explain",), {"command": "explain", "file": "-"}),
+        (("explain", "r.json"), {"file": "r.json"}),
+        (("--policy=exit-on-child-death", "--help"), {"command": "help"}),
+        (("status", "-h"), {"command": "help"}),
+        (("--version",), {"command": "version"}),
+    ],
+)
+def test_what_is_understood(argv: tuple[str, ...], found: dict[str, Any]) -> None:
+    options = parsed(*argv)
+    assert {key: options[key] for key in found} == found
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--polcy=x",), "unknown option --polcy; did you mean --policy?"),
+        (("-x",), "unknown option -x"),
+        (("--policy=rerun",), "unknown policy rerun | There are exit-on-child-death, exit-on-child-failure, restart,"),
+        (("--policy",), "--policy needs a value: --policy=VALUE"),
+        (("--config", "--", "x"), "--config needs a value"),
+        (("--config=",), "--config needs a path"),
+        (("--only=,",), "--only needs names"),
+        (("chek",), "unknown command chek; did you mean check? | To run one program under the init: -- chek"),
+        (("sleep", "5"), "unknown command sleep | To run one program under the init: -- sleep"),
+        (("--",), "a command must come after --"),
+        (("--", ""), "a command must come after --"),
+        (("check", "--", "x"), "check takes no -- COMMAND"),
+        (("check", "a", "b"), "check does not know what to do with b"),
+        (("health", "x"), "health does not know what to do with x"),
+        (("--strict",), "--strict belongs to `health`, not to a bundle"),
+        (("--single-child",), "--single-child belongs to one command (-- COMMAND), not to a bundle"),
+        (("--only=a", "--", "x"), "--only belongs to a bundle or `check`, not to one command (-- COMMAND)"),
+        (("--policy=restart", "--", "x"), "--policy belongs to a bundle or `check`, not to one command"),
+        (("--json", "check"), "--json belongs to `health` or `status`, not to `check`"),
+        (("--json=yes", "status"), "--json takes no value"),
+        (("--rewrite=TERM", "--", "x"), "--rewrite TERM: must be FROM:TO"),
+        (("--rewrite=TREM:0", "--", "x"), "--rewrite: there is no signal 'TREM'"),
+        (("--map-exit=256", "--", "x"), "--map-exit 256: must be an exit code from 0 to 255"),
+        (("--map-exit=²", "--", "x"), "must be an exit code from 0 to 255"),
+        (("--parent-death-signal=0", "--", "x"), "there is no signal 0"),
+        (("ctl",), "ctl needs a verb | There are restart NAME"),
+        (("ctl", "kill", "web"), "ctl cannot kill | There are restart NAME"),
+        (("ctl", "restart"), "ctl restart has too few words after it"),
+        (("ctl", "renew", "x"), "ctl renew has too many words after it"),
+        (("ctl", "signal", "web", "x"), "there is no signal 'x'"),
+        (("ctl", "stop", "--follow"), "--follow belongs to `ctl events`"),
+    ],
+)
+def test_what_is_refused_and_why(argv: tuple[str, ...], message: str) -> None:
+    assert message in refusal(*argv)
+
+
+@pytest.mark.parametrize("option", VALUES)
+def test_a_value_may_follow_or_be_joined(option: str) -> None:
+    command = words_of(cli.OPTIONS[option][1][-1])
+    joined = parsed(f"{option}={VALUES[option]}", *command)
+    assert parsed(option, VALUES[option], *command) == joined
+    assert joined != parsed(*command)
+
+
+@pytest.mark.parametrize("command", [cli.RUN, cli.ONE, *cli.SUBCOMMANDS])
+@pytest.mark.parametrize("option", cli.OPTIONS)
+def test_an_option_is_taken_by_the_commands_that_it_belongs_to_and_no_others(option: str, command: str) -> None:
+    takes_value, owners = cli.OPTIONS[option]
+    argv = ([option, VALUES[option]] if takes_value else [option]) + list(words_of(command))
+    if command in owners or option in ("--help", "--version"):
+        cli.parse(argv, {})
+    else:
+        assert f"{option} belongs to" in refusal(*argv)
+
+
+@given(st.lists(st.sampled_from(["--", "-", "", "check", "ctl", "stop", *cli.OPTIONS]) | st.text(max_size=8)))
+def test_no_words_at_all_give_a_traceback(argv: list[str]) -> None:
+    try:
+        cli.parse(argv, {})
+    except cli.UsageError as refused:
+        assert str(refused)
+        assert refused.hint
+
+
+@given(st.lists(st.text(), min_size=1).filter(lambda words: words[0]))
+def test_what_follows_the_dashes_is_the_commands_own(words: list[str]) -> None:
+    assert parsed("--single-child", "--", *words)["argv"] == tuple(words)
+
+
+def test_the_last_one_counts() -> None:
+    options = parsed("--policy=restart", "--policy=wait-for-all", "--config=a", "--config", "b")
+    assert (options["policy"], options["config"]) == ("wait-for-all", "b")
+
+
+def test_options_are_over_variables_and_empty_variables_are_unset() -> None:
+    environ = {
+        "BOTTLE_INIT_CONFIG": "/env.toml",
+        "BOTTLE_INIT_CONTROL": "@env",
+        "CLAUDE_BOTTLE_SIDECAR_DAEMONS": "x, y",
+    }
+    options = parsed(**environ)
+    assert (options["config"], options["control"], options["only"]) == ("/env.toml", "@env", ("x", "y"))
+    assert options["only_source"] == "$CLAUDE_BOTTLE_SIDECAR_DAEMONS"
+    over = parsed("--config=c", "--control=@o", "--only=z", **environ)
+    assert (over["config"], over["control"], over["only"], over["only_source"]) == ("c", "@o", ("z",), "--only")
+    empty = parsed(BOTTLE_INIT_CONFIG="", CLAUDE_BOTTLE_SIDECAR_DAEMONS=" ,")
+    assert (empty["config"], empty["only"]) == ("/etc/bottle/bundle.toml", None)
+
+
+def test_an_empty_control_address_is_none_at_all() -> None:
+    assert parsed(BOTTLE_INIT_CONTROL="")["control"] == ""
+    assert parsed("status", BOTTLE_INIT_CONTROL="")["control"] == ""
+    assert parsed("status", BOTTLE_INIT_CONTROL="@env")["control"] == "@env"
+
+
+def test_one_command_has_no_control_socket_unless_asked_for() -> None:
+    assert parsed("--", "x", BOTTLE_INIT_CONTROL="@env")["control"] is None
+    assert parsed("--control=@c", "--", "x")["control"] == "@c"
+
+
+def test_the_words_are_the_cores() -> None:
+    assert cli.POLICIES == model.POLICIES
+    assert (cli.EX_USAGE, cli.EX_CONFIG, cli.EX_SOFTWARE) == (model.EX_USAGE, model.EX_CONFIG, model.EX_SOFTWARE)
+
+
+def test_help_names_every_option_command_and_policy_and_fits_a_terminal() -> None:
+    for word in (*cli.OPTIONS, *cli.SUBCOMMANDS, *cli.VERBS, *cli.POLICIES, cli.ONLY_VARIABLE, "$BOTTLE_INIT_CONFIG"):
+        assert word in usage.TEXT, word
+    assert set(re.findall(r"--[a-z-]+", usage.TEXT)) - {"--option"} == set(cli.OPTIONS)
+    assert max(map(len, usage.TEXT.splitlines())) <= 120
