@@ -27,6 +27,7 @@ pytestmark = pytest.mark.real
 CHILD, GENERATION, PROBE = 2, 3, 4
 KEY = (CHILD, GENERATION, PROBE)
 YES = ProbeSucceeded(*KEY)
+INIT = Tree(lambda _pid: False)
 
 
 class Asked(Bench):
@@ -34,15 +35,13 @@ class Asked(Bench):
 
     def __init__(self) -> None:
         super().__init__()
-        tree = Tree(self.processes.__contains__)
         self.leftovers: list[int] = []
-        self.probes = Probes(self.poller, self.emit, self.run, tree.kill_session, self._kill_leftovers)
+        self.probes = Probes(self.poller, self.emit, self.run, INIT.kill_session, self._kill_leftovers)
         self.reaped = self.probes.reaped
-        self._tree = tree
 
     def _kill_leftovers(self, leader: int) -> None:
         self.leftovers.append(leader)
-        self._tree.session(leader, 9)
+        INIT.session(leader, 9)
 
     def ask(self, how: Probe) -> Event:
         """Start a probe, and wait for its answer."""

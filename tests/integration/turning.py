@@ -35,7 +35,7 @@ class Bench:
         self.processes[process.pid] = process
         return process.pid
 
-    def turn(self, timeout_ms: int = 20) -> None:
+    def turn(self, timeout_ms: int = 5) -> None:
         """One wake-up."""
         self.poller.wait(timeout_ms)
         self.wake_ups += 1
