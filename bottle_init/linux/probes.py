@@ -31,8 +31,8 @@ LOCALHOST = ("127.0.0.1", "::1")
 _STATUS_LINE = 1_024
 """Bytes within which an HTTP status line has to end."""
 
-_LEFTOVER_READS = 16
-_READ = 4_096
+_LEFTOVER_READS = 64
+_READ = 1_024
 _OUTPUT_READ = 65_536
 _OUTPUT_KEPT = 2_048
 _REASON = 200
