@@ -10,7 +10,7 @@ from rich.console import Console
 
 from launcher import state
 from launcher.backend.base import BottleBackend, Tell
-from launcher.docker import docker, docker_json
+from launcher.docker import docker, docker_json, find_image
 from launcher.errors import LauncherError
 from launcher.interrupts import hold_signals
 from launcher.manifest import BottleSpec, Credential
@@ -47,6 +47,7 @@ class Internet:
 
     def start(self, names: tuple[str, ...]) -> str:
         """Start it and return the certificate of its authority as PEM."""
+        find_image(BUNDLE_IMAGE)
         docker("network", "create", "--internal", *self._labels, self.name)
         aliases = [word for name in names for word in ("--network-alias", name)]
         with as_file(files("launcher") / "demo_origin.py") as script:

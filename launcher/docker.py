@@ -69,6 +69,17 @@ def docker_json(*args: str) -> Any:
     return json.loads(docker(*args).stdout)
 
 
+def find_image(name: str) -> dict[str, Any]:
+    """What the engine knows of an image. The launcher never pulls: what runs is what somebody built or pulled."""
+    try:
+        image: dict[str, Any] = docker_json("image", "inspect", name)[0]
+    except CommandError as error:
+        if "no such image" not in str(error).lower():
+            raise
+        raise LauncherError(f"the image {name} is not on this engine", hint="`make image` builds both images") from None
+    return image
+
+
 def foreground(command: Command, sleep: Callable[[float], None]) -> int:
     """Run a command on the launcher's own terminal, in its process group, and return its exit code.
 

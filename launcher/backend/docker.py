@@ -13,7 +13,7 @@ from typing import Any
 from launcher import state
 from launcher.backend.base import BottleBackend, Running, Tell
 from launcher.compose import compose_yaml
-from launcher.docker import Command, CommandError, docker, docker_json, foreground, run
+from launcher.docker import Command, CommandError, docker, docker_json, find_image, foreground, run
 from launcher.errors import LauncherError
 from launcher.interrupts import HeldSignals, hold_signals
 from launcher.manifest import BottleSpec, Credential
@@ -230,7 +230,7 @@ class DockerBackend(BottleBackend):
         with hold_signals() as held:
             try:
                 plan = replace(plan, bundle=replace(plan.bundle, redirect=_redirect(plan.bundle)))
-                _image_is_there(plan.agent.image)
+                find_image(plan.agent.image)
                 for command in render_networks(plan):
                     held.check()
                     run(command)
@@ -313,19 +313,8 @@ def _read_upstream_ca(spec: BottleSpec) -> str | None:
 
 def _redirect(bundle: BundlePlan) -> bool:
     """Whether the bundle gets the capability for pipelock's redirect: if asked for, or if its image has use for it."""
-    labels = _image_is_there(bundle.image)["Config"]["Labels"] or {}
+    labels = find_image(bundle.image)["Config"]["Labels"] or {}
     return bundle.redirect or (bundle.engine == "auto" and labels.get(LABEL_ENGINE) == "pipelock")
-
-
-def _image_is_there(name: str) -> dict[str, Any]:
-    """What the engine knows of an image. The launcher never pulls: what runs is what somebody built or pulled."""
-    try:
-        image: dict[str, Any] = docker_json("image", "inspect", name)[0]
-    except CommandError as error:
-        if "no such image" not in str(error).lower():
-            raise
-        raise LauncherError(f"the image {name} is not on this engine", hint="`make image` builds both images") from None
-    return image
 
 
 def _wait_healthy(step: WaitHealthy, held: HeldSignals) -> float:

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,12 +46,20 @@ def manifest(home: Path, command: list[str], extra: str = "") -> str:
     return str(path)
 
 
-def wait_until(what: str, condition: Callable[[], object]) -> None:
-    """Look until something holds; the deadline is for a machine that hangs."""
+def wait_until(process: "subprocess.Popen[str]", what: str, condition: Callable[[], object]) -> None:
+    """Look until something holds of a launcher that runs; the deadline is for a machine that hangs."""
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
+        assert process.poll() is None, finish(process)
         assert time.monotonic() < deadline, f"still not so: {what}"
         time.sleep(0.05)
+
+
+def slug_once_there(process: "subprocess.Popen[str]", home: Path) -> str:
+    """The slug of the one bottle that this operator has, once it has files."""
+    wait_until(process, "the bottle has files", lambda: slugs_of(home))
+    (slug,) = slugs_of(home)
+    return slug
 
 
 def has(home: Path, role: str) -> Callable[[], object]:
@@ -69,7 +78,7 @@ def named(object_id: str, name: str) -> bool:
 
 def test_up_shows_the_agent_and_ends_with_its_code(tmp_path: Path) -> None:
     process = cli(tmp_path, "up", manifest(tmp_path, ["sh", "-c", "echo words of the agent; exit 7"]))
-    (slug,) = _slug_once_there(tmp_path)
+    slug = slug_once_there(process, tmp_path)
     code, said = finish(process)
     assert code == 7
     assert "words of the agent" in said
@@ -104,8 +113,8 @@ def test_stop_takes_what_start_returned_and_is_idempotent(backend: BottleBackend
 @pytest.mark.parametrize("role", ["internal", "sidecars", "agent"])
 def test_an_interrupt_half_way_leaves_nothing(tmp_path: Path, role: str) -> None:
     process = cli(tmp_path, "up", manifest(tmp_path, ["sleep", "infinity"]))
-    (slug,) = _slug_once_there(tmp_path)
-    wait_until(f"there is an object {role}", has(tmp_path, role))
+    slug = slug_once_there(process, tmp_path)
+    wait_until(process, f"there is an object {role}", has(tmp_path, role))
     process.send_signal(signal.SIGINT)
     code, said = finish(process)
     assert code == 128 + signal.SIGINT, said
@@ -115,10 +124,10 @@ def test_an_interrupt_half_way_leaves_nothing(tmp_path: Path, role: str) -> None
 
 def test_so_does_a_terminate_while_the_agent_runs(tmp_path: Path) -> None:
     process = cli(tmp_path, "up", manifest(tmp_path, ["sleep", "infinity"]))
-    (slug,) = _slug_once_there(tmp_path)
+    slug = slug_once_there(process, tmp_path)
     agent = object_name(slug, "agent")
     running = ("container", "inspect", "--format", "{{.State.Running}}", agent)
-    wait_until("the agent runs", lambda: docker(*running, check=False).stdout.strip() == "true")
+    wait_until(process, "the agent runs", lambda: docker(*running, check=False).stdout.strip() == "true")
     process.send_signal(signal.SIGTERM)
     code, said = finish(process)
     assert code == 128 + signal.SIGTERM, said
@@ -127,8 +136,8 @@ def test_so_does_a_terminate_while_the_agent_runs(tmp_path: Path) -> None:
 
 def test_a_launcher_that_is_killed_leaves_what_down_finds(tmp_path: Path) -> None:
     process = cli(tmp_path, "up", manifest(tmp_path, ["sleep", "infinity"]))
-    (slug,) = _slug_once_there(tmp_path)
-    wait_until("there is a bundle", has(tmp_path, "sidecars"))
+    slug = slug_once_there(process, tmp_path)
+    wait_until(process, "there is a bundle", has(tmp_path, "sidecars"))
     process.kill()
     finish(process)
     # What the launcher had asked of the engine when it was killed may still be on its way.
@@ -143,7 +152,7 @@ def test_a_launcher_that_is_killed_leaves_what_down_finds(tmp_path: Path) -> Non
 def test_a_bundle_that_ends_at_once_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     allow_nonsense = '[egress]\nallow = ["*."]\n'
     process = cli(tmp_path, "up", manifest(tmp_path, ["true"], allow_nonsense))
-    (slug,) = _slug_once_there(tmp_path)
+    slug = slug_once_there(process, tmp_path)
     code, said = finish(process)
     assert code == 1
     assert "egress.allow[0]" in said, "the bundle's own words are shown"
@@ -182,8 +191,3 @@ def test_two_bottles_of_one_manifest_live_side_by_side(tmp_path: Path) -> None:
     assert len(leftovers(other)) >= 4, "the other one is untouched"
     assert finish(cli(tmp_path, "down", "--all"))[0] == 0
     assert leftovers(other) == []
-
-
-def _slug_once_there(home: Path) -> list[str]:
-    wait_until("the bottle has files", lambda: slugs_of(home))
-    return slugs_of(home)
