@@ -12,21 +12,19 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[2]
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "dev")
 EVENTS = {"dev": 100_000, "ci": 1_000_000, "night": 100_000_000}
 """How many events the seeded generator simulates, without Hypothesis."""
 
-COMMON = {
-    "deadline": None,
-    "print_blob": True,
-    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
-}
-settings.register_profile("dev", max_examples=100, **COMMON)
-settings.register_profile("ci", max_examples=400, database=None, **COMMON)
-settings.register_profile("night", max_examples=20_000, phases=(Phase.explicit, Phase.generate, Phase.shrink), **COMMON)
+PATIENT = settings(
+    deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+settings.register_profile("dev", PATIENT, max_examples=100)
+settings.register_profile("ci", PATIENT, max_examples=400, database=None)
+settings.register_profile("night", PATIENT, max_examples=20_000)
 settings.load_profile(PROFILE)
 
 
@@ -47,9 +45,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if PROFILE != "ci":
         return
     for item in items:
-        function = getattr(item, "function", None)
-        if getattr(function, "is_hypothesis_test", False) and not hasattr(function, "_hypothesis_internal_use_seed"):
-            hypothesis.seed(int(SEED, 16))(function)
+        if not isinstance(item, pytest.Function) or not hypothesis.is_hypothesis_test(item.function):
+            continue
+        if not hasattr(item.function, "_hypothesis_internal_use_seed"):
+            hypothesis.seed(int(SEED, 16))(item.function)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,418 @@
+"""Contract 3, 4 and 6 by example: a small bundle, one thing that happens, and when exactly the init acts.
+
+Times are virtual and exact: nothing here sleeps, and nothing depends on the machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bottle_init.core import events as happened
+from bottle_init.core import health
+from bottle_init.core.actions import ForwardSignal, KillSession, SendSignal, Spawn, StartProbe, SurveyTree
+from bottle_init.core.model import DAEMON, JOB, ONESHOT, Backoff, Budget, Bundle, Check, Lease, Probe, Ready, Spec
+from bottle_init.testing import (
+    End,
+    Freeze,
+    Life,
+    Remnant,
+    Request,
+    Say,
+    Scenario,
+    Storm,
+    Trace,
+    check,
+    render,
+    simulate,
+)
+
+if TYPE_CHECKING:
+    from bottle_init.core.actions import Action
+
+TERM, KILL, HUP, USR1, CONT = 15, 9, 1, 10, 18
+STAYS = Life()
+SLOW_TO_STOP = Life(catches=(TERM,), stop_ms=1_000)
+IGNORES_TERM = Life(catches=(TERM,), stop_ms=None)
+TCP = Probe("tcp", port=1)
+
+
+def spec(name: str, kind: str = DAEMON, **facts: object) -> Spec:
+    return Spec(name, kind, (name,), **facts)  # type: ignore[arg-type]
+
+
+def live(bundle: Bundle | tuple[Spec, ...], *lives: Life | tuple[Life, ...], **facts: object) -> Trace:
+    """Run it, and insist that no promise was broken on the way."""
+    whole = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+    each = tuple(life if isinstance(life, tuple) else (life,) for life in lives)
+    trace = simulate(Scenario(whole, each, **facts))  # type: ignore[arg-type]
+    violations = check(trace)
+    assert not violations, render(trace, violations)
+    return trace
+
+
+def times(trace: Trace, *wanted: type[Action], child: int | None = None, signal: int | None = None) -> list[int]:
+    """When these actions were taken."""
+    return [
+        step.now_ms
+        for step in trace.steps
+        for action in step.actions
+        if isinstance(action, wanted)
+        and (child is None or getattr(action, "child", None) == child)
+        and (signal is None or getattr(action, "signal", None) == signal)
+    ]
+
+
+def order(trace: Trace, wanted: type[Action], signal: int | None = None) -> list[int]:
+    """Which children these actions were about, in order."""
+    return [
+        action.child  # type: ignore[attr-defined]
+        for step in trace.steps
+        for action in step.actions
+        if isinstance(action, wanted) and (signal is None or getattr(action, "signal", None) == signal)
+    ]
+
+
+def answers(trace: Trace) -> list[tuple[int, str]]:
+    """The health answer, each time that it changed."""
+    told: list[tuple[int, str]] = []
+    for step in trace.steps:
+        word = health.answer(step.state).health
+        if step.settled and (not told or told[-1][1] != word):
+            told.append((step.now_ms, word))
+    return told
+
+
+def code(trace: Trace) -> int:
+    assert trace.exit is not None
+    return trace.exit.code
+
+
+CHAIN = (spec("a"), spec("b", after=("a",)), spec("c", after=("b",)))
+
+
+# Starting.
+
+
+def test_a_chain_starts_link_by_link_as_each_becomes_ready() -> None:
+    ready = Ready(TCP)
+    chain = (spec("a", ready=ready), spec("b", after=("a",), ready=ready), spec("c", after=("b",)))
+    trace = live(chain, Life(ready_ms=30), Life(ready_ms=0), STAYS)
+    assert order(trace, Spawn) == [0, 1, 2]
+    assert times(trace, Spawn) == [0, 30, 30]
+
+
+def test_a_readiness_probe_is_made_at_once_and_then_at_growing_pauses() -> None:
+    trace = live((spec("a", ready=Ready(TCP, timeout_ms=2_000)),), Life(ready_ms=None))
+    made = times(trace, StartProbe)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(made)]
+    assert made[0] == 0
+    assert pauses == sorted(pauses)
+    assert max(pauses) == 250
+
+
+def test_what_has_been_ready_stays_so_for_those_that_wait() -> None:
+    """b is ready, dies and comes back; c, which is after a slow d and b, starts while b is still down."""
+    bundle = (
+        spec("b", policy="restart", backoff=Backoff(10_000, 1.0, 10_000)),
+        spec("d", ready=Ready(TCP)),
+        spec("c", after=("b", "d")),
+    )
+    trace = live(bundle, (Life(run_ms=1_000, end=End(1)), STAYS), Life(ready_ms=3_000), STAYS)
+    assert 3_000 <= times(trace, Spawn, child=2)[0] <= 3_250
+    assert times(trace, Spawn, child=0) == [0, 11_000]
+
+
+def test_a_oneshot_is_ready_only_when_it_has_succeeded() -> None:
+    trace = live((spec("set-up", ONESHOT), spec("a", after=("set-up",))), Life(run_ms=700), STAYS)
+    assert times(trace, Spawn) == [0, 700]
+
+
+def test_notify_makes_a_daemon_ready_at_the_moment_of_its_datagram() -> None:
+    bundle = (spec("a", ready=Ready(Probe("notify"))), spec("b", after=("a",)))
+    trace = live(bundle, Life(says=(Say(420, ready=True),)), STAYS)
+    assert times(trace, Spawn) == [0, 420]
+
+
+# Stopping.
+
+
+def test_the_stop_order_is_the_reverse_and_nothing_is_slept_out() -> None:
+    trace = live(CHAIN, SLOW_TO_STOP, SLOW_TO_STOP, SLOW_TO_STOP, stop_at_ms=2_000)
+    assert order(trace, SendSignal, TERM) == [2, 1, 0]
+    assert times(trace, SendSignal, signal=TERM) == [2_000, 3_000, 4_000]
+    assert trace.end_ms == 5_000
+    assert code(trace) == 0
+
+
+def test_independent_children_stop_in_parallel() -> None:
+    trace = live((spec("a"), spec("b"), spec("c")), SLOW_TO_STOP, SLOW_TO_STOP, SLOW_TO_STOP, stop_at_ms=2_000)
+    assert times(trace, SendSignal, signal=TERM) == [2_000] * 3
+    assert trace.end_ms == 3_000
+
+
+def test_the_deadline_is_one_for_all_phases() -> None:
+    trace = live(CHAIN, IGNORES_TERM, IGNORES_TERM, IGNORES_TERM, stop_at_ms=2_000)
+    assert times(trace, SendSignal, signal=TERM) == [2_000, 7_000]
+    assert trace.end_ms == 2_000 + 8_000
+    assert code(trace) == 137
+
+
+def test_the_second_stop_signal_kills_at_once() -> None:
+    second = Request(2_300, happened.SignalReceived(2))
+    trace = live(CHAIN, IGNORES_TERM, IGNORES_TERM, IGNORES_TERM, stop_at_ms=2_000, requests=(second,))
+    assert times(trace, SurveyTree, signal=KILL)[0] == 2_300
+    assert trace.end_ms == 2_300
+    assert code(trace) == 137
+
+
+def test_the_stop_signals_of_one_wake_up_count_as_one() -> None:
+    same = (Request(2_000, happened.SignalReceived(TERM)), Request(2_000, happened.SignalReceived(2)))
+    trace = live(CHAIN[:1], SLOW_TO_STOP, stop_at_ms=2_000, requests=same)
+    assert trace.end_ms == 3_000
+    assert code(trace) == 0
+
+
+def test_a_stop_signal_during_a_policy_stop_changes_neither_cause_nor_code() -> None:
+    bundle = (spec("a"), spec("b"))
+    trace = live(bundle, Life(run_ms=1_500, end=End(3)), SLOW_TO_STOP, stop_at_ms=2_000)
+    assert code(trace) == 3
+    assert trace.exit is not None
+    assert trace.exit.stop.kind == "policy"
+    assert trace.end_ms == 2_500
+
+
+def test_a_stop_during_startup_stops_what_was_started_and_starts_nothing_more() -> None:
+    bundle = (spec("a", ready=Ready(TCP)), spec("b", after=("a",)), spec("c", policy="restart"))
+    trace = live(bundle, Life(ready_ms=None), STAYS, Life(run_ms=1_999, end=End(1)), stop_at_ms=2_000)
+    assert order(trace, Spawn) == [0, 2]
+    assert trace.end_ms == 2_000
+    assert code(trace) == 0
+
+
+def test_a_suspended_child_gets_its_term_and_then_cont() -> None:
+    trace = live((spec("a"),), Life(stopped_ms=100), stop_at_ms=2_000)
+    assert times(trace, SendSignal, signal=CONT) == [2_000]
+    assert trace.end_ms == 2_000
+    assert code(trace) == 0
+
+
+def test_a_stop_delay_lies_inside_the_deadline() -> None:
+    trace = live((spec("a", stop_delay_ms=3_000),), STAYS, stop_at_ms=2_000)
+    assert times(trace, SendSignal, signal=TERM) == [5_000]
+    trace = live((spec("a", stop_delay_ms=30_000),), STAYS, stop_at_ms=2_000)
+    assert trace.end_ms == 10_000
+
+
+def test_what_is_left_of_a_session_gets_term_and_then_kill() -> None:
+    deaf = Life(leaves=(Remnant(stop_ms=None),))
+    trace = live((spec("a"), spec("b", after=("a",))), STAYS, deaf, stop_at_ms=2_000)
+    assert times(trace, SendSignal, child=0, signal=TERM) == [7_000]
+    assert trace.exit is not None
+    assert [survivor.name for survivor in trace.exit.survivors] == ["remnant-4"]
+    assert code(trace) == 0
+
+
+def test_what_escaped_its_session_goes_with_the_whole_tree() -> None:
+    trace = live((spec("a"),), Life(leaves=(Remnant(escapes=True, stop_ms=None),)), stop_at_ms=2_000)
+    assert trace.end_ms == 10_000
+    assert trace.processes[-1].ended_ms == 10_000
+    assert code(trace) == 0
+
+
+def test_the_init_gives_up_on_what_no_kill_ends_one_second_later() -> None:
+    trace = live((spec("a"),), Life(catches=(TERM,), stop_ms=None, kill_ms=None), stop_at_ms=2_000)
+    assert times(trace, KillSession) == [7_000]
+    assert trace.end_ms <= 2_000 + 8_000 + 1_000
+    assert code(trace) == 137
+
+
+def test_a_storm_of_orphans_is_reaped_and_changes_nothing() -> None:
+    trace = live((spec("a"),), STAYS, storms=(Storm(1_000, 10_000), Storm(2_000, 10_000)), stop_at_ms=2_000)
+    assert trace.end_ms == 2_000
+    assert code(trace) == 0
+
+
+def test_a_machine_that_was_suspended_past_all_deadlines() -> None:
+    """The whole stop falls into one wake-up; what is dead is not killed, what lives is."""
+    trace = live((spec("a"), spec("b")), SLOW_TO_STOP, IGNORES_TERM, stop_at_ms=2_000, freezes=(Freeze(2_500, 60_000),))
+    assert trace.end_ms == 62_500
+    assert code(trace) == 137
+
+
+# Restarts.
+
+
+def test_the_delays_grow_by_the_factor_up_to_the_limit_and_begin_anew() -> None:
+    backoff = Backoff(500, 2.0, 3_000)
+    lives = (*(Life(run_ms=0, end=End(1)),) * 5, Life(run_ms=3_000, end=End(1)), STAYS)
+    trace = live((spec("a", policy="restart", backoff=backoff, restarts=Budget(10)),), lives)
+    starts = times(trace, Spawn)
+    delays = [later - earlier for earlier, later in itertools.pairwise(starts)]
+    assert delays == [500, 1_000, 2_000, 3_000, 3_000, 3_000 + 500]
+
+
+def test_one_restart_more_than_the_budget_is_a_policy_stop_at_the_death() -> None:
+    bundle = (spec("a", policy="restart", backoff=Backoff(0, 1.0, 0), restarts=Budget(3, 60_000)),)
+    trace = live(bundle, Life(run_ms=100, end=End(7)))
+    assert len(times(trace, Spawn)) == 1 + 3
+    assert trace.end_ms == 400
+    assert code(trace) == 7
+
+
+def test_restarts_that_have_left_the_window_do_not_weigh_any_more() -> None:
+    bundle = (spec("a", policy="restart", backoff=Backoff(0, 1.0, 0), restarts=Budget(1, 1_000)),)
+    trace = live(bundle, (*(Life(run_ms=1_000, end=End(7)),) * 3, STAYS))
+    assert len(times(trace, Spawn)) == 4
+    assert code(trace) == 0
+
+
+@pytest.mark.parametrize("policy", ["restart", "restart-on-failure"])
+def test_a_failed_fork_is_a_failed_start(policy: str) -> None:
+    trace = live((spec("a", policy=policy),), (Life(fork_error="EAGAIN"), STAYS))
+    assert times(trace, Spawn) == [0, 500]
+    assert code(trace) == 0
+
+
+def test_a_missed_readiness_deadline_is_answered_by_a_restart() -> None:
+    bundle = (spec("a", policy="restart-on-failure", ready=Ready(TCP, 1_000)),)
+    trace = live(bundle, (Life(ready_ms=None), STAYS))
+    assert times(trace, SendSignal, signal=TERM)[0] == 1_000
+    assert times(trace, Spawn) == [0, 1_500]
+
+
+def test_rest_for_one() -> None:
+    """a dies: c and b, which run after it, stop in reverse order and start again in order; d is left alone."""
+    bundle = (
+        spec("a", policy="restart", restart_dependents=True, ready=Ready(TCP)),
+        spec("b", after=("a",), ready=Ready(TCP)),
+        spec("c", after=("b",)),
+        spec("d"),
+    )
+    again = Life(ready_ms=100)
+    trace = live(bundle, (Life(run_ms=2_000, end=End(1)), again), (SLOW_TO_STOP, again), SLOW_TO_STOP, STAYS)
+    assert order(trace, Spawn) == [0, 3, 1, 2, 0, 1, 2]
+    stops = [child for child in order(trace, SendSignal, TERM) if child in (1, 2)]
+    assert stops[:2] == [2, 1]
+    assert times(trace, SendSignal, child=3, signal=TERM) == [60_000]
+    assert times(trace, Spawn, child=0)[1] == 4_000
+    assert code(trace) == 0
+
+
+def test_a_requested_restart_takes_its_dependents_with_it_without_delay_or_budget() -> None:
+    bundle = (spec("a", restart_dependents=True, restarts=Budget(0)), spec("b", after=("a",), restarts=Budget(0)))
+    order_given = Request(2_000, happened.ChildRestartOrdered(0, 1))
+    trace = live(bundle, STAYS, STAYS, requests=(order_given,))
+    assert order(trace, SendSignal, TERM)[:2] == [1, 0]
+    assert times(trace, Spawn) == [0, 0, 2_000, 2_000]
+    assert code(trace) == 0
+
+
+# Signals.
+
+
+def test_a_signal_goes_to_those_that_catch_it_as_their_rules_rewrite_it() -> None:
+    bundle = (spec("a", signals=((USR1, HUP),)), spec("b", signals=((USR1, 0),)), spec("c"))
+    got = Request(1_000, happened.SignalReceived(USR1))
+    trace = live(bundle, Life(catches=(HUP,), heeds=(HUP,), stop_end=End(5)), STAYS, STAYS, requests=(got,))
+    sent = [
+        (action.child, action.signal)
+        for step in trace.steps
+        for action in step.actions
+        if isinstance(action, ForwardSignal)
+    ]
+    assert sent == [(0, HUP), (2, USR1)]
+    assert code(trace) == 5
+
+
+def test_a_forwarded_signal_is_the_inits_own_in_a_stop() -> None:
+    got = Request(2_100, happened.SignalReceived(HUP))
+    life = Life(catches=(HUP, TERM), heeds=(HUP,), stop_ms=500, stop_end=End(129))
+    trace = live((spec("a"),), life, requests=(got,), stop_at_ms=2_000)
+    assert code(trace) == 0
+
+
+def test_what_ctl_signal_sends_is_not_the_inits_own() -> None:
+    by_ctl = Request(2_100, happened.ChildSignalOrdered(0, 11, 1))
+    trace = live((spec("a"),), SLOW_TO_STOP, requests=(by_ctl,), stop_at_ms=2_000)
+    assert code(trace) == 139
+
+
+# Lease.
+
+
+def test_a_lease_that_is_not_renewed_is_a_requested_stop() -> None:
+    bundle = Bundle((spec("a"),), lease=Lease(renew_ms=5_000))
+    trace = live(bundle, STAYS, requests=(Request(3_000, happened.LeaseRenewed(1)),))
+    assert trace.end_ms == 8_000
+    assert code(trace) == 0
+
+
+# Health.
+
+CHECKED = Check(TCP, interval_ms=1_000, timeout_ms=500, retries=3)
+
+
+def test_health_goes_from_starting_to_healthy_to_stopping() -> None:
+    trace = live((spec("a", ready=Ready(TCP)),), Life(ready_ms=1_000, catches=(TERM,), stop_ms=10))
+    assert [word for _, word in answers(trace)] == ["starting", "healthy", "stopping"]
+
+
+def test_a_failing_check_degrades_and_then_is_fatal() -> None:
+    trace = live((spec("a", health=CHECKED),), Life(sick=((1_500, 5_500),)))
+    assert answers(trace)[1:] == [
+        (0, "healthy"),
+        (2_000, "degraded"),
+        (4_000, "unhealthy"),
+        (6_000, "healthy"),
+        (60_000, "stopping"),
+    ]
+
+
+def test_a_hung_check_fails_at_its_timeout() -> None:
+    trace = live((spec("a", health=CHECKED),), Life(hangs=((1_000, 2_000),)))
+    assert (1_500, "degraded") in answers(trace)
+
+
+def test_failures_within_the_start_period_do_not_count() -> None:
+    patient = CHECKED.but(start_period_ms=10_000, retries=2)
+    trace = live((spec("a", health=patient),), Life(sick=((0, 10_500),)))
+    assert "unhealthy" not in [word for _, word in answers(trace)]
+
+
+def test_on_unhealthy_restart_waits_and_uses_the_budget() -> None:
+    bundle = (spec("a", health=CHECKED, on_unhealthy="restart", restarts=Budget(1, 60_000)),)
+    trace = live(bundle, Life(sick=((0, 100_000),)))
+    assert times(trace, Spawn) == [0, 3_500]
+    assert code(trace) == 69
+
+
+def test_a_daemon_that_ended_for_good_without_success_is_unhealthy() -> None:
+    bundle = (spec("a", policy="wait-for-all"), spec("b", policy="wait-for-all"))
+    trace = live(bundle, Life(run_ms=1_000, end=End(1)), STAYS)
+    assert (1_000, "unhealthy") in answers(trace)
+
+
+def test_a_daemon_that_ended_with_success_and_was_let_go_does_not_count() -> None:
+    bundle = (spec("a", policy="wait-for-all"), spec("b", policy="wait-for-all"))
+    trace = live(bundle, Life(run_ms=1_000), STAYS)
+    assert [word for _, word in answers(trace)] == ["starting", "healthy", "stopping"]
+
+
+def test_a_restarting_daemon_degrades() -> None:
+    trace = live((spec("a", policy="restart"),), (Life(run_ms=1_000, end=End(1)), STAYS))
+    assert answers(trace)[2:4] == [(1_000, "degraded"), (1_500, "healthy")]
+
+
+def test_a_watchdog_that_is_not_fed_is_unhealthy() -> None:
+    fed = tuple(Say(at_ms, watchdog=True) for at_ms in range(1_000, 10_000, 1_000))
+    trace = live((spec("a"),), Life(says=(Say(0, watchdog_ms=1_500), *fed)))
+    assert (10_500, "unhealthy") in answers(trace)
+
+
+def test_the_job_ends_the_bundle_and_its_daemons_are_stopped() -> None:
+    trace = live((spec("a"), spec("tests", JOB, after=("a",))), SLOW_TO_STOP, Life(run_ms=500))
+    assert trace.end_ms == 1_500
+    assert code(trace) == 0
