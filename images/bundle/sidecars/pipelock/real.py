@@ -18,6 +18,7 @@ from sidecars.policy import Policy, PolicyError, load
 
 _DAY_S = 86_400
 _UNLIMITED_PER_MINUTE = 1_000_000
+_PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 _Handler = Callable[[int, FrameType | None], None]
 
 
@@ -29,8 +30,9 @@ def render(policy: Policy) -> str:
         # The allowlist is enforced in strict mode only.
         "mode": "strict",
         "api_allowlist": list(dict.fromkeys(hosts)),
-        # egress judges the address, whoever resolves the name.
-        "trusted_domains": [rule.host for rule in policy.allowlist.rules if not rule.wildcard],
+        # Its user reaches egress alone, which resolves the name anew and judges the address by the policy. A list of
+        # names here (`trusted_domains`) would do as well, but in strict mode a reload that adds one is refused.
+        "ssrf": {"ip_allowlist": list(_PRIVATE)},
         "fetch_proxy": {
             "listen": f"0.0.0.0:{layout.PIPELOCK_PORT}",
             # Its defaults (60 requests a minute to a host) are for browsing agents, not for API clients.
