@@ -146,10 +146,6 @@ class Control:
         if client is not None:
             self._say(client, f"{'ok' if done else 'error'} {plain(text, MAX_LINE)}\n")
 
-    def has_followers(self) -> bool:
-        """Whether `publish` would reach anybody."""
-        return any(client.following for client in self._clients.values())
-
     def publish(self, line: bytes) -> None:
         """Pass one event (a line without its end) on to all that follow; who is too far behind is told and closed."""
         for client in [client for client in self._clients.values() if client.following]:
