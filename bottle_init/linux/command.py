@@ -221,7 +221,7 @@ class Command:
         self.remote = Remote(self)
         problem = self.remote.open()
         if problem:
-            say(f"control socket {self.control}: {problem}")
+            say(f"control socket {problem}")
         self.wait = self.remote.wait
 
     def _wait(self, timeout_s: float | None) -> struct_siginfo | None:
