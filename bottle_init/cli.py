@@ -8,6 +8,7 @@ the last one counts, so that what follows an image's ENTRYPOINT overrides it.
 from __future__ import annotations
 
 import posix
+from _signal import SIG_BLOCK, pthread_sigmask, valid_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -366,6 +367,7 @@ def say(fd: int, text: str) -> None:
 
 
 def _run(options: Options) -> int:
+    pthread_sigmask(SIG_BLOCK, valid_signals())  # From here on no request to stop is lost, or ends PID 1 half-way.
     from bottle_init.linux import loop
 
     return loop.run(find_bundle(options), options)
