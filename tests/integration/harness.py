@@ -144,7 +144,7 @@ def running(
 
 
 def _collect(stream: Any, lines: list[str]) -> None:
-    for line in stream:
+    while line := stream.readline():
         lines.append(line.decode("utf-8", "replace").rstrip("\n"))
 
 
