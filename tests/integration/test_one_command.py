@@ -1,0 +1,306 @@
+"""One command under the init: its code, its signals, its inheritance (contract 5)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import PATIENCE_S, PYTHON, eventually
+from tests.integration.one_command import ENVIRON, one, python, run, running, state, status
+
+pytestmark = pytest.mark.real
+
+NOT_FATAL = {
+    *(signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH),
+    *(signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
+}
+FATAL = sorted(set(signal.valid_signals()) - NOT_FATAL)
+JOB_CONTROL = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+PASSED_ON = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD} - JOB_CONTROL)
+
+# Prints the number of each signal that it gets; USR2 is the last.
+LISTEN = """
+import _signal, sys
+every = _signal.valid_signals()
+_signal.pthread_sigmask(_signal.SIG_BLOCK, every)
+print("ready", flush=True)
+while (number := _signal.sigwait(every)) != _signal.SIGUSR2:
+    print(number, flush=True)
+"""
+
+# The same, with a child of its own in the same group; both say who they are, and the child what it has not taken.
+FAMILY = """
+import _signal, os, sys
+_signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+child = os.fork()
+if child == 0:
+    _signal.sigwait([_signal.SIGUSR2])
+    print("child", sorted(map(int, _signal.sigpending())), flush=True)
+    os._exit(0)
+print("ready", flush=True)
+print("parent", _signal.sigwait([_signal.SIGUSR1]).real, flush=True)
+os.kill(child, _signal.SIGUSR2)
+os.waitpid(child, 0)
+"""
+
+
+@pytest.fixture(params=[False, True], ids=["subreaper", "pid1"])
+def pid_1(request: pytest.FixtureRequest) -> bool:
+    """Both places that an init can have."""
+    return bool(request.param)
+
+
+def test_each_of_the_256_codes_is_handed_on(pid_1: bool) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        ends = list(pool.map(lambda code: run("sh", "-c", f"exit {code}", pid_1=pid_1), range(256)))
+    assert [end.returncode for end in ends] == list(range(256))
+    assert {end.stderr for end in ends} == {""}
+
+
+def test_a_command_killed_by_a_signal_gives_128_and_its_number(pid_1: bool) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        ends = list(pool.map(lambda number: run("sh", "-c", f"kill -{int(number)} $$", pid_1=pid_1), FATAL))
+    assert [end.returncode for end in ends] == [128 + number for number in FATAL]
+
+
+def test_what_cannot_be_run_gives_a_shells_codes_and_says_so(tmp_path: Path, pid_1: bool) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    for command, code in (("/nonexistent/program", 127), ("no-such-program", 127), (str(plain), 126), ("/", 126)):
+        end = run(command, pid_1=pid_1)
+        assert end.returncode == code
+        assert end.stdout == ""
+        assert end.stderr.startswith(f"bottle_init: {command}: ")
+        assert end.stderr.count("\n") == 1
+
+
+def test_a_code_that_is_mapped_becomes_0() -> None:
+    options = ["--map-exit=143", "--map-exit=7"]
+    assert run("sh", "-c", "exit 7", options=options).returncode == 0
+    assert run("sh", "-c", "kill $$", options=options).returncode == 0
+    assert run("sh", "-c", "exit 8", options=options).returncode == 8
+
+
+def test_every_signal_that_can_be_caught_reaches_the_command(pid_1: bool) -> None:
+    with running(*python(LISTEN), pid_1=pid_1) as it:
+        assert it.line() == "ready"
+        for number in (number for number in PASSED_ON if number != signal.SIGUSR2):
+            it.send(number)
+            assert it.line() == str(int(number))
+        it.send(signal.SIGUSR2)
+        assert it.wait() == 0
+
+
+def test_nothing_escalates_while_the_command_lives(pid_1: bool) -> None:
+    with running(*python(LISTEN), pid_1=pid_1) as it:
+        assert it.line() == "ready"
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGTERM):
+            it.send(number)
+            assert it.line() == str(int(number))
+        it.send(signal.SIGUSR2)
+        assert it.wait() == 0
+
+
+def test_a_term_that_the_command_dies_of_is_its_own_code(pid_1: bool) -> None:
+    with running("sh", "-c", "echo ready; exec sleep 1000", pid_1=pid_1) as it:
+        assert it.line() == "ready"
+        it.send(signal.SIGTERM)
+        assert it.wait() == 143
+
+
+def test_a_signal_that_comes_with_the_start_is_not_lost() -> None:
+    """It may come before the interpreter is ready for it, or before the command has its group: 143 in every case."""
+    for _ in range(50):
+        with running("sleep", "1000") as it:
+            it.send(signal.SIGTERM)
+            assert it.wait() == 143
+
+
+def test_the_whole_group_gets_a_signal() -> None:
+    with running(*python(FAMILY)) as it:
+        assert it.line() == "ready"
+        it.send(signal.SIGUSR1)
+        assert it.line() == f"parent {int(signal.SIGUSR1)}"
+        assert it.line() == f"child [{int(signal.SIGUSR1)}]"
+        assert it.wait() == 0
+
+
+def test_a_single_child_gets_it_alone() -> None:
+    with running(*python(FAMILY), options=["--single-child"]) as it:
+        assert it.line() == "ready"
+        it.send(signal.SIGUSR1)
+        assert it.line() == f"parent {int(signal.SIGUSR1)}"
+        assert it.line() == "child []"
+        assert it.wait() == 0
+
+
+def test_a_session_of_its_own_unless_it_is_a_single_child() -> None:
+    script = "import os; print(os.getsid(0) == os.getpid() == os.getpgrp(), os.getsid(0) == os.getsid(os.getppid()))"
+    assert run(*python(script)).stdout == "True False\n"
+    assert run(*python(script), options=["--single-child"]).stdout == "False True\n"
+
+
+def test_signals_are_rewritten_and_dropped() -> None:
+    options = ["--rewrite=TERM:USR1", "--rewrite", "HUP:0", "--rewrite=INT:2", "--rewrite=TSTP:WINCH"]
+    with running(*python(LISTEN), options=options) as it:
+        assert it.line() == "ready"
+        for sent, got in (
+            (signal.SIGTERM, signal.SIGUSR1),
+            (signal.SIGHUP, None),
+            (signal.SIGINT, signal.SIGINT),
+            (signal.SIGTSTP, signal.SIGWINCH),
+        ):
+            it.send(sent)
+            if got is not None:
+                assert it.line() == str(int(got))
+        assert state(it.init) == "S", "what is rewritten to no stop signal stops nobody"
+        it.send(signal.SIGUSR2)
+        assert it.wait() == 0
+
+
+def test_the_parents_death_is_passed_on(tmp_path: Path) -> None:
+    """A shell starts the init and is killed; the command tells what it got."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = one(*python(LISTEN), options=["--parent-death-signal=USR1"])
+    parent = subprocess.Popen(["sh", "-c", '"$@" >"$0" & wait', str(pipe), *command], env=ENVIRON)
+    with pipe.open() as told:
+        assert told.readline() == "ready\n"
+        init = int(Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text())
+        parent.kill()
+        parent.wait()
+        assert told.readline() == f"{int(signal.SIGUSR1)}\n"
+        os.kill(init, signal.SIGUSR2)
+        assert told.read() == ""
+
+
+def test_a_parents_death_that_cannot_be_caught_ends_the_command_too(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = one("sh", "-c", "echo $$; exec sleep 1000", options=["--parent-death-signal=KILL"])
+    parent = subprocess.Popen(["sh", "-c", '"$@" >"$0" & wait', str(pipe), *command], env=ENVIRON)
+    with pipe.open() as told:
+        pid = int(told.readline())
+        parent.kill()
+        parent.wait()
+        eventually(lambda: state(pid) in ("", "Z"), "the end of the command")
+
+
+# What is inherited.
+
+
+def signal_lines(prepare: str, options: list[str]) -> dict[str, str]:
+    """The signal state of a command whose init was started after `prepare` had been executed."""
+    start = f"import os, signal, sys; {prepare}; os.execv(sys.argv[1], sys.argv[1:])"
+    command = [*python(start), *one("cat", "/proc/self/status", options=options)]
+    told = subprocess.run(command, env=ENVIRON, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
+    lines = dict(line.split(":\t") for line in told.splitlines() if line.startswith("Sig"))
+    return {key: lines[key] for key in ("SigBlk", "SigIgn", "SigCgt")}
+
+
+def bits(*numbers: int) -> str:
+    return f"{sum(1 << (number - 1) for number in numbers):016x}"
+
+
+DEFAULT = "signal.signal(signal.SIGPIPE, 0); signal.signal(signal.SIGXFSZ, 0)"
+IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGCHLD, signal.SIGTTOU, 40)
+BLOCKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD, 50)
+
+
+@pytest.mark.parametrize("options", [[], ["--single-child"]], ids=["group", "single"])
+def test_the_command_starts_with_default_dispositions_and_an_empty_mask(options: list[str]) -> None:
+    assert signal_lines(DEFAULT, options) == {"SigBlk": bits(), "SigIgn": bits(), "SigCgt": bits()}
+
+
+@pytest.mark.parametrize("options", [[], ["--single-child"]], ids=["group", "single"])
+def test_the_command_starts_with_what_the_init_inherited(options: list[str]) -> None:
+    """But for PIPE and XFSZ, which the interpreter has overwritten."""
+    prepare = (
+        f"[signal.signal(number, signal.SIG_IGN) for number in {[int(number) for number in IGNORED]}]; "
+        f"signal.pthread_sigmask(signal.SIG_BLOCK, {[int(number) for number in BLOCKED]}); "
+        "signal.signal(signal.SIGPIPE, 1); signal.signal(signal.SIGXFSZ, 1)"
+    )
+    assert signal_lines(prepare, options) == {"SigBlk": bits(*BLOCKED), "SigIgn": bits(*IGNORED), "SigCgt": bits()}
+
+
+def test_the_code_is_right_even_where_chld_was_ignored() -> None:
+    """An ignored CHLD makes the kernel reap by itself: the status would be lost."""
+    start = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    end = subprocess.run([*python(start), *one("sh", "-c", "exit 5")], env=ENVIRON, timeout=PATIENCE_S, check=False)
+    assert end.returncode == 5
+
+
+def test_the_command_gets_the_descriptors_that_the_init_was_given_and_no_others() -> None:
+    extra, other = os.pipe()
+    listing = ["sh", "-c", "ls /proc/self/fd"]
+    try:
+        for given in ((), (extra,)):
+            bare = subprocess.run(listing, capture_output=True, text=True, pass_fds=given, check=True).stdout
+            assert run(*listing, pass_fds=given).stdout == bare
+            assert (str(extra) in bare.split()) == bool(given)
+    finally:
+        os.close(extra)
+        os.close(other)
+
+
+def test_the_init_does_not_hold_what_it_has_passed_on() -> None:
+    """A reader sees the end of a pipe when the command closes it, not only when the init ends."""
+    reader, writer = os.pipe()
+    with running("bash", "-c", f"echo hello >&{writer}; exec {writer}>&-; read line", pass_fds=(writer,)) as it:
+        os.close(writer)
+        with os.fdopen(reader) as told:
+            assert told.read() == "hello\n"
+        it.tell("end")
+        assert it.wait() == 0
+
+
+def test_descriptors_that_were_closed_stay_closed() -> None:
+    closed = ["sh", "-c", '"$@" 0<&- 2>&-', "sh"]
+    seen = "import os; print([fd for fd in range(3) if os.path.exists(f'/proc/self/fd/{fd}')])"
+    script = f'exec {sys.executable} -I -S -c "{seen}"'
+    bare = subprocess.run([*closed, "sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    end = subprocess.run([*closed, *one("sh", "-c", script)], capture_output=True, text=True, env=ENVIRON, check=True)
+    assert end.stdout == bare
+
+
+def test_the_command_starts_where_the_init_was_started_and_the_init_holds_nothing_busy(tmp_path: Path) -> None:
+    with running("sh", "-c", "pwd; read line", cwd=tmp_path) as it:
+        assert it.line() == str(tmp_path)
+        eventually(lambda: os.readlink(f"/proc/{it.init}/cwd") == "/", "the init's change to /")
+        it.tell("end")
+        assert it.wait() == 0
+
+
+def test_the_environment_is_the_one_that_was_given() -> None:
+    """The interpreter adds LC_CTYPE to its own in the C locale (PEP 538)."""
+    environ = {"A": "b", "NOTIFY_SOCKET": "@kept", "PYTHONPATH": ENVIRON["PYTHONPATH"]}
+    command = [*PYTHON, "--", "/usr/bin/env"]
+    told = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
+    assert dict(line.split("=", 1) for line in told.splitlines()) == environ
+    told = run("/usr/bin/env", env={**environ, "LC_CTYPE": "C.UTF-8"}).stdout
+    assert "LC_CTYPE=C.UTF-8" in told.splitlines()
+
+
+def test_words_that_are_no_utf_8_arrive_as_they_were() -> None:
+    command = [word.encode() for word in one("printf", "%s")]
+    end = subprocess.run([*command, b"\xff\xfe"], env=ENVIRON, capture_output=True, timeout=PATIENCE_S, check=True)
+    assert end.stdout == b"\xff\xfe"
+
+
+def test_the_init_sleeps_until_a_signal_comes() -> None:
+    with running("sh", "-c", "echo ready; exec sleep 1000") as it:
+        assert it.line() == "ready"
+        eventually(lambda: os.readlink(f"/proc/{it.init}/cwd") == "/" and state(it.init) == "S")
+        time.sleep(0.2)
+        before = status(it.init, "voluntary_ctxt_switches")
+        time.sleep(1)
+        assert status(it.init, "voluntary_ctxt_switches") == before
+        it.send(signal.SIGTERM)
+        assert it.wait() == 143
