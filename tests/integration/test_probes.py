@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -394,12 +395,16 @@ def test_an_answer_that_comes_after_the_cancel_is_dropped(bench: Asked) -> None:
 # The same under the init.
 
 
-def test_an_exec_probe_runs_as_its_daemon_does(tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
-    for parent in tmp_path.parents:
-        if parent != Path("/tmp") and parent.is_relative_to("/tmp"):
-            parent.chmod(0o755)
-    seen = tmp_path / "seen"
+@pytest.fixture
+def everybodys() -> Iterator[Path]:
+    """A directory that every user may write to, which none of pytest's own is."""
+    with TemporaryDirectory() as directory:
+        Path(directory).chmod(0o777)
+        yield Path(directory)
+
+
+def test_an_exec_probe_runs_as_its_daemon_does(tmp_path: Path, everybodys: Path) -> None:
+    seen = everybodys / "seen"
     probe = f"(id -u; pwd; echo $COLOUR; ps -o sid= -p $$; echo $$; readlink /proc/self/fd/0) > {seen}"
     bundle = f"""
     [daemons.d]
