@@ -48,8 +48,8 @@ integration: image ## the tests on real processes and in real containers
 test: venv lint types image ## everything: lint, types, images, all tests
 	@$(PYTEST)
 
-bench: image ## the benchmarks, side by side with the peers
-	@$(VENV)/python -m benchmarks
+bench: venv ## the benchmarks, side by side with the peers
+	@$(VENV)/python -m benchmarks $(BENCH)
 
 clean: ## removes what make made in this directory
 	rm -rf .venv .venv.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -1,0 +1,110 @@
+"""The init, in its two modes, and the bare interpreter, in the shape that the peers have."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from benchmarks.interpreter import Interpreter
+
+INIT = "bottle_init"
+BUNDLE = "bottle_init, bundle of one"
+BARE = "bare interpreter"
+
+
+class Contender(Protocol):
+    """Something that runs commands.
+
+    `stop` is the signal that ends it in order; `settles_s`: so long after a start it treats a stop in another way.
+    """
+
+    name: str
+    stop: int
+    slow: bool
+    settles_s: float
+    environ: dict[str, str]
+
+    def one(self, command: Sequence[str]) -> list[str]: ...
+    def many(self, directory: Path, commands: Mapping[str, Sequence[str]]) -> list[str]: ...
+
+
+class Init:
+    """The init as the image runs it, its bundle file compiled."""
+
+    slow = False
+    settles_s = 0.0
+    stop: int = signal.SIGTERM
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        self.name = INIT
+        self.interpreter = interpreter
+        self.control = f"@bottle-bench-{os.getpid()}"
+        self.environ: dict[str, str] = {}
+
+    @property
+    def version(self) -> str:
+        """Its own word."""
+        return subprocess.run(
+            self.interpreter.init("--version"), check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    def one(self, command: Sequence[str]) -> list[str]:
+        """One command."""
+        return self.interpreter.init("--", *command)
+
+    def many(self, directory: Path, commands: Mapping[str, Sequence[str]]) -> list[str]:
+        """A bundle of daemons without probes, which are executed at once."""
+        file = directory / "bundle.toml"
+        text = f"[bundle]\ncontrol = {json.dumps(self.control)}\n"
+        for name, command in commands.items():
+            text += f"[daemons.{name}]\ncommand = {json.dumps(list(command))}\n"
+        file.write_text(text)
+        compile_it = self.interpreter.init("check", "--compile", str(file))
+        subprocess.run(compile_it, check=True, stdout=subprocess.PIPE)
+        return self.interpreter.init("--policy=exit-on-child-death", f"--config={file}")
+
+    def health(self) -> list[str]:
+        """What asks it for its health."""
+        return self.interpreter.health(f"--control={self.control}")
+
+
+class BundleOfOne(Init):
+    """One command as a bundle with a single daemon."""
+
+    def __init__(self, interpreter: Interpreter, directory: Path) -> None:
+        super().__init__(interpreter)
+        self.name = BUNDLE
+        self.directory = directory
+
+    def one(self, command: Sequence[str]) -> list[str]:
+        """A bundle file for it."""
+        return self.many(Path(tempfile.mkdtemp(dir=self.directory)), {"one": command})
+
+
+class Bare:
+    """The same interpreter with the same flags, which runs nothing: `one` ends at once, `many` sleeps."""
+
+    name = BARE
+    slow = False
+    settles_s = 0.0
+    stop: int = signal.SIGTERM
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        self.interpreter = interpreter
+        self.environ: dict[str, str] = {}
+
+    def one(self, _command: Sequence[str]) -> list[str]:
+        """`-c pass`."""
+        return self.interpreter.bare()
+
+    def many(self, _directory: Path, _commands: Mapping[str, Sequence[str]]) -> list[str]:
+        """Asleep."""
+        return self.interpreter.waiting()

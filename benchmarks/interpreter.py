@@ -1,0 +1,116 @@
+"""The interpreter and the init as the image has them, without touching this machine's own.
+
+As root, the benchmark runs in a mount namespace of its own, in which a copy of the package, compiled as
+the Dockerfile compiles it, lies where Debian's interpreter looks for it, and the interpreter's program is
+a copy too, which shares its pages with nothing else that runs here. Else a virtual environment has to do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCKERFILE = ROOT / "images/bundle/Dockerfile"
+INSIDE = "BENCHMARKS_MOUNT_NAMESPACE"
+WAITING = "import _signal; _signal.pause()"
+
+
+def enter_namespace() -> None:
+    """Run this very command again in a mount namespace of its own, if that can be had."""
+    if os.geteuid() or INSIDE in os.environ or not can_unshare():
+        return
+    argv = ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.orig_argv[1:]]
+    os.execvpe(argv[0], argv, {**os.environ, INSIDE: "1"})  # noqa: S606 - There is no need for a shell.
+
+
+def can_unshare() -> bool:
+    """Whether a mount namespace can be made here."""
+    if not shutil.which("unshare"):
+        return False
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
+
+
+class Interpreter:
+    """An interpreter at an absolute path, with the flags of the image's ENTRYPOINT, that finds the init."""
+
+    def __init__(self, program: str, cache: Path) -> None:
+        self.program = program
+        self.flags = flags_of("ENTRYPOINT")
+        self.health_flags = flags_of("HEALTHCHECK")
+        package = cache / f"site-{self.ask('import sys; print(sys.implementation.cache_tag)')}" / "bottle_init"
+        shutil.rmtree(package.parent, ignore_errors=True)
+        shutil.copytree(ROOT / "bottle_init", package, ignore=shutil.ignore_patterns("__pycache__"))
+        self.run("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(package))
+        if INSIDE in os.environ:
+            self.how = "in a mount namespace, as the image has it"
+            self._mount(package.parent, cache)
+        else:
+            self.how = "in a virtual environment (no root, or no unshare)"
+            self._make_venv(package, cache)
+
+    def _mount(self, site: Path, cache: Path) -> None:
+        target = self.ask("import os, site; print(*[p for p in site.getsitepackages() if os.path.isdir(p)][:1])")
+        if not target:
+            raise FileNotFoundError(f"{self.program} has no directory for packages")
+        real = Path(self.program).resolve()
+        shutil.copy2(real, cache / real.name)
+        subprocess.run(["mount", "--bind", site, target], check=True)
+        subprocess.run(["mount", "--bind", cache / real.name, real], check=True)
+
+    def _make_venv(self, package: Path, cache: Path) -> None:
+        venv = cache / "interpreter"
+        self.run("-m", "venv", "--clear", "--without-pip", str(venv))
+        self.program = str(venv / "bin/python")
+        site = self.ask("import site; print(site.getsitepackages()[0])")
+        shutil.copytree(package, Path(site) / package.name)
+
+    def run(self, *argv: str) -> str:
+        """Run it, not isolated; returns what it prints. Raises CalledProcessError."""
+        return subprocess.run([self.program, *argv], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    def ask(self, code: str) -> str:
+        """What a piece of code prints."""
+        return self.run("-I", "-c", code).strip()
+
+    @property
+    def version(self) -> str:
+        """Its own words, with where it came from."""
+        words = self.run("--version").strip()
+        return f"{words} ({self.program}, {' '.join(self.flags)}; {self.how})"
+
+    def bare(self) -> list[str]:
+        """Nothing but the interpreter's start and end."""
+        return [self.program, *self.flags, "-c", "pass"]
+
+    def waiting(self) -> list[str]:
+        """The interpreter, asleep; `_signal` is built into it."""
+        return [self.program, *self.flags, "-c", WAITING]
+
+    def init(self, *arguments: str) -> list[str]:
+        """The init."""
+        return [self.program, *self.flags, "-m", "bottle_init", *arguments]
+
+    def health(self, *arguments: str) -> list[str]:
+        """The image's HEALTHCHECK."""
+        return [self.program, *self.health_flags, "-m", "bottle_init", "health", *arguments]
+
+
+def flags_of(instruction: str) -> list[str]:
+    """The interpreter's flags in the image's Dockerfile. Raises ValueError where they cannot be found."""
+    found = re.search(rf"^{instruction} .*?(\[.*\])$", DOCKERFILE.read_text(), re.MULTILINE)
+    words = json.loads(found[1]) if found else []
+    if "-m" not in words:
+        raise ValueError(f"{DOCKERFILE}: no {instruction} that runs python3 -m bottle_init")
+    flags: list[str] = words[1 : words.index("-m")]
+    return flags
+
+
+def debians() -> str:
+    """The interpreter to measure: Debian's own, or else the one that runs this."""
+    return "/usr/bin/python3" if Path("/usr/bin/python3").exists() else f"{sys.base_prefix}/bin/python3"
