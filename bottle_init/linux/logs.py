@@ -67,7 +67,12 @@ HELD_LINES: Final = 256
 TAIL_BYTES: Final = 16 * 1024
 TAIL_LINES: Final = 20
 PIPE_BUF: Final = 4096
-IOV_MAX: Final = 1024
+TERMINAL_BYTES: Final = 64
+"""How much one call writes to a terminal that is written to byte by byte."""
+TURN_WRITES: Final = 64
+"""How often one wake-up writes to an output; a terminal of that kind takes a millisecond for each."""
+WRITE_BLOCKS: Final = 64
+"""How many blocks one writev(2) gets."""
 
 _FORMAT = 0o170000
 _FIFO, _CHARACTER, _SOCKET = 0o010000, 0o020000, 0o140000
@@ -152,7 +157,10 @@ class Sink:
     def push(self, _mask: int = 0) -> None:
         """Write until the queue is empty or the reader takes no more."""
         moved = False
-        while self._blocks:
+        for _ in range(TURN_WRITES):
+            if not self._blocks:
+                self._unblock()
+                break
             try:
                 written = self._write(self._head())
             except BlockingIOError:
@@ -167,13 +175,13 @@ class Sink:
             self.failing = False
             moved = True
         else:
-            self._unblock()
+            self._wait(moved)  # The others have their turn first.
         if moved:
             self._progressed(self)
 
     def _head(self) -> list[memoryview]:
         """As much of the queue as one writev(2) takes."""
-        views = [memoryview(block) for block, _ in self._blocks[:IOV_MAX]]
+        views = [memoryview(block) for block, _ in self._blocks[:WRITE_BLOCKS]]
         if self._offset:
             views[0] = views[0][self._offset :]
         return views
@@ -247,7 +255,11 @@ class Source:
 
 
 class Logs:
-    """All outputs and all pipes. `mode` is one of `model.LOGS`; `names` are the children's, by index."""
+    """All outputs and all pipes.
+
+    `mode` is one of `model.LOGS`; `names` are the children's, by index; `stdout` and `stderr` are the init's own (none
+    of 0, 1 and 2 is closed: else a descriptor of ours would get that number); `clock` gives monotonic milliseconds.
+    """
 
     def __init__(
         self,
@@ -588,16 +600,11 @@ def _jsonning(account: Account) -> Render:
 
 
 def _printable(line: str) -> str:
-    """A line with its control characters, but for tabs, in the form `\\x1b`."""
+    """A line with all that could move a cursor, but for tabs, in the form `\\x1b`."""
     line = line.removesuffix("\r")
     if line.isprintable():
         return line
-    return "".join(
-        f"\\x{ord(character):02x}"
-        if character != "\t" and ord(character) < 0xA0 and not character.isprintable()
-        else character
-        for character in line
-    )
+    return "".join(each if each.isprintable() or each == "\t" else ascii(each)[1:-1] for each in line)
 
 
 def _same_file(stdout: int, stderr: int) -> bool:
@@ -630,19 +637,27 @@ def _writer(fd: int) -> tuple[int, Write]:
 
 
 def _sender(fd: int) -> Write:
-    """Writes to a socket (send(2))."""
+    """Writes to a socket (send(2)). Python's socket object only lends its method: the descriptor is not its own."""
     from _socket import MSG_DONTWAIT, MSG_NOSIGNAL, socket
 
-    ours = socket(fileno=os.dup(fd))
-    return lambda blocks: ours.sendmsg(blocks, (), MSG_DONTWAIT | MSG_NOSIGNAL)
+    def write(blocks: list[memoryview]) -> int:
+        lent = socket(fileno=fd)
+        try:
+            return lent.sendmsg(blocks, (), MSG_DONTWAIT | MSG_NOSIGNAL)
+        finally:
+            lent.detach()
+
+    return write
 
 
 def _polite(fd: int) -> Write:
     """Writes to a blocking descriptor only what it takes at once.
 
-    RWF_NOWAIT says so where the kernel knows it for this kind of file (pwritev(2)). Else poll(2) does: what it calls
-    writable has room for PIPE_BUF bytes (pipe(7)), unless another process fills it in that very moment.
+    RWF_NOWAIT says so where the kernel knows it for this kind of file (pwritev2(2)). Else poll(2) does: a pipe that it
+    calls writable has room for PIPE_BUF bytes (pipe(7)), unless another process fills it in that very moment.
     """
+    if os.isatty(fd):
+        return _bytewise(fd)
     nowait = True
 
     def write(blocks: list[memoryview]) -> int:
@@ -654,10 +669,34 @@ def _polite(fd: int) -> Write:
                 if error.errno not in (EOPNOTSUPP, EINVAL, ENOSYS):
                     raise
                 nowait = False
-        room = poll()
-        room.register(fd, POLLOUT)
-        if not room.poll(0):
+        if not _writable(fd):
             raise BlockingIOError
         return os.write(fd, blocks[0][:PIPE_BUF])
 
     return write
+
+
+def _bytewise(fd: int) -> Write:
+    """Writes to a blocking terminal, asking before each byte.
+
+    A terminal that poll(2) calls writable takes one character and no more for sure: the kernel counts its room in
+    buffers, and two bytes have been seen to block.
+    """
+
+    def write(blocks: list[memoryview]) -> int:
+        for written, byte in enumerate(blocks[0][:TERMINAL_BYTES]):
+            if not _writable(fd):
+                if written:
+                    return written
+                raise BlockingIOError
+            os.write(fd, bytes((byte,)))
+        return min(len(blocks[0]), TERMINAL_BYTES)
+
+    return write
+
+
+def _writable(fd: int) -> bool:
+    """Whether a write would not wait, or would fail."""
+    asked = poll()
+    asked.register(fd, POLLOUT)
+    return bool(asked.poll(0))
