@@ -207,14 +207,15 @@ KINDS = {"an annotated tag": "tags", "a tag of a tag": "tags"}
 @pytest.mark.parametrize("bypass", BYPASSES)
 def test_a_secret_is_refused_whatever_is_done_about_it(seeded: Gate, bypass: str) -> None:
     directory = seeded.clone("alone")
-    before = seeded.refs("alone")
+    before, refused = seeded.refs("alone"), seeded.bundle.logs.count("git_gate.refused")
     code, said = seeded.shell(f"cd {directory}; {BYPASSES[bypass]}; git update-ref refs/push ${{PUSH:-HEAD}}")
     assert code == 0, said
     code, said = seeded.shell(f"cd {directory}; git push origin refs/push:refs/{KINDS.get(bypass, 'heads')}/b")
     assert code != 0, said
     assert said.count("git-gate: what looks like a secret: ") >= 1, said
-    assert GITHUB_TOKEN not in said
     assert seeded.refs("alone") == before
+    eventually(lambda: seeded.bundle.logs.count("git_gate.refused") > refused, "the refusal in the bundle's log")
+    assert GITHUB_TOKEN not in said + seeded.bundle.logs
 
 
 @pytest.mark.parametrize(
@@ -274,7 +275,8 @@ def test_what_is_accepted_is_in_the_upstream(gate: Gate, name: str) -> None:
     code, said = gate.shell(f"cd {directory}; echo x > x; git add .; git commit -qm agents; git push origin trunk")
     assert code == 0, said
     assert gate.upstream_log(name, "trunk") == (0, "agents\nfrom upstream\n")
-    assert SECRET not in said
+    assert SECRET not in said + gate.bundle.logs
+    assert f'{{"event": "git_gate.accepted", "repository": "{name}", "refs": 1}}' in gate.bundle.logs
 
 
 def test_a_secret_does_not_reach_the_upstream(gate: Gate) -> None:
@@ -311,6 +313,11 @@ def test_an_upstream_that_is_not_there_is_said(gate: Gate) -> None:
 def test_only_the_policys_repositories_are_served(gate: Gate) -> None:
     for path in ("other", "../../etc", "alone/../../supervise"):
         assert gate.shell(f"git ls-remote git://sidecars/{path}")[0] != 0
+
+
+def test_health_checks_leave_nothing_in_the_log(gate: Gate) -> None:
+    check(gate.bundle.container, "python3", "-I", "-m", "sidecars.git_gate.health")
+    assert "hung up unexpectedly" not in gate.bundle.logs
 
 
 def test_the_agents_hooks_and_configuration_stay_with_the_agent(seeded: Gate) -> None:

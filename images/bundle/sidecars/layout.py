@@ -32,6 +32,8 @@ PIPELOCK_CONFIG = PIPELOCK / "pipelock.yaml"
 SUPERVISE = RUN / "supervise"
 OPERATOR_SOCKET = SUPERVISE / "operator.sock"
 GIT = RUN / "git"
+# A repository that is there to be refused: the health check asks for it. No name of the policy can be this one.
+GIT_HEALTH = ".health.git"
 # Each belongs to its user, mode 0700.
 PRIVATE = {"egress": EGRESS, "pipelock": PIPELOCK, "git-gate": GIT, "supervise": SUPERVISE}
 # mitmproxy's own names inside its confdir.

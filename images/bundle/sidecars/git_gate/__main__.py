@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from sidecars import layout
+from sidecars.git_gate import audit
 from sidecars.policy import Policy, or_exit
 
 _MAX_CONNECTIONS = 16
@@ -34,7 +35,8 @@ def environment() -> dict[str, str]:
     for index, (key, value) in enumerate(_CONFIG.items()):
         config[f"GIT_CONFIG_KEY_{index}"] = key
         config[f"GIT_CONFIG_VALUE_{index}"] = value
-    return {**os.environ, **config, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0"}
+    ours = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0", audit.VARIABLE: str(audit.DESCRIPTOR)}
+    return {**os.environ, **config, **ours}
 
 
 def prepare(policy: Policy) -> None:
@@ -42,8 +44,8 @@ def prepare(policy: Policy) -> None:
     policy.git_directory.mkdir(mode=0o700, exist_ok=True)
     for marker in policy.git_directory.glob("*.git/git-daemon-export-ok"):
         marker.unlink()
-    for repository in policy.repositories:
-        directory = policy.git_directory / f"{repository.name}.git"
+    for name in (layout.GIT_HEALTH, *(f"{repository.name}.git" for repository in policy.repositories)):
+        directory = policy.git_directory / name
         if not directory.exists():
             command = ["git", "init", "--quiet", "--bare", "--initial-branch=main", "--template=", str(directory)]
             subprocess.run(command, check=True, env=environment())
@@ -76,6 +78,7 @@ def main() -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"git.directory: {policy.git_directory}: {error}", file=sys.stderr)
         raise SystemExit(78) from None
+    audit.hand_down()
     arguments = command(policy.git_directory)
     os.execve(arguments[0], arguments, environment())  # noqa: S606 - that is how one becomes it.
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sidecars.dlp import Scanner
+from sidecars.git_gate.audit import record
 from sidecars.git_gate.scan import ScanError, scan
 from sidecars.git_gate.upstream import Update, UpstreamError, forward, repository_of
 from sidecars.policy import Policy, PolicyError, load
@@ -44,10 +45,31 @@ def judge(updates: list[Update], policy: Policy) -> list[str]:
     return [f"what looks like a secret: {finding}" for finding in findings]
 
 
-def _refuse(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(f"git-gate: {line}", file=sys.stderr)
-    raise SystemExit(1)
+class _RefusedError(Exception):
+    """Carries the lines for the agent."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+        self.lines = lines
+
+
+def _decide(updates: list[Update]) -> None:
+    """Returns if the push is accepted. Raises `_RefusedError`."""
+    try:
+        policy = load()
+        repository = repository_of(policy, Path.cwd())
+        if repository is None:
+            raise _RefusedError("refused: the repository is not in the policy")
+        if refusals := judge(updates, policy):
+            raise _RefusedError("refused; nothing of this push was stored or forwarded", *refusals)
+        if repository.upstream is not None:
+            forward(repository.upstream, updates)
+    except PolicyError as error:
+        raise _RefusedError("refused: the policy can't be read", *error.faults) from error
+    except (ScanError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise _RefusedError(f"refused, as it can't be scanned: {error}") from error
+    except UpstreamError as error:
+        raise _RefusedError(f"refused by the upstream: {error}") from error
 
 
 def main() -> None:
@@ -55,22 +77,15 @@ def main() -> None:
     # A replacement object would show git another history than the one that is stored.
     os.environ["GIT_NO_REPLACE_OBJECTS"] = "1"
     updates = parse(sys.stdin)
+    what = {"repository": Path.cwd().name.removesuffix(".git"), "refs": len(updates)}
     try:
-        policy = load()
-        repository = repository_of(policy, Path.cwd())
-        if repository is None:
-            _refuse([f"{Path.cwd().name} is not in the policy"])
-            return
-        if refusals := judge(updates, policy):
-            _refuse(["refused; nothing of this push was stored or forwarded", *refusals])
-        if repository.upstream is not None:
-            forward(repository.upstream, updates)
-    except PolicyError as error:
-        _refuse(["refused: the policy can't be read", *error.faults])
-    except (ScanError, OSError, ValueError, subprocess.TimeoutExpired) as error:
-        _refuse([f"refused, as it can't be scanned: {error}"])
-    except UpstreamError as error:
-        _refuse([f"refused by the upstream: {error}"])
+        _decide(updates)
+    except _RefusedError as refused:
+        record("git_gate.refused", **what, reason=list(refused.lines))
+        for line in refused.lines:
+            print(f"git-gate: {line}", file=sys.stderr)
+        raise SystemExit(1) from None
+    record("git_gate.accepted", **what)
 
 
 if __name__ == "__main__":
