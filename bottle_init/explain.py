@@ -139,9 +139,10 @@ class Life:
 def story(lines: Iterable[bytes]) -> str:
     """The story of the last life in these lines. Raises Unreadable where there is none."""
     life = Life()
-    empty = True
+    start = b""
     for line in lines:
-        empty = empty and not line.strip()
+        if len(start) < _LINE_BYTES:
+            start += line
         event = read_event(line)
         if event is None:
             continue
@@ -149,10 +150,18 @@ def story(lines: Iterable[bytes]) -> str:
             life = Life()
         life.take(event)
     if life.report is None and not life.events:
-        raise Unreadable(
-            "there is nothing in it" if empty else "no event of the init is in it; give it a report or a log"
-        )
+        life.take(_spread_out(start))
     return tell(life)
+
+
+def _spread_out(text: bytes) -> Event:
+    """The one event of a report that somebody has spread over many lines (`jq`). Raises Unreadable."""
+    if not text.strip():
+        raise Unreadable("there is nothing in it")
+    event = read_event(text)
+    if event is None:
+        raise Unreadable("no event of the init is in it; give it a report or a log")
+    return event
 
 
 def read_event(line: bytes) -> Event | None:
