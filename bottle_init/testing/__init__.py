@@ -15,6 +15,7 @@ from bottle_init.testing.invariants import INVARIANTS, Invariant, Violation, che
 from bottle_init.testing.ledger import Ledger
 from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Storm
 from bottle_init.testing.shrink import shrink
+from bottle_init.testing.small import small_worlds
 from bottle_init.testing.strategies import FAULTS, Dice, Draw, bundles, draw_bundle, draw_scenario, scenarios
 from bottle_init.testing.timeline import render
 from bottle_init.testing.world import Process, Step, Trace, World, simulate
@@ -51,5 +52,6 @@ __all__ = [
     "scenarios",
     "shrink",
     "simulate",
+    "small_worlds",
     "smallest_like",
 ]

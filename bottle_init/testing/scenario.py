@@ -127,7 +127,8 @@ class Scenario:
 
     At `stop_at_ms` somebody sends TERM to whatever still runs, so every scenario ends.
     `late_answers`: a probe that was cancelled may answer nevertheless, as on a real machine where
-    the answer was in flight.
+    the answer was in flight. `jumbled`: what happens in one wake-up is seen in the reverse order,
+    as where it comes through several descriptors.
     """
 
     bundle: Bundle
@@ -137,6 +138,7 @@ class Scenario:
     storms: tuple[Storm, ...] = ()
     stop_at_ms: int = 60_000
     late_answers: bool = False
+    jumbled: bool = False
 
     def life(self, child: int, generation: int) -> Life:
         """The behaviour of the `generation`th process of a child."""

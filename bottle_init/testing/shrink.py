@@ -56,6 +56,8 @@ def _neighbours(scenario: Scenario, *, bundle_too: bool) -> Iterator[Scenario]:
         yield from _simpler_bundles(scenario)
     if scenario.late_answers:
         yield replace(scenario, late_answers=False)
+    if scenario.jumbled:
+        yield replace(scenario, jumbled=False)
     for stop_at_ms in (2_000, 5_000, 10_000, 30_000):
         if stop_at_ms < scenario.stop_at_ms:
             yield replace(scenario, stop_at_ms=stop_at_ms)

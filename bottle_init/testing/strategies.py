@@ -57,6 +57,7 @@ FAULTS = (
     "orders",
     "freezes",
     "late-answers",
+    "jumbled",
 )
 """What a run may draw. `undead` is uninterruptible sleep, `deaf` is a child that ignores its stop signal."""
 
@@ -213,6 +214,7 @@ def draw_scenario(draw: Draw, bundle: Bundle) -> Scenario:
         storms=tuple(Storm(draw.pick(LONG_MS), draw.pick((1, 20))) for _ in storms),
         stop_at_ms=stop_at_ms,
         late_answers="late-answers" in faults,
+        jumbled="jumbled" in faults,
     )
 
 

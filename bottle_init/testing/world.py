@@ -225,6 +225,8 @@ class World:
         if self._orphans:
             self._seen.append(happened.OrphansReaped(self._orphans))
             self._orphans = 0
+        if self._scenario.jumbled:
+            self._seen.reverse()
         if self._order is not None:
             self._reorder(self._order)
         return self._seen

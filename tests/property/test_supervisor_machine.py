@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bottle_init.core import supervisor
 from bottle_init.testing import Scenario, check, fuzz, render, scenarios, simulate
+from bottle_init.testing.small import small_worlds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +33,14 @@ def test_a_million_events(seed: str, event_count: int) -> None:
     found = outcome.counter_example
     assert found is None, f"seed {seed}, run {found.run}:\n{render(found.trace, found.violations)}"
     assert outcome.events >= event_count
+
+
+def test_every_small_world() -> None:
+    """Two daemons, every pair of lives, every order at every interesting moment: nothing is left to chance."""
+    for scenario in small_worlds():
+        trace = simulate(scenario)
+        violations = check(trace)
+        assert not violations, render(trace, violations)
 
 
 @given(scenarios(), st.randoms(use_true_random=False))

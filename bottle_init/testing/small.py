@@ -1,0 +1,103 @@
+"""Every small world there is: two daemons, all pairs of lives, and every order at every interesting moment.
+
+Most bugs show in a small scope (Jackson, 2006), and a random driver may miss the corner where two
+rare things meet. Here nothing is left to chance: the same few thousand runs every time.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING
+
+from bottle_init.core import events as happened
+from bottle_init.core.model import DAEMON, EXIT_ON_CHILD_DEATH, RESTART, WAIT_FOR_ALL, Bundle, Probe, Ready, Spec
+from bottle_init.testing.scenario import End, Life, Remnant, Request, Say, Scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bottle_init.core.events import Event
+
+TERM = 15
+DEAF_REMNANT = Remnant(stop_ms=None)
+UNDEAD_REMNANT = Remnant(stop_ms=None, kill_ms=None)
+UNDEAD = Life(catches=(TERM,), stop_ms=None, kill_ms=None)
+
+LIVES = (
+    Life(),
+    Life(catches=(TERM,), stop_ms=300),
+    Life(catches=(TERM,), stop_ms=None),
+    Life(stopped_ms=50),
+    Life(exec_ms=100),
+    Life(exec_ms=100, exec_error=127),
+    Life(run_ms=100, end=End(1)),
+    Life(run_ms=100),
+    Life(run_ms=100, end=End(signal=11), leaves=(DEAF_REMNANT,)),
+    Life(run_ms=100, end=End(1), leaves=(UNDEAD_REMNANT,)),
+    Life(leaves=(DEAF_REMNANT, Remnant(escapes=True, stop_ms=None))),
+    Life(leaves=(UNDEAD_REMNANT,)),
+    UNDEAD,
+    Life(catches=(TERM,), stop_ms=None, kill_ms=1_500),
+    Life(ready_ms=100, catches=(TERM,), stop_ms=100, stop_end=End(3)),
+    Life(says=(Say(100, ready=True), Say(150, watchdog_ms=200))),
+    Life(fork_error="Resource temporarily unavailable"),
+)
+
+MOMENTS_MS = (0, 99, 100, 101, 350, 400, 600, 1_100, 1_400)
+
+
+def small_worlds() -> Iterator[Scenario]:
+    """All of them, simplest first."""
+    for policy, ready in product((EXIT_ON_CHILD_DEATH, RESTART, WAIT_FOR_ALL), ("", "tcp", "notify")):
+        bundle = _bundle(policy, ready)
+        for life in LIVES:
+            lives = ((life,), (LIVES[1],))
+            yield Scenario(bundle, lives, stop_at_ms=3_000)
+            for at_ms, event in product(MOMENTS_MS, _orders()):
+                yield Scenario(bundle, lives, (Request(at_ms, event),), stop_at_ms=3_000)
+            for first, second in product(MOMENTS_MS[::2], _pairs()):
+                pair = (Request(first, second[0]), Request(first + 300, second[1]))
+                yield Scenario(bundle, lives, pair, stop_at_ms=8_000, jumbled=True)
+    yield _killed_as_its_exec_fails()
+
+
+def _killed_as_its_exec_fails() -> Scenario:
+    """The second stop signal and a failed exec meet in one wake-up, while a stop_delay passes."""
+    bundle = Bundle((Spec("a", DAEMON, ("a",), stop_delay_ms=500),))
+    term = happened.SignalReceived(TERM, 1, 0)
+    return Scenario(bundle, ((Life(exec_ms=300, exec_error=127),),), (Request(0, term), Request(300, term)))
+
+
+def _bundle(policy: str, ready: str) -> Bundle:
+    """Daemon b runs after daemon a; a takes it along when it restarts."""
+    probe = Ready(Probe(ready, port=1), timeout_ms=1_000) if ready else None
+    first = Spec("a", DAEMON, ("a",), (), policy, stop_timeout_ms=400, restart_dependents=True, ready=probe)
+    second = Spec("b", DAEMON, ("b",), ("a",), policy, stop_timeout_ms=1_000, stop_delay_ms=200)
+    return Bundle((first, second), policy, stop_timeout_ms=2_000)
+
+
+def _orders() -> tuple[Event, ...]:
+    return (
+        happened.ChildStopOrdered(0, 1),
+        happened.ChildStartOrdered(0, 1),
+        happened.ChildRestartOrdered(0, 1),
+        happened.ChildStopOrdered(1, 1),
+        happened.ChildRestartOrdered(1, 1),
+        happened.ChildSignalOrdered(0, 9, 1),
+        happened.SignalReceived(TERM, 1, 0),
+        happened.SignalReceived(1, 1, 0),
+    )
+
+
+def _pairs() -> tuple[tuple[Event, Event], ...]:
+    stop, start = happened.ChildStopOrdered(0, 1), happened.ChildStartOrdered(0, 2)
+    restart, term = happened.ChildRestartOrdered(0, 2), happened.SignalReceived(TERM, 1, 0)
+    return (
+        (stop, start),
+        (stop, restart),
+        (restart, restart),
+        (restart, term),
+        (stop, term),
+        (term, term),
+        (term, start),
+    )
