@@ -206,6 +206,7 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
     },
     RUNNING: {
         **_with_process(ProbeDue, ProbeTimedOut, WatchdogPassed, RunTimeoutPassed),
+        **impossible("its program runs", ExecFailed),
         StopTurnCame: Row(stopping.stop_when_drained, (DRAINING, STOPPING)),
         ChildExecuted: Row(starting.note_executed),
         ProbeDue: Row(health.check),
@@ -233,6 +234,7 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
         **_going_down(GiveUpPassed),
         **impossible("its turn has come before", StopTurnCame),
         GiveUpPassed: Row(stopping.give_up, (DEAD,)),
+        KillOrdered: Row(stopping.kill_with_all),
     },
     DEAD: {
         **impossible("a death is judged in the step that it comes in", *_TURNS, KillOrdered, *_TIMERS, *_PROBES),
@@ -240,7 +242,7 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
         **impossible("a death is judged in the step that it comes in", ChildStopOrdered, ChildStartOrdered),
         **impossible("a death is judged in the step that it comes in", ChildRestartOrdered, ChildSignalOrdered),
         **ignore(_NO_SURVEY, SessionSurveyed),
-        DeathJudged: Row(stopping.bury, (CLEARING, WAITING, BACKOFF, STOPPED, ENDED)),
+        DeathJudged: Row(stopping.bury, (CLEARING, STOPPED, ENDED)),
     },
     CLEARING: {
         **_without_process(StopTimeoutPassed, GiveUpPassed),
@@ -269,8 +271,8 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
         **ignore("it is stopped", StopTurnCame, KillOrdered),
         ChildExited: Row(stopping.reap_late),
         ChildStopOrdered: Row(control.is_stopped),
-        ChildStartOrdered: Row(control.start, (WAITING, CLEARING)),
-        ChildRestartOrdered: Row(control.start, (WAITING, CLEARING)),
+        ChildStartOrdered: Row(control.start, (WAITING,)),
+        ChildRestartOrdered: Row(control.start, (WAITING,)),
     },
     ENDED: {
         **_without_process(),
@@ -279,7 +281,7 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
         KillOrdered: Row(stopping.leave_to_all),
         ChildExited: Row(stopping.reap_late),
         ChildStopOrdered: Row(control.is_stopped),
-        ChildStartOrdered: Row(control.start, (WAITING, CLEARING)),
-        ChildRestartOrdered: Row(control.start, (WAITING, CLEARING)),
+        ChildStartOrdered: Row(control.start, (CLEARING,)),
+        ChildRestartOrdered: Row(control.start, (CLEARING,)),
     },
 }
