@@ -80,7 +80,7 @@ class Options:
 
     `config`: path of the bundle file (run, check). `policy`: the bundle's, None for the file's own.
     `only`: names of daemons and jobs, None for all. `report`: a path or None.
-    `control`: an address, `""` for none, None where nothing was said (run and one only).
+    `control`: an address, `""` for none, None where nothing was said.
     `argv`: the one command. `rewrites`: `(from, to)` signal numbers, 0 drops, the last for a signal holds.
     `mapped_codes`: those that become 0.
     `parent_death_signal`: a number, 0 for none. `verb`, `name`, `signal`: the words of `ctl`.
@@ -210,8 +210,6 @@ def _from_environment(options: Options, environ: Mapping[str, str]) -> None:
     options.config = environ.get("BOTTLE_INIT_CONFIG") or DEFAULT_CONFIG
     if options.command != ONE:
         options.control = environ.get("BOTTLE_INIT_CONTROL")
-    if options.control is None and options.command in (HEALTH, STATUS, CTL):
-        options.control = DEFAULT_CONTROL
     if options.command in (RUN, CHECK):
         options.only = _names(environ.get(ONLY_VARIABLE, "")) or None
         options.only_source = f"${ONLY_VARIABLE}"
@@ -406,18 +404,21 @@ def _check(options: Options) -> int:
 def _health(options: Options) -> int:
     from bottle_init import client
 
+    _find_control(options)
     return _flushed(client.health(options))
 
 
 def _status(options: Options) -> int:
     from bottle_init import client
 
+    _find_control(options)
     return _flushed(client.status(options))
 
 
 def _ctl(options: Options) -> int:
     from bottle_init import client
 
+    _find_control(options)
     return _flushed(client.ctl(options))
 
 
@@ -425,6 +426,26 @@ def _explain(options: Options) -> int:
     from bottle_init import explain
 
     return _flushed(explain.run(options))
+
+
+def _find_control(options: Options) -> None:
+    """Where nothing else was said, clients ask at the address that the bundle file gives to its init (contract 6).
+
+    A health check is to cost as little as it can, so a file that cannot have the key is not parsed for it.
+    """
+    if options.control is not None:
+        return
+    options.control = DEFAULT_CONTROL
+    try:
+        with open(options.config, "rb", buffering=0) as file:
+            text = file.read()
+    except (OSError, ValueError):
+        return
+    if b"control" in text or b"\\" in text:
+        from bottle_init import config
+
+        found = config.control_of(options.config, text)
+        options.control = DEFAULT_CONTROL if found is None else found
 
 
 def _flushed(code: int) -> int:

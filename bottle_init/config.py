@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from bottle_init.core.model import Bundle, Spec
 
-DEFAULT_PATH = "/etc/bottle/bundle.toml"
 _INHERITED = ""
 _TABLES = {"oneshot": "oneshots", "daemon": "daemons", "job": "jobs"}
 
@@ -65,6 +64,16 @@ def read(path: str, policy: str | None = None) -> Bundle:
         return load(text, path, policy)
     _check_accounts(bundle, path)
     return settle(bundle, policy)
+
+
+def control_of(path: str, text: bytes) -> str | None:
+    """The control address in a bundle file, None where the file is not valid."""
+    from bottle_init import compiled
+
+    try:
+        return (compiled.find(path, text) or load(text, path)).control
+    except BundleInvalid:
+        return None
 
 
 def read_text(path: str) -> bytes:

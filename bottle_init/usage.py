@@ -11,7 +11,7 @@ Run the daemons of a bundle file:
     --only A,B       these daemons and jobs alone (else $CLAUDE_BOTTLE_SIDECAR_DAEMONS); oneshots always run
     --report FILE    why it ended, as JSON
     --control ADDR   control socket: a path, @name for an abstract one, "" for none (else
-                     $BOTTLE_INIT_CONTROL, else the bundle file's, else @bottle_init)
+                     $BOTTLE_INIT_CONTROL, else what the bundle file says, else @bottle_init)
 
 Run one program, and be invisible:
   bottle-init [OPTIONS] -- COMMAND [ARGUMENT...]
@@ -23,7 +23,7 @@ Run one program, and be invisible:
     --report FILE, --control ADDR
                      as above; neither unless asked for
 
-Ask a running init (each takes --control ADDR):
+Ask a running init (each takes --control ADDR; else $BOTTLE_INIT_CONTROL, else the bundle file's, else @bottle_init):
   bottle-init health [--strict] [--json]    one word; exits 0 if healthy or degraded (--strict: healthy), else 1
   bottle-init status [--json] [--watch]     a table of the daemons
   bottle-init ctl restart|start NAME        order a restart or a start

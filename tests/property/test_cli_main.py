@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import bottle_init
-from bottle_init import cli
+from bottle_init import cli, client
 
 BUNDLE = """
 [bundle]
@@ -207,3 +207,36 @@ def test_whatever_happens_an_exit_code_comes_of_it(
 def test_the_version_is_the_packages() -> None:
     project = (Path(bottle_init.__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     assert f'\nversion = "{bottle_init.__version__}"\n' in project
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        (None, "@bottle_init"),
+        (BUNDLE, "@bottle_init"),
+        ('[bundle]\ncontrol = "/run/b.sock"\n[jobs.a]\ncommand = ["a"]\n', "/run/b.sock"),
+        ('[bundle]\n"c\\u006fntrol" = "@x"\n[jobs.a]\ncommand = ["a"]\n', "@x"),
+        ('[bundle]\ncontrol = ""\n[jobs.a]\ncommand = ["a"]\n', ""),
+        ("# out of control\n[bundle", "@bottle_init"),
+    ],
+)
+@pytest.mark.parametrize("argv", [("health",), ("status",), ("ctl", "renew")])
+def test_clients_ask_where_the_bundle_file_says(
+    argv: tuple[str, ...], text: str | None, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def answer(options: cli.Options) -> int:
+        asked.append(options.control)
+        return 0
+
+    monkeypatch.setattr(client, argv[0], answer)
+    monkeypatch.setenv("BOTTLE_INIT_CONFIG", str(tmp_path / "bundle.toml"))
+    monkeypatch.delenv("BOTTLE_INIT_CONTROL", raising=False)
+    if text is not None:
+        (tmp_path / "bundle.toml").write_text(text)
+    assert cli.main(argv) == 0
+    assert cli.main([*argv, "--control=@o"]) == 0
+    monkeypatch.setenv("BOTTLE_INIT_CONTROL", "@env")
+    assert cli.main(argv) == 0
+    assert asked == [address, "@o", "@env"]

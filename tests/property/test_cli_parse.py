@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,7 +71,7 @@ def test_nothing_at_all_runs_the_bundle_of_the_default_file() -> None:
         (("check", "-"), {"config": "-"}),
         (("check", "--compile", "x"), {"compile": True, "config": "x"}),
         (("check", "--schema"), {"schema": True}),
-        (("health",), {"command": "health", "control": "@bottle_init", "strict": False}),
+        (("health",), {"command": "health", "control": None, "strict": False}),
         (("health", "--strict", "--json"), {"strict": True, "json": True}),
         (("--control=/c", "status", "--watch"), {"command": "status", "control": "/c", "watch": True}),
         (("ctl", "stop"), {"command": "ctl", "verb": "stop", "name": ""}),
@@ -205,3 +206,10 @@ def test_help_names_every_option_command_and_policy_and_fits_a_terminal() -> Non
         assert word in usage.TEXT, word
     assert set(re.findall(r"--[a-z-]+", usage.TEXT)) - {"--option"} == set(cli.OPTIONS)
     assert max(map(len, usage.TEXT.splitlines())) <= 120
+
+
+def test_the_reference_names_every_option_command_and_verb() -> None:
+    reference = (Path(usage.__file__).parents[1] / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"(?<!-)--[a-z-]+", reference)) - {"--option"} >= set(cli.OPTIONS) - {"--version"}
+    for command in (*cli.SUBCOMMANDS, *(f"ctl {verb}" for verb in cli.VERBS)):
+        assert f"`{command}" in reference, command
