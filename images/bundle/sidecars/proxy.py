@@ -91,7 +91,8 @@ def _close(data: Any) -> None:
         if data.websocket is not None and data.websocket.messages:
             data.websocket.messages[-1].drop()
         data.response = None
-        data.kill()
+        if data.killable:
+            data.kill()
 
 
 def fail_closed(hook: Callable[..., Any]) -> Callable[..., Any]:
