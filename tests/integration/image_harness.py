@@ -226,13 +226,13 @@ class Bottle:
     origin: DockerContainer
 
     def curl(self, *arguments: str) -> tuple[int, str]:
-        """The status that the agent's request got (of the CONNECT, where that was refused), and the body."""
+        """The status that the agent's request got (0 for none; the CONNECT's, where that was refused), and the body."""
         proxy = ("--proxy", "http://sidecars:8888", "--cacert", "/tmp/ca.pem")
         written = ("--write-out", "\n%{http_code} %{http_connect}")
         _, output = run(self.agent, "curl", "-s", "--max-time", "60", *proxy, *written, *arguments)
         body, _, codes = output.rpartition("\n")
         status, connect = (int(code) for code in codes.split())
-        return status or connect, body
+        return (connect if connect >= 400 else status), body
 
     def seen_by_origin(self, *arguments: str) -> dict[str, Any]:
         """What the origin saw of an allowed request."""

@@ -170,6 +170,16 @@ def test_the_host_header_can_not_lead_elsewhere(conforming: Bottle, scheme: str)
     assert status == 403 or json.loads(body)["host"] == "origin.test"
 
 
+def test_the_tls_server_name_can_not_lead_elsewhere(conforming: Bottle) -> None:
+    """A tunnel to an allowed host, and TLS inside it for another one."""
+    before = requests_seen(conforming)
+    elsewhere = ("--connect-to", "denied.test:443:origin.test:443", "https://denied.test/")
+    for arguments in (elsewhere, ("-H", "Host: origin.test", *elsewhere)):
+        status, _ = conforming.curl("--http1.1", *arguments)
+        assert status in (0, 403)
+    assert requests_seen(conforming) == before
+
+
 def test_what_is_not_http_goes_nowhere(conforming: Bottle) -> None:
     """A tunnel to an allowed host that then carries neither TLS nor HTTP."""
     before = conforming.origin.get_wrapped_container().logs().decode()

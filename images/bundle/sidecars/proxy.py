@@ -49,14 +49,17 @@ def log(event: str, **fields: object) -> None:
     print(json.dumps({"event": event, **fields}), flush=True)
 
 
+def _may_be_long(request: http.Request) -> bool:
+    """Whether the request's body is too long to be read for nothing, or does not say how long it is."""
+    if (length := request.headers.get("content-length")) is not None:
+        return not length.isdigit() or int(length) > _REFUSED_BODY_MAX_BYTES
+    return "transfer-encoding" in request.headers or (request.is_http2 and request.method in ("PATCH", "POST", "PUT"))
+
+
 def refuse(flow: http.HTTPFlow, status: int, daemon: str, reason: str) -> None:
     """Answers the request itself, in words for the agent, and logs the refusal."""
     log(f"{daemon}.refused", host=flow.request.host, port=flow.request.port, status=status, reason=reason)
-    try:
-        length = int(flow.request.headers.get("content-length", "0"))
-    except ValueError:
-        length = _REFUSED_BODY_MAX_BYTES + 1
-    if length > _REFUSED_BODY_MAX_BYTES or "transfer-encoding" in flow.request.headers:
+    if _may_be_long(flow.request):
         flow.kill()
         return
     headers = {"content-type": "text/plain; charset=utf-8", REFUSED_BY: daemon}
