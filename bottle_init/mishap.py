@@ -24,8 +24,8 @@ def exit_code(problem: BaseException) -> int:
         return _SIGPIPE  # The reader has seen enough: `bottle-init check | head -1`.
     if isinstance(problem, KeyboardInterrupt):
         return _SIGINT
-    if isinstance(problem, SystemExit) and isinstance(problem.code, int):
-        return problem.code
+    if isinstance(problem, SystemExit) and isinstance(problem.code, int | None):
+        return problem.code or 0
     import traceback
 
     trace = "".join(traceback.format_exception(problem))

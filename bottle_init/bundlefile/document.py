@@ -89,26 +89,27 @@ def _toml(text: bytes | str) -> tuple[dict[str, object] | None, Faults]:
     """What TOML makes of the text; a fault of syntax is the only one, at its line."""
     import tomllib
 
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     try:
-        return tomllib.loads(text.decode() if isinstance(text, bytes) else text), []
+        return tomllib.loads(data.decode()), []
     except UnicodeDecodeError as problem:
-        line = problem.object.count(b"\n", 0, problem.start) + 1
+        line = data.count(b"\n", 0, problem.start) + 1
         return None, [(f"line {line}", "is not UTF-8, which TOML has to be")]
     except RecursionError:
         return None, [("", "is not TOML that anybody wrote: tables or lists are nested too deep")]
     except ValueError as problem:
-        return None, [_syntax_fault(str(problem), text)]
+        return None, [_syntax_fault(str(problem), data)]
 
 
-def _syntax_fault(message: str, text: bytes | str) -> tuple[str, str]:
+def _syntax_fault(message: str, data: bytes) -> tuple[str, str]:
     """`tomllib` ends its messages with `(at line 3, column 5)` or `(at end of document)`."""
     words, _, where = message.rpartition(" (at ")
     found = re.fullmatch(r"line ([0-9]+), column ([0-9]+)\)", where)
     if found:
         return f"line {found[1]}, column {found[2]}", f"not TOML: {words}"
     if where == "end of document)":
-        newline = "\n" if isinstance(text, str) else b"\n"
-        return f"line {text.count(newline) + 1}", f"not TOML: {words} at the end of the file"  # type: ignore[arg-type]
+        line = data.count(b"\n") + 1
+        return f"line {line}", f"not TOML: {words} at the end of the file"
     return "", f"not TOML: {message}"
 
 

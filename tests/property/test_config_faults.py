@@ -188,8 +188,24 @@ def test_an_unknown_key_is_a_fault_wherever_it_is(path: tuple[str | int, ...]) -
     assert faults_of(mutated({(*path, "zzz"): "x"})) == [spelled((*path, "zzz"))]
 
 
-@given(st.binary() | st.text())
+@given(st.binary() | st.text(st.characters()))
 def test_no_text_gives_a_traceback(text: bytes | str) -> None:
+    try:
+        config.load(text, "bundle.toml")
+    except BundleInvalid as invalid:
+        assert str(invalid)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3_000), st.integers(0, 9), st.text("[]{}\"'=.,#\\\n\t -0x1eus", max_size=4)),
+        max_size=5,
+    )
+)
+def test_no_slip_of_the_pen_gives_a_traceback(slips: list[tuple[int, int, str]]) -> None:
+    text = text_of(EVERY_KEY)
+    for at, gone, typed in slips:
+        text = text[:at] + typed + text[at + gone :]
     try:
         config.load(text, "bundle.toml")
     except BundleInvalid as invalid:
@@ -230,12 +246,13 @@ def test_no_document_gives_a_traceback(data: st.DataObject) -> None:
         (b"[bundle]\nlogs = \n", "line 2, column 8"),
         (b'[bundle]\nlogs = "tag', "line 2"),
         (b"\n\n\xff", "line 3"),
+        ('\nx = "\ud800"', "line 2"),
         (b"a = 1\na = 2\n", "line 2, column 6"),
         (b"x = " + b"[" * 100_000, ""),
         (b"x = " + b"9" * 10_000, ""),
     ],
 )
-def test_a_syntax_error_is_told_alone_with_its_line(text: bytes, where: str) -> None:
+def test_a_syntax_error_is_told_alone_with_its_line(text: bytes | str, where: str) -> None:
     assert faults_of(text) == [where]
 
 
