@@ -41,16 +41,32 @@ regex = 'ACME-[0-9]{6}'
 answer_timeout = "2s"
 """
 
-# Answers every request, on ports 80 and 443, with what it was asked.
+# Answers every request, on ports 80 and 443, with what it was asked; what comes by websocket it echoes and logs.
 ORIGIN = """
-import http.server, json, ssl, subprocess, threading
+import base64, hashlib, http.server, json, ssl, subprocess, threading
 names = ",".join("DNS:" + name for name in ("origin.test", "denied.test", "a.wild.test", "git.test"))
 subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "/tmp/key.pem", "-out",
     "/tmp/new.pem", "-days", "2", "-subj", "/CN=origin.test", "-addext", "subjectAltName=" + names], check=True)
 
 class Echo(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    def websocket(self):
+        key = self.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        self.send_response(101)
+        self.send_header("upgrade", "websocket")
+        self.send_header("connection", "upgrade")
+        self.send_header("sec-websocket-accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
+        self.end_headers()
+        while head := self.rfile.read(2):
+            mask, masked = self.rfile.read(4), self.rfile.read(head[1] & 127)
+            text = bytes(byte ^ mask[i % 4] for i, byte in enumerate(masked))
+            print("WEBSOCKET", text, flush=True)
+            self.wfile.write(bytes([head[0], len(text)]) + text)
+        self.close_connection = True
     def do_GET(self):
+        if self.headers["upgrade"]:
+            self.websocket()
+            return
         body = self.rfile.read(int(self.headers.get("content-length", "0")))
         seen = {"host": self.headers["host"], "path": self.path, "headers": dict(self.headers), "body": body.decode()}
         answer = json.dumps(seen).encode()
