@@ -143,6 +143,10 @@ class Sink:
             account.unreported += lines
             self.owed[account] = None
 
+    def queued(self, account: Account) -> int:
+        """How much of the queue is of one account."""
+        return sum(len(block) + BLOCK_BYTES for block, whose in self._blocks if whose is account)
+
     def stalled(self) -> bool:
         """Whether the reader has taken nothing for so long that lines are dropped."""
         return self.blocked_at_ms is not None and self._clock() - self.blocked_at_ms >= self.patience_ms
@@ -283,6 +287,7 @@ class Logs:
         self._sources: dict[int, list[Source]] = {}
         self._handed: dict[int, tuple[int, ...]] = {}
         self._tails: dict[int, bytes] = {}
+        self._finished = False
         self._renderer: Renderer | None = None
         self._held: list[bytes] = []
         """Events that wait for the renderer."""
@@ -357,6 +362,7 @@ class Logs:
 
         To be called before the last report, which then has all counts, all tails, and the last word.
         """
+        self._finished = True
         for sources in list(self._sources.values()):
             for source in list(sources):
                 self._drain(source)
@@ -386,10 +392,15 @@ class Logs:
 
     def _tell(self, line: bytes) -> None:
         sink = self._sinks[1]
-        if sink.size >= QUEUE_BYTES + OWN_BYTES:
-            sink.lose(self._own, 1)
-        else:
+        if self._has_room():
             sink.put(line + b"\n", self._own)
+        else:
+            sink.lose(self._own, 1)
+
+    def _has_room(self) -> bool:
+        """Whether another line of the init's own may be queued. Those after `finish` are the last, and all may."""
+        sink = self._sinks[1]
+        return sink.size < QUEUE_BYTES or sink.queued(self._own) < OWN_BYTES or self._finished
 
     def _release(self) -> None:
         """Show what was held back: rendered if that is possible by now, and as JSON from now on if not."""
@@ -533,7 +544,7 @@ class Logs:
 
     def _report(self, sink: Sink, account: Account) -> None:
         """Say how many lines are missing, unless there is no room even for that."""
-        if self._sinks[1].size >= QUEUE_BYTES + OWN_BYTES:
+        if not self._has_room():
             return
         whose = (("child", account.name),) if account.name else ()
         facts = (*whose, ("stream", account.stream), ("count", account.unreported))
