@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import resource
 import socket
 import subprocess
 import sys
@@ -180,14 +182,17 @@ SELF_CONNECTED = """
 import fcntl, socket, struct, sys
 with socket.socket() as s:
     fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 0x49))  # SIOCSIFFLAGS: IFF_UP
-open("/proc/sys/net/ipv4/ip_local_port_range", "w").write("40000 40001")
+def hand_out(first):
+    open("/proc/sys/net/ipv4/ip_local_port_range", "w").write(f"{first} {first + 1}")
 from tests.integration.test_probes import Asked, Probe, YES
-bench = Asked()
+hand_out(40000)
 met_itself = 0
 for _ in range(40):
     with socket.socket() as s:
         met_itself += s.connect_ex(("127.0.0.1", 40000)) == 0
-answers = [bench.ask(Probe("tcp", host="127.0.0.1", port=40000)) for _ in range(40)]
+hand_out(41000)  # Where nobody has met itself yet: what has been closed is not handed out again so soon.
+bench = Asked()
+answers = [bench.ask(Probe("tcp", host="127.0.0.1", port=41000)) for _ in range(40)]
 print(met_itself > 0, sum(answer == YES for answer in answers))
 """
 
@@ -230,6 +235,13 @@ def test_http_tells_any_other_status(bench: Asked, status: int) -> None:
 def test_http_survives_what_is_no_http(bench: Asked, said: bytes, reason: str) -> None:
     with saying(said) as port:
         assert bench.reason(http(port)) == reason
+
+
+def test_http_does_not_wait_for_the_end_of_an_endless_line(bench: Asked) -> None:
+    with saying(b"x" * 3_000, close=False) as port:
+        assert bench.reason(http(port)).startswith("not an HTTP answer: xxx")
+    with saying(b"HTTP/1.1 503 " + b"x" * 3_000, close=False) as port:
+        assert bench.reason(http(port)) == "HTTP 503"
 
 
 def test_http_asks_as_the_rfc_says(bench: Asked) -> None:
@@ -392,6 +404,18 @@ def test_an_answer_that_comes_after_the_cancel_is_dropped(bench: Asked) -> None:
         assert bench.quiet() == []
 
 
+def test_without_descriptors_a_probe_fails_and_says_so(bench: Asked) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        assert bench.reason(Probe("tcp", host="127.0.0.1", port=9)) == "too many open files at 127.0.0.1:9"
+        assert bench.reason(command("true")) == "/bin/sh could not be started: Too many open files"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 # The same under the init.
 
 
@@ -439,3 +463,18 @@ def test_timed_out_exec_checks_leave_neither_process_nor_zombie(tmp_path: Path, 
 
         eventually(only_the_daemon, "a moment without any process of a check")
         assert init.stop() == 0
+
+
+@pytest.mark.parametrize("pid_1", [False, True], ids=["subreaper", "pid1"])
+def test_a_stop_takes_a_hung_probe_along(tmp_path: Path, pid_1: bool) -> None:
+    bundle = f"""
+    [daemons.d]
+    command = ["sleep", "600"]
+    ready = {{ exec = ["/bin/sh", "-c", '''{TREE}'''] }}
+    """
+    with running(tmp_path, bundle, pid_1=pid_1) as init:
+        eventually(lambda: len(descendants(init.pid)) >= 6, "the probe's tree")
+        below = descendants(init.pid)
+        assert init.stop() == 0
+        assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
+        assert init.report()["survivors"] == []
