@@ -1,0 +1,445 @@
+"""The negative control: the core is broken on purpose, once for each invariant, and each has to notice.
+
+A mutant is a function of the core, replaced. The core's own invariants are off, so that it is the
+harness that is tried here. A promise whose mutant lives has no test.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bottle_init.core import (
+    backoff,
+    control,
+    health,
+    invariants,
+    policy,
+    signals,
+    starting,
+    stopping,
+    supervisor,
+    verdict,
+)
+from bottle_init.core.actions import SendSignal
+from bottle_init.core.events import StopTimeoutPassed
+from bottle_init.core.model import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NEXT_START, UP, Stop
+from bottle_init.core.transitions import TABLE, Row
+from bottle_init.testing import INVARIANTS, check, ledger, scenario_of, simulate, small_worlds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bottle_init.core.events import Event
+    from bottle_init.core.model import Child
+    from bottle_init.core.turn import Turn
+
+RUNS = 4_000
+"""So many random lives at most are tried on a mutant, after a part of the small worlds."""
+
+
+class Surgeon:
+    """Replaces functions of the core wherever they are known by name, the table included."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._patch = monkeypatch
+
+    def replace(self, old: Callable[..., Any], new: Callable[..., Any]) -> None:
+        """Put `new` in the place of `old`, in every module and every row."""
+        for name, module in list(sys.modules.items()):
+            if name.startswith("bottle_init.core"):
+                for attribute, value in list(vars(module).items()):
+                    if value is old:
+                        self._patch.setattr(module, attribute, new)
+        for cells in TABLE.values():
+            for event, cell in cells.items():
+                if isinstance(cell, Row) and cell.rule is old:
+                    self._patch.setitem(cells, event, Row(new, cell.to))
+
+    def set(self, owner: object, name: str, value: object) -> None:
+        """Replace one attribute."""
+        self._patch.setattr(owner, name, value)
+
+
+MUTANTS: dict[str, Callable[[Surgeon], None]] = {}
+
+
+def mutant(invariant: str) -> Callable[[Callable[[Surgeon], None]], Callable[[Surgeon], None]]:
+    def register(cut: Callable[[Surgeon], None]) -> Callable[[Surgeon], None]:
+        MUTANTS[f"{invariant}: {cut.__name__}"] = cut
+        return cut
+
+    return register
+
+
+def nothing(*_: object, **__: object) -> None:
+    """Do nothing at all."""
+
+
+@mutant("exit-code")
+def the_mildest_death_counts(surgeon: Surgeon) -> None:
+    surgeon.replace(verdict.worst, lambda deaths: max(deaths, key=verdict.rank, default=None))
+
+
+@mutant("exit-code")
+def every_term_is_taken_for_the_inits_own(surgeon: Surgeon) -> None:
+    whole = verdict.severity_of
+
+    def severity_of(spec: object, code: int, signal: int, **facts: Any) -> int:
+        return whole(spec, code, signal, **{**facts, "sent": 1 << 15})  # type: ignore[arg-type]
+
+    surgeon.replace(whole, severity_of)
+
+
+@mutant("exit-code")
+def the_kernel_s_order_chooses_the_cause(surgeon: Surgeon) -> None:
+    surgeon.replace(verdict.rank, lambda death: (0, -death.child))
+
+
+@mutant("exit-code")
+def exit_code_from_is_ignored(surgeon: Surgeon) -> None:
+    def exit_code(turn: Turn, stop: Stop) -> int:
+        standing = [child.standing for child in turn.children if child.standing is not None]
+        worst = verdict.worst(standing)
+        return stop.code if stop.code is not None else verdict.code_of(worst) if worst else 0
+
+    surgeon.replace(stopping.exit_code, exit_code)
+
+
+@mutant("zero")
+def a_stop_is_always_a_success(surgeon: Surgeon) -> None:
+    surgeon.replace(stopping.exit_code, lambda _, __: 0)
+
+
+@mutant("first-cause")
+def the_last_cause_wins(surgeon: Surgeon) -> None:
+    whole = stopping.begin_stop
+
+    def begin_stop(turn: Turn, kind: str, cause: str, code: int | None = None, *rest: Any) -> None:
+        stop = turn.state.stop
+        if stop is None:
+            whole(turn, kind, cause, code, *rest)
+        else:
+            turn.state.stop = stop.but(kind=kind, cause=cause, code=code)
+
+    surgeon.replace(whole, begin_stop)
+
+
+@mutant("no-start-in-stop")
+def a_stop_does_not_keep_what_waits_from_starting(surgeon: Surgeon) -> None:
+    whole = supervisor._advance
+
+    def advance(turn: Turn) -> None:
+        whole(turn)
+        if turn.state.phase == GOING_DOWN:
+            supervisor._start_ready(turn)
+
+    surgeon.replace(stopping.stand_down, nothing)
+    surgeon.replace(whole, advance)
+
+
+@mutant("start-order")
+def nobody_waits_for_readiness(surgeon: Surgeon) -> None:
+    surgeon.replace(starting.may_start, lambda _, __: True)
+
+
+@mutant("starts-at-once")
+def one_start_at_a_time(surgeon: Surgeon) -> None:
+    whole = starting.may_start
+
+    def may_start(turn: Turn, child: Child) -> bool:
+        return whole(turn, child) and not any(other.status == "starting" for other in turn.children)
+
+    surgeon.replace(whole, may_start)
+
+
+@mutant("backoff")
+def half_the_pause(surgeon: Surgeon) -> None:
+    whole = backoff.delay_ms
+    surgeon.replace(whole, lambda spec, restarts: whole(spec, restarts) // 2)
+
+
+@mutant("on-time")
+def a_pause_of_a_second_more(surgeon: Surgeon) -> None:
+    whole = backoff.delay_ms
+    surgeon.replace(whole, lambda spec, restarts: whole(spec, restarts) + 1_000)
+
+
+@mutant("on-time")
+def the_count_of_restarts_never_begins_anew(surgeon: Surgeon) -> None:
+    surgeon.replace(backoff.is_steady, lambda _, __: False)
+
+
+@mutant("no-start-in-stop")
+def a_budget_without_bounds(surgeon: Surgeon) -> None:
+    surgeon.replace(backoff.is_spent, lambda *_: False)
+
+
+@mutant("unwanted-start")
+def what_was_stopped_by_request_comes_back(surgeon: Surgeon) -> None:
+    whole = policy.answer
+
+    def answer(turn: Turn, child: Child) -> policy.Trigger | None:
+        asked = child.halt == HALT_REQUEST and turn.state.phase == UP
+        found = whole(turn, child)
+        if asked:
+            child.next = NEXT_START
+        return found
+
+    surgeon.replace(whole, answer)
+
+
+@mutant("clean-start")
+def a_restart_does_not_look_for_the_session(surgeon: Surgeon) -> None:
+    def bury(turn: Turn, child: Child, event: Event) -> None:  # noqa: ARG001
+        stopping.settle(turn, child)
+
+    surgeon.replace(stopping.bury, bury)
+
+
+@mutant("vain-wait")
+def nobody_is_awaited(surgeon: Surgeon) -> None:
+    """The ledger is blinded as well: this one is to be seen from the waiting child's side."""
+    surgeon.replace(policy.is_awaited, lambda _, __: False)
+    surgeon.set(ledger.Ledger, "_is_awaited", lambda _, __: False)
+
+
+@mutant("stop-order")
+def all_are_stopped_at_once(surgeon: Surgeon) -> None:
+    surgeon.replace(stopping.may_stop, lambda _, __: True)
+
+
+@mutant("stops-at-once")
+def one_after_the_other(surgeon: Surgeon) -> None:
+    whole = stopping.may_stop
+
+    def may_stop(turn: Turn, index: int) -> bool:
+        return whole(turn, index) and not any(child.status == "stopping" for child in turn.children)
+
+    surgeon.replace(whole, may_stop)
+
+
+@mutant("stop-delay")
+def no_delay(surgeon: Surgeon) -> None:
+    surgeon.replace(stopping.stop_when_drained, lambda turn, child, _: stopping.send_stop(turn, child))
+
+
+@mutant("stop-signal")
+def no_cont(surgeon: Surgeon) -> None:
+    whole = stopping.send_stop
+
+    def send_stop(turn: Turn, child: Child) -> None:
+        whole(turn, child)
+        turn.actions.remove(SendSignal(child.index, child.generation, signals.CONT))
+
+    surgeon.replace(whole, send_stop)
+
+
+@mutant("unasked-stop")
+def every_restart_takes_its_dependents_along(surgeon: Surgeon) -> None:
+    whole = policy.rest_for_one
+
+    def rest_for_one(turn: Turn, child: Child) -> None:
+        true, child.spec = child.spec, child.spec.but(restart_dependents=True)
+        whole(turn, child)
+        child.spec = true
+
+    surgeon.replace(whole, rest_for_one)
+
+
+@mutant("kill-time")
+def an_early_kill(surgeon: Surgeon) -> None:
+    whole = stopping.send_stop
+
+    def send_stop(turn: Turn, child: Child) -> None:
+        whole(turn, child)
+        turn.set_timer(child, StopTimeoutPassed, child.spec.stop_timeout_ms // 2)
+
+    surgeon.replace(whole, send_stop)
+
+
+@mutant("on-time")
+def no_kill_but_at_the_deadline(surgeon: Surgeon) -> None:
+    whole = stopping.send_stop
+
+    def send_stop(turn: Turn, child: Child) -> None:
+        whole(turn, child)
+        turn.drop_timers(child, StopTimeoutPassed)
+
+    surgeon.replace(whole, send_stop)
+
+
+@mutant("second-signal")
+def the_second_signal_is_lost(surgeon: Surgeon) -> None:
+    whole = supervisor._stop_signal
+
+    def stop_signal(turn: Turn, event: Any) -> None:
+        if turn.state.stop_signals == 0:
+            whole(turn, event)
+
+    surgeon.replace(whole, stop_signal)
+
+
+@mutant("deadline")
+def the_deadline_is_let_pass(surgeon: Surgeon) -> None:
+    surgeon.replace(supervisor._ring_bundle, nothing)
+
+
+@mutant("ends-at-once")
+def nobody_looks_again(surgeon: Surgeon) -> None:
+    surgeon.replace(stopping.look_again, nothing)
+
+
+@mutant("whole-tree")
+def what_escaped_is_left_behind(surgeon: Surgeon) -> None:
+    def end_when_gone(turn: Turn) -> None:
+        if all(stopping.is_down(child) and stopping.is_cleared(child) for child in turn.children):
+            stopping.finish(turn)
+
+    surgeon.replace(stopping.end_when_gone, end_when_gone)
+
+
+@mutant("readiness")
+def the_first_probe_is_not_made(surgeon: Surgeon) -> None:
+    def executed(turn: Turn, child: Child, event: Event) -> None:
+        child.executed = True
+        if child.spec.ready is None and not child.halt:
+            starting.become_ready(turn, child)
+        del event
+
+    surgeon.replace(starting.executed, executed)
+
+
+@mutant("on-time")
+def the_pauses_of_the_probes_grow_without_bounds(surgeon: Surgeon) -> None:
+    surgeon.set(starting, "LONGEST_PAUSE_MS", 10_000)
+
+
+@mutant("health")
+def a_failing_check_is_not_told(surgeon: Surgeon) -> None:
+    whole = health._judge
+
+    def judge(child: Child) -> str:
+        found = whole(child)
+        return health.HEALTHY if found == health.DEGRADED else found
+
+    surgeon.replace(whole, judge)
+
+
+@mutant("health")
+def the_bad_checks_of_the_start_period_count(surgeon: Surgeon) -> None:
+    whole = health.fail_check
+
+    def fail_check(turn: Turn, child: Child, event: Event) -> None:
+        child.proved = True
+        whole(turn, child, event)
+
+    surgeon.replace(whole, fail_check)
+
+
+@mutant("check-time")
+def checks_come_twice_as_often(surgeon: Surgeon) -> None:
+    whole = health._check_again
+
+    def check_again(turn: Turn, child: Child) -> None:
+        whole(turn, child)
+        for timer, at_ms in list(child.timers.items()):
+            if timer.__name__ == "ProbeDue":
+                child.timers[timer] = turn.now_ms + (at_ms - turn.now_ms) // 2
+
+    surgeon.replace(whole, check_again)
+
+
+@mutant("forwarding")
+def nothing_is_rewritten(surgeon: Surgeon) -> None:
+    surgeon.replace(signals.for_child, lambda _, signal: signal)
+
+
+@mutant("answers")
+def orders_are_carried_out_in_silence(surgeon: Surgeon) -> None:
+    surgeon.replace(control._done, nothing)
+
+
+@mutant("report")
+def survivors_are_not_named(surgeon: Surgeon) -> None:
+    surgeon.replace(stopping.note_survivors, nothing)
+
+
+@mutant("no-crash")
+def a_late_death_is_a_surprise(surgeon: Surgeon) -> None:
+    def reap_late(*_: object) -> None:
+        raise RuntimeError("it was given up")
+
+    surgeon.replace(stopping.reap_late, reap_late)
+
+
+@mutant("liveness")
+def the_core_sleeps_through_its_deadlines(surgeon: Surgeon) -> None:
+    surgeon.replace(supervisor.next_deadline_ms, nothing)
+
+
+@mutant("health")
+def a_missed_readiness_deadline_is_let_pass(surgeon: Surgeon) -> None:
+    surgeon.replace(starting.miss_readiness, nothing)
+
+
+@mutant("health")
+def a_oneshots_failure_is_let_pass(surgeon: Surgeon) -> None:
+    whole = policy._by_policy
+
+    def by_policy(turn: Turn, child: Child, death: Any) -> policy.Trigger | None:
+        return None if child.spec.kind == "oneshot" else whole(turn, child, death)
+
+    surgeon.replace(whole, by_policy)
+
+
+@mutant("exit-code")
+def a_job_stops_the_bundle_with_69(surgeon: Surgeon) -> None:
+    whole = policy._by_policy
+
+    def by_policy(turn: Turn, child: Child, death: Any) -> policy.Trigger | None:
+        found = whole(turn, child, death)
+        return found.but(code=EX_UNAVAILABLE) if found and child.spec.kind == "job" else found
+
+    surgeon.replace(whole, by_policy)
+
+
+@mutant("exit-code")
+def what_the_init_brought_about_counts(surgeon: Surgeon) -> None:
+    surgeon.set(stopping, "BROUGHT_ABOUT", ())
+    whole = policy.answer
+
+    def answer(turn: Turn, child: Child) -> policy.Trigger | None:
+        found = whole(turn, child)
+        child.standing = child.last_death
+        return found
+
+    surgeon.replace(whole, answer)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invariants, "check", nothing)
+    MUTANTS[name](Surgeon(monkeypatch))
+    wanted = name.partition(":")[0]
+    lives = chain(islice(small_worlds(), 0, None, 23), (scenario_of("mutants", run) for run in range(RUNS)))
+    caught = (violation.invariant for scenario in lives for violation in check(simulate(scenario)))
+    assert wanted in caught
+
+
+def test_every_invariant_has_its_mutant() -> None:
+    assert {name.partition(":")[0] for name in MUTANTS} == {invariant.name for invariant in INVARIANTS}
+
+
+def test_nothing_is_caught_where_nothing_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control of the control: without a mutant the same lives break nothing."""
+    monkeypatch.setattr(invariants, "check", nothing)
+    lives = chain(islice(small_worlds(), 0, None, 23), (scenario_of("mutants", run) for run in range(500)))
+    assert [check(simulate(scenario)) for scenario in lives] == [[]] * (len(range(0, _count(), 23)) + 500)
+
+
+def _count() -> int:
+    return sum(1 for _ in small_worlds())
