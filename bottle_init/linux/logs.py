@@ -235,7 +235,8 @@ class Sink:
         if blocks and offset and blocks[0][0][offset - 1] != 0x0A:
             block, account = blocks[0]
             end = block.index(b"\n", offset) + 1
-            self._blocks, self._offset, self.size = [(block[offset - 1 : end], account)], 1, end - offset
+            begun = block[offset - 1 : end]
+            self._blocks, self._offset, self.size = [(begun, account)], 1, len(begun) + BLOCK_BYTES
             blocks[0], offset = (block[end:], account), 0
         for block, account in blocks:
             self.lose(account, block.count(b"\n", offset))

@@ -86,7 +86,6 @@ class Bench:
 
     def end(self) -> None:
         """Close and kill everything."""
-        self.logs.finish()
         self.close(*tuple(self.held))
         for fd in dict.fromkeys(sink._fd for sink in self.logs._sinks):
             if fd not in self.outputs:
@@ -146,6 +145,7 @@ def bench(
     made = Bench(mode, names, out.writer if stdout is None else stdout, err.writer if stderr is None else stderr)
     try:
         yield made, out, err
+        made.logs.finish()  # Not where the test has failed: what has blocked once blocks again.
     finally:
         made.end()
         out.close()
