@@ -4,7 +4,8 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,22 @@ def foreground(command: Command, sleep: Callable[[float], None]) -> int:
             process.terminate()
             raise
     return process.returncode
+
+
+@contextmanager
+def beside(command: Command) -> Iterator[Callable[[], bool]]:
+    """Run a command beside what the block does, its output unread; the value tells whether it has ended by itself."""
+    with subprocess.Popen(
+        command.argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield lambda: process.poll() is not None
+        finally:
+            process.terminate()
 
 
 def start_daemon(command: Command, log: Path) -> "subprocess.Popen[bytes]":

@@ -55,7 +55,7 @@ class BottleBackend(ABC):
         """Show what the agent of that container says until it ends, and return its exit code.
 
         With `tty` the operator's terminal is the agent's own. `sleep` is called while waiting; what it raises ends
-        the showing, not the agent.
+        the showing, not the agent. Raises `LauncherError` where the bundle ends first.
         """
 
     @abstractmethod

@@ -13,7 +13,7 @@ from typing import Any
 from launcher import state
 from launcher.backend.base import BottleBackend, Running, Tell
 from launcher.compose import compose_yaml
-from launcher.docker import Command, CommandError, docker, docker_json, find_image, foreground, run
+from launcher.docker import Command, CommandError, beside, docker, docker_json, find_image, foreground, run
 from launcher.errors import LauncherError
 from launcher.interrupts import HeldSignals, hold_signals
 from launcher.manifest import BottleSpec, Credential
@@ -256,10 +256,18 @@ class DockerBackend(BottleBackend):
         return plan.agent.name
 
     def attach(self, target: str, tty: bool, sleep: Callable[[float], None]) -> int:
-        if tty:
-            return foreground(Command(("docker", "attach", target)), sleep)
-        foreground(Command(("docker", "logs", "--follow", target)), sleep)
-        return int(_exit_code(target))
+        bundle = object_name(slug_of(target), "sidecars")
+        with beside(Command(("docker", "wait", bundle))) as bundle_has_ended:
+
+            def look(seconds: float) -> None:
+                sleep(seconds)
+                if bundle_has_ended():
+                    raise _no_health(bundle, f"ended with {_exit_code(bundle)}, so the agent has no way out any more")
+
+            if tty:
+                return foreground(Command(("docker", "attach", target)), look)
+            foreground(Command(("docker", "logs", "--follow", target)), look)
+            return int(_exit_code(target))
 
     def stop(self, target: str, tell: Tell = lambda _line: None) -> None:
         slug = slug_of(target)

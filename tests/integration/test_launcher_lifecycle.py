@@ -71,6 +71,12 @@ def has(home: Path, role: str) -> Callable[[], object]:
     return look
 
 
+def is_running(container: str) -> bool:
+    """Whether there is such a container and it runs."""
+    state = docker("container", "inspect", "--format", "{{.State.Running}}", container, check=False)
+    return state.stdout.strip() == "true"
+
+
 def named(object_id: str, name: str) -> bool:
     """Whether the object of that id has that name."""
     return docker("inspect", "--format", "{{.Name}}", object_id, check=False).stdout.strip().lstrip("/") == name
@@ -102,7 +108,7 @@ def test_down_takes_everything_and_may_be_said_twice(tmp_path: Path) -> None:
 def test_stop_takes_what_start_returned_and_is_idempotent(backend: BottleBackend, stage_dir: Path) -> None:
     plan = backend.prepare(BottleSpec("life", daemons=SMALL, slug=stage_dir.name), stage_dir)
     name = backend.launch(plan)
-    assert docker("container", "inspect", "--format", "{{.State.Running}}", name).stdout.strip() == "true"
+    assert is_running(name)
     for _ in range(2):
         backend.stop(name)
         assert leftovers(plan.slug) == []
@@ -125,12 +131,22 @@ def test_an_interrupt_half_way_leaves_nothing(tmp_path: Path, role: str) -> None
 def test_so_does_a_terminate_while_the_agent_runs(tmp_path: Path) -> None:
     process = cli(tmp_path, "up", manifest(tmp_path, ["sleep", "infinity"]))
     slug = slug_once_there(process, tmp_path)
-    agent = object_name(slug, "agent")
-    running = ("container", "inspect", "--format", "{{.State.Running}}", agent)
-    wait_until(process, "the agent runs", lambda: docker(*running, check=False).stdout.strip() == "true")
+    wait_until(process, "the agent runs", lambda: is_running(object_name(slug, "agent")))
     process.send_signal(signal.SIGTERM)
     code, said = finish(process)
     assert code == 128 + signal.SIGTERM, said
+    assert leftovers(slug) == slugs_of(tmp_path) == []
+
+
+def test_a_bundle_that_dies_ends_the_bottle(tmp_path: Path) -> None:
+    process = cli(tmp_path, "up", manifest(tmp_path, ["sleep", "infinity"]))
+    slug = slug_once_there(process, tmp_path)
+    agent, bundle = object_name(slug, "agent"), object_name(slug, "sidecars")
+    wait_until(process, "the agent runs", lambda: is_running(agent))
+    docker("exec", "--user", "egress", bundle, "sh", "-c", "kill -KILL $(cat /proc/1/task/1/children)", check=False)
+    code, said = finish(process)
+    assert code == 1, said
+    assert f"{bundle} ended with 137" in said
     assert leftovers(slug) == slugs_of(tmp_path) == []
 
 
