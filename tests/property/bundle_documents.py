@@ -20,6 +20,7 @@ from bottle_init.core.model import Backoff, Budget, Bundle, Check, Lease, Probe,
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from random import Random
 
     Draw = Callable[[st.SearchStrategy[Any]], Any]
     Document = dict[str, Any]
@@ -39,6 +40,64 @@ GROUPS = st.one_of(st.sampled_from([entry.gr_name for entry in grp.getgrall()][:
 LIMITS = st.one_of(st.just(-1), st.integers(0, 2**63 - 1))
 
 
+BOOLEANS = st.booleans()
+KINDS = st.sampled_from(["oneshot", "daemon", "job"])
+POLICIES = st.sampled_from(model.POLICIES)
+FACTORS = st.floats(1, 1_000)
+CODES = st.lists(st.integers(0, 255), max_size=3).map(lambda codes: tuple(sorted({0, *codes})))
+RULES = st.dictionaries(FORWARDED, st.just(0) | STOP_SIGNALS, max_size=3).map(lambda rules: tuple(rules.items()))
+RANDOMS = st.randoms(use_true_random=True)
+
+BACKOFFS = st.builds(
+    lambda first, second, factor: Backoff(min(first, second), factor, max(first, second)),
+    DURATIONS_MS,
+    DURATIONS_MS,
+    FACTORS,
+)
+BUDGETS = st.builds(Budget, st.integers(0, 1_000), POSITIVE_MS)
+
+_HTTP_PATHS = st.from_regex(r"/[a-z0-9./?=&%_-]{0,12}", fullmatch=True)
+_TCP = st.builds(lambda host, port: Probe("tcp", host, port), HOSTS, PORTS)
+_HTTP = st.builds(lambda host, port, path: Probe("http", host, port, path), HOSTS, PORTS, _HTTP_PATHS)
+_EXEC = st.builds(lambda command: Probe("exec", command=command), COMMANDS)
+READY = st.builds(Ready, st.one_of(_TCP, _HTTP, _EXEC, st.just(Probe("notify"))), POSITIVE_MS)
+CHECKS = st.builds(Check, st.one_of(_TCP, _HTTP, _EXEC), POSITIVE_MS, POSITIVE_MS, st.integers(1, 99), DURATIONS_MS)
+
+_PEERS = st.sampled_from(["tcp:localhost:80", "tcp:[::1]:9", "tcp:127.0.0.1:65535", "unix:/run/x", "unix:@y"])
+LEASES = st.one_of(
+    st.builds(lambda fd: Lease(fd=fd), st.integers(0, 1_000)),
+    st.builds(lambda peer: Lease(connect=peer), _PEERS),
+    st.builds(lambda ms: Lease(renew_ms=ms), POSITIVE_MS),
+)
+
+
+def _ordered(one: int, other: int) -> tuple[int, int]:
+    """Soft and hard; unlimited is above every number."""
+    height = {limit: 2**64 if limit == -1 else limit for limit in (one, other)}
+    return (one, other) if height[one] <= height[other] else (other, one)
+
+
+PROCESSES = st.builds(
+    Process,
+    user=st.none() | USERS,
+    group=st.none() | GROUPS,
+    groups=st.none() | st.lists(GROUPS, max_size=3).map(tuple),
+    cwd=st.none() | TEXTS,
+    umask=st.none() | st.integers(0, 0o777),
+    env=st.dictionaries(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0="), min_size=1, max_size=8), WORDS, max_size=3
+    ).map(lambda variables: tuple(variables.items())),
+    env_files=st.lists(TEXTS, max_size=2).map(tuple),
+    rlimits=st.dictionaries(st.sampled_from(RLIMITS), st.tuples(LIMITS, LIMITS), max_size=3).map(
+        lambda limits: tuple((name, *_ordered(*pair)) for name, pair in limits.items())
+    ),
+    nice=st.none() | st.integers(-20, 19),
+    oom_score_adj=st.none() | st.integers(-1_000, 1_000),
+    no_new_privs=BOOLEANS,
+    capabilities=st.none() | st.lists(st.sampled_from(CAPABILITIES), max_size=3, unique=True).map(tuple),
+)
+
+
 def text_of(document: Document) -> str:
     """The document as TOML."""
     return tomli_w.dumps(document)
@@ -47,15 +106,15 @@ def text_of(document: Document) -> str:
 @st.composite
 def bundles(draw: Draw) -> tuple[Bundle, Document]:
     """A valid bundle, and one of the documents that describe it."""
-    names = draw(st.lists(NAMES, min_size=1, max_size=6, unique=True))
-    kinds = [draw(st.sampled_from(["oneshot", "daemon", "job"])) for _ in names]
-    if "daemon" not in kinds and "job" not in kinds:
-        kinds[-1] = draw(st.sampled_from(["daemon", "job"]))
+    names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
+    kinds = [draw(KINDS) for _ in names]
+    if set(kinds) == {"oneshot"}:
+        kinds[-1] = "job"
     rank = draw(st.permutations(names))
-    spelling = Spelling(draw)
+    spelling = Spelling(draw(RANDOMS))
     bundle = draw(settings(names))
     document: Document = {}
-    inherited = (draw(backoffs()), draw(budgets()))
+    inherited = (draw(BACKOFFS), draw(BUDGETS))
     settled = spelling.settings(bundle, *inherited)
     if settled:
         document["bundle"] = settled
@@ -74,75 +133,13 @@ def settings(draw: Draw, names: list[str]) -> Bundle:
     """`[bundle]`."""
     return Bundle(
         children=(),
-        policy=draw(st.sampled_from(model.POLICIES)),
+        policy=draw(POLICIES),
         stop_timeout_ms=draw(DURATIONS_MS),
         exit_code_from=draw(st.none() | st.sampled_from(names)),
         logs=draw(st.sampled_from(model.LOGS)),
         control=draw(st.sampled_from(["@bottle_init", "", "@other", "/run/bottle.sock", "relative/path"])),
-        lease=draw(st.none() | leases()),
+        lease=draw(st.none() | LEASES),
     )
-
-
-def leases() -> st.SearchStrategy[Lease]:
-    """Each of the three kinds."""
-    peers = st.sampled_from(["tcp:localhost:80", "tcp:[::1]:9", "tcp:127.0.0.1:65535", "unix:/run/x", "unix:@y"])
-    return st.one_of(
-        st.builds(lambda fd: Lease(fd=fd), st.integers(0, 1_000)),
-        st.builds(lambda peer: Lease(connect=peer), peers),
-        st.builds(lambda ms: Lease(renew_ms=ms), POSITIVE_MS),
-    )
-
-
-@st.composite
-def backoffs(draw: Draw) -> Backoff:
-    """A limit is never below its initial pause."""
-    first, second = draw(DURATIONS_MS), draw(DURATIONS_MS)
-    factor = draw(st.floats(1, 1_000))
-    return Backoff(min(first, second), factor, max(first, second))
-
-
-def budgets() -> st.SearchStrategy[Budget]:
-    """How many restarts are too many."""
-    return st.builds(Budget, st.integers(0, 1_000), POSITIVE_MS)
-
-
-@st.composite
-def probes(draw: Draw, kinds: tuple[str, ...]) -> Probe:
-    """One of these kinds."""
-    kind = draw(st.sampled_from(kinds))
-    if kind == "exec":
-        return Probe("exec", command=draw(COMMANDS))
-    if kind == "notify":
-        return Probe("notify")
-    path = draw(st.from_regex(r"/[a-z0-9./?=&%_-]{0,12}", fullmatch=True)) if kind == "http" else ""
-    return Probe(kind, draw(HOSTS), draw(PORTS), path)
-
-
-@st.composite
-def processes(draw: Draw) -> Process:
-    """Everything that the kernel is told of a child."""
-    limits = draw(st.dictionaries(st.sampled_from(RLIMITS), st.tuples(LIMITS, LIMITS), max_size=3))
-    variables = st.text(st.characters(codec="utf-8", exclude_characters="\0="), min_size=1, max_size=8)
-    return Process(
-        user=draw(st.none() | USERS),
-        group=draw(st.none() | GROUPS),
-        groups=draw(st.none() | st.lists(GROUPS, max_size=3).map(tuple)),
-        cwd=draw(st.none() | TEXTS),
-        umask=draw(st.none() | st.integers(0, 0o777)),
-        env=tuple(draw(st.dictionaries(variables, WORDS, max_size=3)).items()),
-        env_files=draw(st.lists(TEXTS, max_size=2).map(tuple)),
-        rlimits=tuple((name, *_ordered(*pair)) for name, pair in limits.items()),
-        nice=draw(st.none() | st.integers(-20, 19)),
-        oom_score_adj=draw(st.none() | st.integers(-1_000, 1_000)),
-        no_new_privs=draw(st.booleans()),
-        capabilities=draw(st.none() | st.lists(st.sampled_from(CAPABILITIES), max_size=3, unique=True).map(tuple)),
-    )
-
-
-def _ordered(one: int, other: int) -> tuple[int, int]:
-    """Soft and hard; unlimited is above every number."""
-    height = {limit: 2**64 if limit == -1 else limit for limit in (one, other)}
-    return (one, other) if height[one] <= height[other] else (other, one)
 
 
 @st.composite
@@ -154,29 +151,23 @@ def specs(draw: Draw, name: str, kind: str, earlier: list[str], policy: str, inh
         kind=kind,
         command=draw(COMMANDS),
         after=tuple(after),
-        success_codes=tuple(sorted({0, *draw(st.lists(st.integers(0, 255), max_size=3))})),
+        success_codes=draw(CODES),
         stop_signal=draw(STOP_SIGNALS),
         stop_timeout_ms=draw(DURATIONS_MS),
         stop_delay_ms=draw(DURATIONS_MS),
-        process=draw(processes()),
+        process=draw(PROCESSES),
     )
     if kind != "oneshot":
-        targets = st.just(0) | STOP_SIGNALS
-        spec = spec.but(signals=tuple(draw(st.dictionaries(FORWARDED, targets, max_size=3)).items()))
+        spec = spec.but(signals=draw(RULES))
     if kind != "daemon":
         return spec.but(timeout_ms=draw(st.none() | POSITIVE_MS))
     return spec.but(
-        policy=draw(st.just(policy) | st.sampled_from(model.POLICIES)),
-        backoff=draw(st.just(inherited[0]) | backoffs()),
-        restarts=draw(st.just(inherited[1]) | budgets()),
-        restart_dependents=draw(st.booleans()),
-        ready=draw(st.none() | st.builds(Ready, probes(("tcp", "http", "exec", "notify")), POSITIVE_MS)),
-        health=draw(
-            st.none()
-            | st.builds(
-                Check, probes(("tcp", "http", "exec")), POSITIVE_MS, POSITIVE_MS, st.integers(1, 99), DURATIONS_MS
-            )
-        ),
+        policy=draw(POLICIES) if draw(BOOLEANS) else policy,
+        backoff=draw(BACKOFFS) if draw(BOOLEANS) else inherited[0],
+        restarts=draw(BUDGETS) if draw(BOOLEANS) else inherited[1],
+        restart_dependents=draw(BOOLEANS),
+        ready=draw(READY) if draw(BOOLEANS) else None,
+        health=draw(CHECKS) if draw(BOOLEANS) else None,
         on_unhealthy=draw(st.sampled_from(model.ON_UNHEALTHY)),
     )
 
@@ -184,15 +175,15 @@ def specs(draw: Draw, name: str, kind: str, earlier: list[str], policy: str, inh
 class Spelling:
     """Ways to write a value down, one of them drawn each time."""
 
-    def __init__(self, draw: Draw) -> None:
-        self.draw = draw
+    def __init__(self, random: Random) -> None:
+        self.random = random
 
     def one_of(self, *ways: object) -> Any:
-        return self.draw(st.sampled_from(ways))
+        return self.random.choice(ways)
 
     def put(self, table: Document, key: str, value: object, default: object, spelled: object) -> None:
         """Spell a key out, or leave it out where the default says the same."""
-        if value is None or (value == default and self.draw(st.booleans())):
+        if value is None or (value == default and self.one_of(True, False)):
             return
         table[key] = spelled
 
@@ -237,14 +228,14 @@ class Spelling:
         self.put(budget, "max", own[1].max, inherited[1].max, own[1].max)
         self.put(budget, "window", own[1].window_ms, inherited[1].window_ms, self.duration(own[1].window_ms))
         for key, content in (("backoff", backoff), ("restarts", budget)):
-            if content or self.draw(st.booleans()):
+            if content or self.one_of(True, False):
                 table[key] = content
 
     def child(self, spec: Spec, policy: str, inherited: tuple[Backoff, Budget]) -> Document:
         table: Document = {"command": list(spec.command)}
-        codes = [code for code in spec.success_codes if code or self.draw(st.booleans())]
+        codes = [code for code in spec.success_codes if code or self.one_of(True, False)]
         self.put(table, "after", spec.after, (), list(spec.after))
-        self.put(table, "success_codes", spec.success_codes, (0,), self.draw(st.permutations(codes)))
+        self.put(table, "success_codes", spec.success_codes, (0,), self.random.sample(codes, len(codes)))
         self.put(table, "stop_signal", spec.stop_signal, 15, self.signal(spec.stop_signal))
         self.put(table, "stop_timeout", spec.stop_timeout_ms, 5_000, self.duration(spec.stop_timeout_ms))
         self.put(table, "stop_delay", spec.stop_delay_ms, 0, self.duration(spec.stop_delay_ms))

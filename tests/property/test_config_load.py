@@ -30,13 +30,9 @@ def daemon(keys: str) -> Spec:
 @given(bundles())
 def test_a_bundle_is_what_its_file_says(case: tuple[Bundle, dict[str, Any]]) -> None:
     bundle, document = case
-    assert load(text_of(document)) == bundle
-
-
-@given(bundles())
-def test_bytes_and_text_are_the_same(case: tuple[Bundle, dict[str, Any]]) -> None:
-    text = text_of(case[1])
-    assert config.load(text.encode(), "bundle.toml") == load(text)
+    text = text_of(document)
+    assert load(text) == bundle
+    assert config.load(text.encode(), "bundle.toml") == bundle
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
