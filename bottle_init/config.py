@@ -41,14 +41,15 @@ class BundleInvalid(Exception):
         return "\n  ".join((f"{self.source}: not a valid bundle ({count})", *map(str, self.faults)))
 
 
-def load(text: bytes | str, source: str, policy: str | None = None) -> Bundle:
+def load(text: bytes | str, source: str, policy: str | None = None, *, here: bool = True) -> Bundle:
     """The bundle that a file's text describes; `policy` takes the place of the bundle's own.
 
-    Raises BundleInvalid with all faults at once.
+    Its users and groups need not exist on this machine where it is not to be run `here`. Raises
+    BundleInvalid with all faults at once.
     """
     from bottle_init.bundlefile import document
 
-    bundle, faults = document.parse(text)
+    bundle, faults = document.parse(text, here=here)
     if bundle is None:
         raise BundleInvalid(source, faults)
     return settle(bundle, policy)

@@ -62,10 +62,11 @@ class Restarting(Value):
     restarts: Budget = Budget()
 
 
-def parse(text: bytes | str) -> tuple[Bundle | None, Faults]:
-    """The bundle that the text describes, or all faults, each `(path, message)`; users and groups included.
+def parse(text: bytes | str, *, here: bool = True) -> tuple[Bundle | None, Faults]:
+    """The bundle that the text describes, or all faults, each `(path, message)`.
 
-    A daemon without a policy of its own has `INHERITED` for one: `--policy` may still change the bundle's.
+    Users and groups have to exist where the bundle is to run, which is `here` or elsewhere. A daemon
+    without a policy of its own has `INHERITED` for one: `--policy` may still change the bundle's.
     """
     content, faults = _toml(text)
     if content is None:
@@ -80,6 +81,8 @@ def parse(text: bytes | str) -> tuple[Bundle | None, Faults]:
             nodes.append(graph.Node(name, kind, join(key, name), spec.after if spec else ()))
             if spec:
                 children.append(spec)
+                unknown = accounts.unknown(spec.process) if here else ()
+                faults.extend((f"{join(key, name)}.{path}", message) for path, message in unknown)
     if all(isinstance(content.get(key, {}), dict) for key in KINDS):
         faults.extend(graph.faults(nodes, bundle.exit_code_from))
     return (None if faults else bundle.but(children=tuple(children))), faults
@@ -240,7 +243,7 @@ def _read_health(table: Table) -> Check | None:
 
 
 def _read_process(table: Table) -> Process:
-    """What the kernel is told; that its users and groups exist is checked here and now."""
+    """What the kernel is told."""
     process = Process(
         user=table.read("user", readers.account, None),
         group=table.read("group", readers.account, None),
@@ -257,6 +260,4 @@ def _read_process(table: Table) -> Process:
     )
     if process.capabilities is not None:
         process = process.but(capabilities=readers.unique(process.capabilities))
-    for path, message in accounts.unknown(process):
-        table.fault_below(path, message)
     return process

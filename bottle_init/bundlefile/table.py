@@ -48,10 +48,6 @@ class Table:
         """Note a fault at a key, or at the table itself with an empty one."""
         self._faults.append((join(self.path, key) if key else self.path, message))
 
-    def fault_below(self, path: str, message: str) -> None:
-        """Note a fault at a path below the table that is spelled already."""
-        self._faults.append((f"{self.path}.{path}", message))
-
     def is_clean(self, *others: str) -> bool:
         """Whether no fault has been noted in this table, in those at `others`, or below."""
         return not any(
