@@ -76,7 +76,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
         self.wfile.write(answer)
     do_POST = do_GET
     def log_message(self, *arguments):
-        print("REQUEST", self.headers["host"], self.path, flush=True)
+        print("REQUEST", self.raw_requestline, flush=True)
 
 plain = http.server.ThreadingHTTPServer(("", 80), Echo)
 tls = http.server.ThreadingHTTPServer(("", 443), Echo)
