@@ -67,7 +67,7 @@ class Init:
         self.exit: Exit | None = None
         self.poller = Poller()
         self.poller.watch(self.signals.fd, EPOLLIN, self._on_signals)
-        self.tree = reaper.Tree(self._is_own)
+        self.tree = reaper.Tree(self.__contains__)
         environ = environ_of.inherited()
         self.plans = [spawn.Plan(spec.command, spec.process, environ, cwd_fd) for spec in bundle.children]
         self.null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
@@ -152,9 +152,6 @@ class Init:
     def __contains__(self, pid: object) -> bool:
         """Whether the init has started this pid itself: what `Tree.reap` is to hand back."""
         return pid in self.pids or pid in self.helpers
-
-    def _is_own(self, pid: int) -> bool:
-        return pid in self.pids
 
     def _child_reaped(self, pid: int, status: int) -> None:
         child, generation = self.pids.pop(pid)
