@@ -147,9 +147,10 @@ def test_survivors_that_ignore_term_are_killed_within_the_deadline(tmp_path: Pat
 def test_what_is_left_of_a_session_goes_before_a_restart(tmp_path: Path) -> None:
     # The leftover holds the port that the next start needs, as git-daemon's does when its wrapper dies.
     worker = "import socket, time; s = socket.socket(); s.setsockopt(1, 2, 1); s.bind(('127.0.0.1', 18431)); "
-    worker += "s.listen(); print('bound', flush=True); time.sleep(600)"
+    worker += "s.listen(); print('bound', flush=True); open('bound', 'w').close(); time.sleep(600)"
     (tmp_path / "worker.py").write_text(worker)
-    script = "python3 worker.py & sleep 0.5; [ -e once ] && exec sleep 600; touch once; exit 1"
+    script = "rm -f bound; python3 worker.py & while ! [ -e bound ]; do sleep 0.05; done; "
+    script += "[ -e once ] && exec sleep 600; touch once; exit 1"
     more = f"cwd = '{tmp_path}'\npolicy = 'restart'\nbackoff = {{ initial = '1ms' }}"
     with running(tmp_path, sh("daemon", "d", script, more)) as init:
         init.event("child_ready", "d", count=2)
