@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,43 @@ def test_a_long_life_is_told_from_its_end() -> None:
     assert "(5 earlier events are not shown)" in story
     assert "process 4\n" not in story
     assert "process 5\n" in story
+
+
+def test_the_documentations_example_is_what_it_prints() -> None:
+    def at(seconds: float, event: str, child: str | None = None, **facts: Any) -> bytes:
+        stamp = (datetime(2026, 1, 31, 8, 15, tzinfo=UTC) + timedelta(seconds=seconds)).isoformat(
+            timespec="microseconds"
+        )
+        named = {"child": child} if child else {}
+        return line({"event": event, "level": "info", **named, **facts, "timestamp": stamp.replace("+00:00", "Z")})
+
+    cause = "egress was killed by signal 11"
+    deaths = [
+        {"name": "git-gate", "code": 143, "signal": "TERM", "severity": "clean"},
+        {
+            "name": "egress",
+            "code": 139,
+            "signal": "SEGV",
+            "severity": "crash",
+            "last_lines": ["listening on 9099", "fatal: corrupted rule table"],
+        },
+        {"name": "pipelock", "code": 137, "signal": "KILL", "severity": "forced", "forced": True, "stop_ms": 2_004},
+    ]
+    report: dict[str, Any] = {"kind": "policy", "cause": cause, "culprit": "egress", "stop_ms": 2_007, "deaths": deaths}
+    story = told(
+        at(0, "child_started", "git-gate", pid=7),
+        at(0.004, "child_started", "egress", pid=8),
+        at(0.310, "child_ready", "egress", after_ms=306),
+        at(0.312, "child_started", "pipelock", pid=9),
+        at(61.5, "child_exited", "egress", code=139, signal=11, severity="crash"),
+        at(61.5, "stopping", kind="policy", cause=cause),
+        at(63.502, "child_killed", "pipelock", after_ms=2_000),
+        at(63.504, "child_exited", "pipelock", code=137, signal=9, severity="forced"),
+        at(63.507, "exit_report", code=139, **report),
+    )
+    page = (ROOT / "docs" / "report.md").read_text()
+    example = page.partition("$ docker logs my-bundle 2>&1 | bottle-init explain\n")[2].partition("```")[0]
+    assert story == example
 
 
 # Bad input.
