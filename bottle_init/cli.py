@@ -388,11 +388,12 @@ def narrow(bundle: Bundle, options: Options, source: str) -> Bundle:
 
 
 def _one(options: Options) -> int:
+    inherited = pthread_sigmask(SIG_BLOCK, valid_signals())  # As for a bundle; the command gets back what it was.
     from bottle_init.core.command import Rules
     from bottle_init.linux import command
 
     rules = Rules(options.rewrites, options.mapped_codes, options.single_child, options.parent_death_signal)
-    return command.run(options.argv, rules, options.report or "", options.control or "")
+    return command.run(options.argv, rules, inherited, options.report or "", options.control or "")
 
 
 def _check(options: Options) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import posix
 from _signal import (
-    SIG_BLOCK,
     SIG_DFL,
     SIG_IGN,
     SIG_SETMASK,
@@ -57,15 +56,16 @@ _STDIN = 0
 _STDERR = 2
 
 
-def run(words: Sequence[str], rules: core.Rules, report: str = "", control: str = "") -> int:
+def run(words: Sequence[str], rules: core.Rules, mask: Iterable[int], report: str = "", control: str = "") -> int:
     """Run `words` to its end and end what it leaves behind; returns the init's exit code.
 
-    `report` is a path to write the report to, `control` an address for the control socket; "" for
+    All signals are blocked already; `mask` is what was blocked before, as the command is to inherit
+    it. `report` is a path to write the report to, `control` an address for the control socket; "" for
     neither. An error of the init's own is told on stderr and gives 70 (contract 8).
     """
     command = Command(words, rules, report, control)
     try:
-        return command.run()
+        return command.run(mask)
     except BaseException as problem:  # noqa: BLE001 - contract 8: whatever it is, the command is ended, and 70.
         from bottle_init.linux import emergency
 
@@ -112,10 +112,10 @@ class Command:
         self.remote: Remote | None = None
         self.survivors: tuple[Survivor, ...] = ()
 
-    def run(self) -> int:
+    def run(self, mask: Iterable[int]) -> int:
         """From the first system call to the exit code."""
         try:
-            self._start()
+            self._start(mask)
         except OSError as problem:
             say(f"{self.words[0]}: cannot be started: {problem.strerror}")
             return EX_UNAVAILABLE
@@ -127,9 +127,8 @@ class Command:
 
     # Until the command runs.
 
-    def _start(self) -> None:
+    def _start(self, mask: Iterable[int]) -> None:
         """Take the signals over, let go of the terminal, fork. Raises OSError."""
-        mask = pthread_sigmask(SIG_BLOCK, self.every)
         children_ignored = getsignal(SIGCHLD) is SIG_IGN
         if children_ignored:  # Inherited, it would take the wait status of every child away.
             signal(SIGCHLD, SIG_DFL)
