@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
 from bottle_init.core import actions as acts
 from bottle_init.core import events as happened
-from bottle_init.core.model import Bundle, Spec
-from bottle_init.testing.scenario import Life
+from bottle_init.core.model import Bundle, Probe, Spec
+from bottle_init.core.values import Value
+from bottle_init.testing.scenario import Life, Remnant, Say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from bottle_init.core.actions import Action
     from bottle_init.core.events import Event
-    from bottle_init.core.values import Value
     from bottle_init.testing.invariants import Violation
     from bottle_init.testing.scenario import Scenario
     from bottle_init.testing.world import Trace
@@ -38,9 +38,12 @@ SIGNALS = {
 }
 
 
-def render(trace: Trace, violations: list[Violation] | None = None) -> str:
-    """The whole run as a table of `time  what`; `!` marks what was broken."""
-    lines = [*describe(trace.scenario), ""]
+def render(trace: Trace, violations: list[Violation] | None = None, *, bundle: bool = True) -> str:
+    """The whole run as a table of `time  what`; `!` marks what was broken. The script of the run comes first.
+
+    `bundle` says whether what is special about the bundle is told as well.
+    """
+    lines = [*describe(trace.scenario, bundle=bundle), ""]
     names = [spec.name for spec in trace.scenario.bundle.children]
     clock = -1
     for step in trace.steps:
@@ -53,33 +56,50 @@ def render(trace: Trace, violations: list[Violation] | None = None) -> str:
     return "\n".join(lines)
 
 
-def describe(scenario: Scenario) -> Iterator[str]:
-    """The bundle and the script of this run, only where they say something."""
-    bundle = scenario.bundle
-    yield f"bundle: {_facts(bundle, Bundle(())) or 'as by default'}"
-    for spec, lives in zip(bundle.children, scenario.lives, strict=True):
-        yield f"  {spec.name}: {_facts(spec, Spec(spec.name, '', ()))}".rstrip()
-        for number, life in enumerate(lives, 1):
-            behaviour = _non_default(life)
-            yield f"    life {number}: {behaviour or 'well behaved'}"
+def describe(scenario: Scenario, *, bundle: bool = True) -> Iterator[str]:
+    """The script of a run, only where it differs from a good day: who behaves how."""
+    if bundle:
+        yield f"bundle: {_special(scenario.bundle, Bundle(())) or 'as by default'}"
+    for spec, lives in zip(scenario.bundle.children, scenario.lives, strict=True):
+        facts = _special(spec, Spec(spec.name, "", ())) if bundle else ""
+        odd = [f"  start {number}: {brief(life)}" for number, life in enumerate(lives, 1) if life != Life()]
+        if facts or odd:
+            yield f"{spec.name}: {facts}".rstrip(": ") + (":" if odd else "")
+        yield from odd
     for freeze in scenario.freezes:
-        yield f"  the init is not scheduled from {_clock(freeze.at_ms)} on, for {_clock(freeze.for_ms)}"
+        yield f"the init is not scheduled from {_clock(freeze.at_ms)} on, for {_clock(freeze.for_ms)}"
+    if scenario.jumbled:
+        yield "what happens in one wake-up is seen in the reverse order"
+    if scenario.late_answers:
+        yield "probes that were dropped answer nevertheless"
 
 
-def _facts(value: Value, plain: Value) -> str:
+def _special(value: Value, plain: Value) -> str:
     """The fields of a core value that differ from a plain one's."""
     hidden = ("name", "command", "children", "process")
     return ", ".join(
-        f"{name}={content!r}"
+        f"{name}={brief(content)}"
         for (name, content), (_, default) in zip(value.fields(), plain.fields(), strict=True)
         if name not in hidden and content != default
     )
 
 
-def _non_default(life: Life) -> str:
-    plain = Life()
-    names = [field.name for field in fields(life)]
-    return ", ".join(f"{name}={getattr(life, name)}" for name in names if getattr(life, name) != getattr(plain, name))
+def brief(value: object) -> str:
+    """A value as one would write it: without the fields that are at their default."""
+    if isinstance(value, Life | Remnant | Say):
+        shown = [
+            f"{field.name}={brief(getattr(value, field.name))}"
+            for field in fields(value)
+            if field.default is MISSING or getattr(value, field.name) != field.default
+        ]
+        return ", ".join(shown) if isinstance(value, Life) else f"{type(value).__name__}({', '.join(shown)})"
+    if isinstance(value, Probe):
+        return f"{value.kind} {' '.join(value.command) or value.path or value.port or ''}".strip()
+    if isinstance(value, tuple) and not isinstance(value, Value):
+        return f"[{', '.join(map(brief, value))}]"
+    if isinstance(value, Value):
+        return f"{{ {', '.join(f'{name} = {brief(content)}' for name, content in value.fields())} }}"
+    return str(value)
 
 
 def _clock(at_ms: int) -> str:

@@ -1,0 +1,77 @@
+"""A pytest plugin for maintainers of bundles; it comes with the package.
+
+    import pytest
+
+    @pytest.mark.bottle_bundle("images/bundle/bundle.toml")
+    def test_the_bundle_survives_anything(bottle_bundle, assert_bundle_survives):
+        assert_bundle_survives(bottle_bundle)
+
+The path is relative to pytest's root directory. `bottle_bundle = PATH` in pytest's configuration
+serves all tests without a marker; `--bottle-runs` and `--bottle-seed` say how much is tried.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from bottle_init.core.model import Bundle
+    from bottle_init.testing.fuzz import Outcome, Promise
+
+
+class SurvivalCheck(Protocol):
+    """What the fixture `assert_bundle_survives` is."""
+
+    def __call__(self, bundle: Bundle, *, runs: int | None = None, promise: Promise | None = None) -> Outcome:
+        """Try the bundle; fails the test with the smallest counter-example, told as a timeline."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options and settings of the plugin."""
+    group = parser.getgroup("bottle_init", "bundles in the simulated kernel")
+    group.addoption("--bottle-runs", type=int, default=1_000, help="simulated runs for each bundle (default: 1000)")
+    group.addoption("--bottle-seed", default="0", help="what the runs follow from (default: 0)")
+    parser.addini("bottle_bundle", "bundle file of the fixture bottle_bundle, relative to the root directory")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker."""
+    config.addinivalue_line("markers", "bottle_bundle(path, policy=None): the file of the fixture bottle_bundle")
+
+
+@pytest.fixture
+def bottle_bundle(request: pytest.FixtureRequest) -> Bundle:
+    """The bundle of the test's marker, or of pytest's configuration; its users need not exist on this machine."""
+    from bottle_init import config
+
+    marker = request.node.get_closest_marker("bottle_bundle")
+    configured = request.config.getini("bottle_bundle")
+    path = marker.args[0] if marker is not None and marker.args else configured
+    if not path:
+        raise pytest.UsageError(
+            "bottle_bundle: no file, neither by @pytest.mark.bottle_bundle(path) nor in the configuration"
+        )
+    file = str(request.config.rootpath / path)
+    policy = marker.kwargs.get("policy") if marker is not None else None
+    try:
+        return config.load(config.read_text(file), file, policy, here=False)
+    except config.BundleInvalid as invalid:
+        pytest.fail(str(invalid), pytrace=False)
+
+
+@pytest.fixture
+def assert_bundle_survives(request: pytest.FixtureRequest) -> SurvivalCheck:
+    """Tries a bundle in the simulated kernel, and fails with the smallest run that breaks a promise."""
+    from bottle_init.testing.fuzz import fuzz
+
+    default_runs, seed = request.config.getoption("--bottle-runs"), request.config.getoption("--bottle-seed")
+
+    def survive(bundle: Bundle, *, runs: int | None = None, promise: Promise | None = None) -> Outcome:
+        outcome = fuzz(bundle, seed=seed, runs=default_runs if runs is None else runs, promise=promise)
+        if outcome.counter_example is not None:
+            pytest.fail(f"{outcome.counter_example}\n{outcome}", pytrace=False)
+        return outcome
+
+    return survive

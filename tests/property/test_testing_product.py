@@ -1,0 +1,233 @@
+"""The harness as maintainers of other bundles meet it: the command, the pytest plugin, the shrinking, the timeline."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bottle_init.core import backoff
+from bottle_init.core import invariants as core_invariants
+from bottle_init.core.model import DAEMON, Bundle, Spec
+from bottle_init.testing import (
+    End,
+    Freeze,
+    Life,
+    Remnant,
+    Scenario,
+    Trace,
+    check,
+    fuzz,
+    render,
+    scenario_of,
+    shrink,
+    simulate,
+)
+from bottle_init.testing.__main__ import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest_plugins = "pytester"
+
+BUNDLE = """
+[bundle]
+policy = "restart"
+
+[daemons.proxy]
+command = ["/usr/bin/proxy"]
+user = "nobody-that-exists-here"
+ready = { tcp = 8888 }
+health = { tcp = 8888, interval = "5s" }
+on_unhealthy = "restart"
+
+[daemons.gate]
+command = ["/usr/bin/gate"]
+after = ["proxy"]
+"""
+
+
+@pytest.fixture
+def bundle_file(tmp_path: Path) -> str:
+    path = tmp_path / "bundle.toml"
+    path.write_text(BUNDLE)
+    return str(path)
+
+
+@pytest.fixture
+def broken_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A core whose restarts have no budget."""
+    monkeypatch.setattr(core_invariants, "check", lambda _: None)
+    monkeypatch.setattr(backoff, "is_spent", lambda *_: False)
+
+
+# The command.
+
+
+def test_a_bundle_that_survives(bundle_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([bundle_file, "--runs", "50", "--seed", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "50 runs" in out
+    assert "nothing was broken" in out
+    assert "seed 1" in out
+
+
+@pytest.mark.usefixtures("broken_core")
+def test_a_counter_example_is_told_as_a_timeline(bundle_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([bundle_file, "--runs", "5000", "--seed", "1"]) == 1
+    out = capsys.readouterr().out
+    assert "start proxy" in out
+    assert "  ! " in out
+    assert "The contract: " in out
+    assert "of seed 1" in out
+
+
+def test_the_same_seed_tells_the_same(bundle_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([bundle_file, "--seed", "7", "--show", "3"]) == 0
+    first = capsys.readouterr().out
+    assert main([bundle_file, "--seed", "7", "--show", "3"]) == 0
+    assert capsys.readouterr().out == first
+    assert "EXIT" in first
+
+
+def test_a_faulty_file_is_78_with_all_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bundle.toml"
+    path.write_text('[daemons.a]\ncommand = []\nafter = ["b"]\n')
+    assert main([str(path)]) == 78
+    err = capsys.readouterr().err
+    assert "daemons.a.command" in err
+    assert "daemons.a.after" in err
+
+
+def test_a_missing_file_is_78(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["/nonexistent/bundle.toml"]) == 78
+    assert "/nonexistent/bundle.toml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["x.toml", "--runs", "-1"], ["x.toml", "--seconds", "0"], ["--no-such"]])
+def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+# The plugin.
+
+
+def run_pytest(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    installed = any(point.value == "bottle_init.testing.plugin" for point in entry_points(group="pytest11"))
+    plugin = () if installed else ("-p", "bottle_init.testing.plugin")
+    return pytester.runpytest_inprocess(*plugin, "-p", "no:cacheprovider", *arguments)
+
+
+def test_the_fixtures_try_the_bundle_of_the_marker(pytester: pytest.Pytester) -> None:
+    pytester.makefile(".toml", bundle=BUNDLE)
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.bottle_bundle("bundle.toml", policy="wait-for-all")
+        def test_it(bottle_bundle, assert_bundle_survives):
+            assert bottle_bundle.policy == "wait-for-all"
+            assert assert_bundle_survives(bottle_bundle, runs=20).runs == 20
+        """
+    )
+    run_pytest(pytester).assert_outcomes(passed=1)
+
+
+def test_the_configuration_may_name_the_bundle(pytester: pytest.Pytester) -> None:
+    pytester.makefile(".toml", bundle=BUNDLE)
+    pytester.makeini("[pytest]\nbottle_bundle = bundle.toml\n")
+    pytester.makepyfile(
+        """
+        def test_it(bottle_bundle, assert_bundle_survives):
+            assert assert_bundle_survives(bottle_bundle).runs == 30
+        """
+    )
+    run_pytest(pytester, "--bottle-runs", "30").assert_outcomes(passed=1)
+
+
+def test_a_promise_of_the_bundles_own_is_checked_too(pytester: pytest.Pytester) -> None:
+    pytester.makefile(".toml", bundle=BUNDLE)
+    pytester.makepyfile(
+        """
+        import pytest
+
+        def the_proxy_is_never_killed(trace):
+            deaths = trace.exit.deaths
+            return next((f"{death.name} was" for death in deaths if death.name == "proxy" and death.forced), None)
+
+        @pytest.mark.bottle_bundle("bundle.toml")
+        def test_it(bottle_bundle, assert_bundle_survives):
+            assert_bundle_survives(bottle_bundle, promise=the_proxy_is_never_killed)
+        """
+    )
+    result = run_pytest(pytester)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*! the_proxy_is_never_killed: proxy was", "*Run * of seed 0*"])
+
+
+def test_a_faulty_bundle_fails_in_words(pytester: pytest.Pytester) -> None:
+    pytester.makefile(".toml", bundle="[daemons.a]\n")
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.bottle_bundle("bundle.toml")
+        def test_it(bottle_bundle):
+            pass
+        """
+    )
+    result = run_pytest(pytester)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*daemons.a.command: is required*"])
+
+
+# Shrinking and telling.
+
+ONE = Bundle((Spec("a", DAEMON, ("a",)),))
+
+
+def test_shrinking_leaves_only_what_matters() -> None:
+    big = scenario_of("shrink", 3)
+    assert len(big.bundle.children) > 1
+
+    def fails(scenario: Scenario) -> bool:
+        trace = simulate(scenario)
+        return trace.exit is not None and any(death.code == 0 for death in trace.exit.deaths)
+
+    assert not fails(Scenario(ONE, ((Life(),),)))
+    small = shrink(_with_a_zero(big), fails, bundle_too=True)
+    assert fails(small)
+    assert len(small.bundle.children) == 1
+    assert (small.freezes, small.storms, small.requests) == ((), (), ())
+
+
+def _with_a_zero(scenario: Scenario) -> Scenario:
+    """The same, with a last child that ends with 0 on its own."""
+    spec = Spec("last", DAEMON, ("x",), policy="wait-for-all")
+    bundle = scenario.bundle.but(children=(*scenario.bundle.children, spec))
+    lives = (*scenario.lives, (Life(run_ms=0, leaves=(Remnant(),)),))
+    return Scenario(bundle, lives, freezes=(Freeze(100, 100),), stop_at_ms=60_000)
+
+
+def test_a_timeline_tells_what_happened_and_what_was_done() -> None:
+    trace = simulate(Scenario(ONE, ((Life(run_ms=1_500, end=End(signal=9, oom=True)),),)))
+    told = render(trace)
+    assert "a: kind=daemon:" in told
+    assert "1.500 s  > a is killed by KILL (out of memory)" in told
+    assert told.rstrip().endswith("EXIT 137 (policy: a was killed by signal 9 (out of memory))")
+
+
+def test_fuzzing_with_a_promise_finds_its_smallest_breach() -> None:
+    def nothing_is_ever_killed(trace: Trace) -> str | None:
+        killed = trace.exit is not None and any(death.signal == 9 for death in trace.exit.deaths)
+        return "something was" if killed else None
+
+    found = fuzz(ONE, seed="1", runs=2_000, promise=nothing_is_ever_killed).counter_example
+    assert found is not None
+    assert check(found.trace) == []
+    assert found.violations[0].invariant == "nothing_is_ever_killed"
+    assert len(found.trace.steps) <= 8
