@@ -292,10 +292,7 @@ class Logs:
         self._renderer: Renderer | None = None
         self._held: list[bytes] = []
         """Events that wait for the renderer."""
-        if os.isatty(stderr):
-            from bottle_init.linux.pretty import Renderer
-
-            self._renderer = Renderer()
+        self._is_terminal = os.isatty(stderr)
 
     # Children.
 
@@ -382,9 +379,9 @@ class Logs:
 
     def event(self, line: bytes) -> None:
         """One line of the init's own log, without its newline, to stderr; on a terminal, as people like it."""
-        if self._renderer is None:
+        if not self._is_terminal:
             self._tell(line)
-        elif self._renderer.ready():
+        elif self._renderer is not None and self._renderer.ready():
             self._tell(self._renderer.render(line))
         else:
             self._held.append(line)
@@ -403,10 +400,18 @@ class Logs:
         sink = self._sinks[1]
         return sink.size < QUEUE_BYTES or sink.queued(self._own) < OWN_BYTES or self._finished
 
+    def _load(self) -> None:
+        """Get a step nearer to the renderer."""
+        if self._renderer is None:
+            from bottle_init.linux.pretty import Renderer
+
+            self._renderer = Renderer()
+        if not self._renderer.load():
+            self._release()
+
     def _release(self) -> None:
         """Show what was held back: rendered if that is possible by now, and as JSON from now on if not."""
-        if self._renderer is not None and not self._renderer.ready():
-            self._renderer = None
+        self._is_terminal = self._renderer is not None and self._renderer.ready()
         held, self._held = self._held, []
         for line in held:
             self.event(line)
@@ -437,8 +442,8 @@ class Logs:
 
     def tick(self, now_ms: int) -> None:
         """Let those go on that have waited for a stalled reader long enough."""
-        if self._held and self._renderer is not None and not self._renderer.load():
-            self._release()
+        if self._held:
+            self._load()
         for sink in self._sinks:
             if sink.waiting and sink.blocked_at_ms is not None and now_ms - sink.blocked_at_ms >= sink.patience_ms:
                 self._resume(sink)

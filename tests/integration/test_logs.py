@@ -189,25 +189,26 @@ def test_a_hundred_children_cost_two_descriptors_each_and_give_them_back() -> No
         assert open_descriptors() == before
 
 
-def test_descriptors_that_cannot_be_had_are_an_error_and_leave_nothing_behind() -> None:
+@pytest.mark.parametrize("room", range(5))
+def test_descriptors_that_cannot_be_had_are_an_error_and_leave_nothing_behind(room: int) -> None:
     with bench() as (logs, _, _):
         before = open_descriptors()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-        for room in range(5):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + room, hard))
-            try:
-                logs.logs.open(0)
-            except OSError as problem:
-                assert problem.errno == errno.EMFILE
-                logs.logs.opened(0)
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-                assert open_descriptors() == before
+        gaps = [os.dup(0) for _ in range(64)]  # So that every number below the limit is taken, but for `room` of them.
+        for fd in gaps[:room]:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(gaps) + 1, hard))
+        try:
+            if room < 4:
+                with pytest.raises(OSError, match="Too many open files"):
+                    logs.logs.open(0)
             else:
-                logs.logs.opened(0)
-                break
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                logs.logs.open(0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        logs.logs.opened(0)
+        for fd in gaps[room:]:
+            os.close(fd)
         logs.settle()
         assert open_descriptors() == before
 
