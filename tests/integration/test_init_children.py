@@ -49,7 +49,8 @@ def test_default_dispositions_and_an_empty_mask_whatever_the_init_inherited(tmp_
     status = told(tmp_path, preexec_fn=taint)["status"]
     assert int(status["SigBlk"], 16) == 0
     # The interpreter of the child ignores PIPE and XFSZ and catches INT itself.
-    ignored = int(status["SigIgn"], 16)
+    # 32 and 33 are glibc's own: whatever its posix_spawn has started, as make starts its recipes, has them ignored.
+    ignored = int(status["SigIgn"], 16) & ~(1 << 31 | 1 << 32)
     assert ignored & ~(1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)) == 0
 
 
