@@ -19,7 +19,7 @@ TAG = os.environ.get("BOTTLE_TEST_TAG", "latest")
 @pytest.fixture(scope="session")
 def bundle_image() -> str:
     """The bundle's image, up to date with the working tree."""
-    build = [ROOT / "images/bundle/build", "--tag", TAG]
+    build: list[str | Path] = [ROOT / "images/bundle/build", "--tag", TAG]
     done = subprocess.run(build, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.fail(f"images/bundle/build:\n{done.stdout}{done.stderr}", pytrace=False)

@@ -171,10 +171,17 @@ def wake_ups(pid: int) -> int:
     return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
 
+def sleeps(pid: int) -> bool:
+    """Whether a process sleeps for half a second."""
+    before = wake_ups(pid)
+    time.sleep(0.5)
+    return wake_ups(pid) == before
+
+
 def test_no_wake_up_while_nothing_happens(tmp_path: Path) -> None:
     with running(tmp_path, "[daemons.d]\ncommand = ['sleep', '600']\n") as init:
         init.event("child_ready")
-        eventually(lambda: wake_ups(init.pid) == (time.sleep(0.5), wake_ups(init.pid))[1], "the end of the start")
+        eventually(lambda: sleeps(init.pid), "the end of the start")
         before = wake_ups(init.pid)
         time.sleep(3)
         assert wake_ups(init.pid) == before
