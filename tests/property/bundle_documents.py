@@ -2,12 +2,15 @@
 
 `bundles()` draws a `Bundle` first and its spelling second, so a key that the parser ignores, or
 takes for another one, is seen: the bundle that comes back is not the one that was drawn.
+`EVERY_KEY` is one document to change, place by place.
 """
 
 from __future__ import annotations
 
+import copy
 import grp
 import pwd
+import tomllib
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
@@ -298,3 +301,100 @@ class Spelling:
     def limit(self, soft: int, hard: int) -> object:
         words = [self.one_of("unlimited", "infinity", -1) if limit == -1 else limit for limit in (soft, hard)]
         return self.one_of(words, words[0]) if soft == hard else words
+
+
+EVERY_KEY: dict[str, Any] = tomllib.loads("""
+[bundle]
+policy = "restart"
+stop_timeout = "8s"
+exit_code_from = "tests"
+logs = "json"
+control = "/run/bottle.sock"
+backoff = { initial = "1s", factor = 2.0, limit = 60 }
+restarts = { max = 5, window = "60s" }
+lease = { renew = "1m" }
+
+[oneshots.setup]
+command = ["setup", "--all"]
+timeout = "1m"
+
+[daemons.egress]
+command = ["egress"]
+after = ["setup"]
+user = "root"
+group = 0
+groups = ["root", 7]
+cwd = "/srv"
+umask = "0027"
+env = { PORT = "80" }
+env_files = ["/run/secrets/egress"]
+rlimits = { nofile = 1024, core = [0, "unlimited"] }
+nice = 5
+oom_score_adj = -500
+no_new_privs = true
+capabilities = ["net_admin"]
+success_codes = [0, 143]
+stop_signal = "INT"
+stop_timeout = "2s"
+stop_delay = 0.5
+policy = "restart-on-failure"
+backoff = { initial = "1s", factor = 2, limit = "9s" }
+restarts = { max = 1, window = "10s" }
+restart_dependents = true
+ready = { tcp = 9099, timeout = "20s" }
+health = { http = "http://127.0.0.1:9099/", interval = "9s", timeout = 3, retries = 2, start_period = "5s" }
+on_unhealthy = "stop"
+signals = { USR1 = "HUP", USR2 = 0 }
+
+[daemons.gate]
+command = ["gate"]
+ready = { exec = ["true"] }
+health = { exec = ["true"] }
+
+[daemons.notifier]
+command = ["notifier"]
+ready = { notify = true }
+health = { tcp = "[::1]:80" }
+
+[daemons.web]
+command = ["web"]
+ready = { http = "http://localhost/" }
+
+[jobs.tests]
+command = ["pytest"]
+after = ["egress"]
+timeout = 90
+signals = { HUP = "TERM" }
+""")
+"""A document with every key, but for two of the three kinds of lease."""
+
+
+def paths(value: Any, above: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """The path of every key and every item of a document."""
+    found = [above] if above else []
+    if isinstance(value, dict):
+        for key, below in value.items():
+            found.extend(paths(below, (*above, key)))
+    elif isinstance(value, list):
+        for position, below in enumerate(value):
+            found.extend(paths(below, (*above, position)))
+    return found
+
+
+def spelled(path: tuple[str | int, ...]) -> str:
+    """The path as a fault shows it."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+PATHS = paths(EVERY_KEY)
+
+
+def mutated(changes: dict[tuple[str | int, ...], Any]) -> str:
+    """The document of every key with other values at some paths, as TOML."""
+    document = copy.deepcopy(EVERY_KEY)
+    for path, value in changes.items():
+        place: Any = document
+        for part in path[:-1]:
+            place = place[part]
+        place[path[-1]] = value
+    return text_of(document)

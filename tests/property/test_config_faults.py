@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import datetime as dt
-import tomllib
 from typing import Any
 
 import pytest
@@ -12,73 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bottle_init import config
+from bottle_init.bundlefile import document
 from bottle_init.config import BundleInvalid
-from tests.property.bundle_documents import text_of
-from tests.property.bundle_schema import SCHEMA, accepted_types, at_path, type_of
-
-EVERY_KEY: dict[str, Any] = tomllib.loads("""
-[bundle]
-policy = "restart"
-stop_timeout = "8s"
-exit_code_from = "tests"
-logs = "json"
-control = "/run/bottle.sock"
-backoff = { initial = "1s", factor = 2.0, limit = 60 }
-restarts = { max = 5, window = "60s" }
-lease = { renew = "1m" }
-
-[oneshots.setup]
-command = ["setup", "--all"]
-timeout = "1m"
-
-[daemons.egress]
-command = ["egress"]
-after = ["setup"]
-user = "root"
-group = 0
-groups = ["root", 7]
-cwd = "/srv"
-umask = "0027"
-env = { PORT = "80" }
-env_files = ["/run/secrets/egress"]
-rlimits = { nofile = 1024, core = [0, "unlimited"] }
-nice = 5
-oom_score_adj = -500
-no_new_privs = true
-capabilities = ["net_admin"]
-success_codes = [0, 143]
-stop_signal = "INT"
-stop_timeout = "2s"
-stop_delay = 0.5
-policy = "restart-on-failure"
-backoff = { initial = "1s", factor = 2, limit = "9s" }
-restarts = { max = 1, window = "10s" }
-restart_dependents = true
-ready = { tcp = 9099, timeout = "20s" }
-health = { http = "http://127.0.0.1:9099/", interval = "9s", timeout = 3, retries = 2, start_period = "5s" }
-on_unhealthy = "stop"
-signals = { USR1 = "HUP", USR2 = 0 }
-
-[daemons.gate]
-command = ["gate"]
-ready = { exec = ["true"] }
-health = { exec = ["true"] }
-
-[daemons.notifier]
-command = ["notifier"]
-ready = { notify = true }
-health = { tcp = "[::1]:80" }
-
-[daemons.web]
-command = ["web"]
-ready = { http = "http://localhost/" }
-
-[jobs.tests]
-command = ["pytest"]
-after = ["egress"]
-timeout = 90
-signals = { HUP = "TERM" }
-""")
+from tests.property.bundle_documents import EVERY_KEY, PATHS, mutated, spelled, text_of
+from tests.property.bundle_schema import accepted_types, at_path, type_of
 
 WRONG: tuple[Any, ...] = (True, 3, 3.5, "~", [], [["x"]], {"~": 1}, dt.date(2026, 1, 1))
 """A value of each type that TOML knows, none of which is right where another type is wanted."""
@@ -100,35 +35,6 @@ def the_fault(text: str) -> str:
     return str(caught.value.faults[0])
 
 
-def paths(value: Any, above: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    """The path of every key and every item of a document."""
-    found = [above] if above else []
-    if isinstance(value, dict):
-        for key, below in value.items():
-            found.extend(paths(below, (*above, key)))
-    elif isinstance(value, list):
-        for position, below in enumerate(value):
-            found.extend(paths(below, (*above, position)))
-    return found
-
-
-def spelled(path: tuple[str | int, ...]) -> str:
-    """The path as a fault shows it."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
-
-
-def mutated(changes: dict[tuple[str | int, ...], Any]) -> str:
-    """The document of every key with other values at some paths, as TOML."""
-    document = copy.deepcopy(EVERY_KEY)
-    for path, value in changes.items():
-        place: Any = document
-        for part in path[:-1]:
-            place = place[part]
-        place[path[-1]] = value
-    return text_of(document)
-
-
-PATHS = paths(EVERY_KEY)
 WRONG_AT = {
     path: wrong
     for path in PATHS
@@ -138,29 +44,13 @@ WRONG_AT = {
 
 def test_the_document_of_every_key_is_valid_and_has_every_key() -> None:
     config.load(text_of(EVERY_KEY), "bundle.toml")
-    alternatives = {("bundle", "lease", "fd"), ("bundle", "lease", "connect")}
-    there = {tuple(part for part in path if isinstance(part, str)) for path in PATHS} | alternatives
-    for kind, properties in (
-        ("oneshots", set()),
-        ("daemons", set(_keys_of("daemons"))),
-        ("jobs", {"timeout", "signals"}),
-    ):
-        names = EVERY_KEY[kind]
-        assert properties <= {path[2] for path in there if path[0] == kind and len(path) > 2 and path[1] in names}
-    assert set(SCHEMA["properties"]["bundle"]["properties"]) == {
-        path[1] for path in there if path[0] == "bundle" and len(path) > 1
-    }
-    assert {path[3] for path in there if path[:1] == ("daemons",) and path[2:3] == ("ready",) and len(path) > 3} == set(
-        SCHEMA["definitions"]["ready"]["properties"]
-    )
-    assert {
-        path[3] for path in there if path[:1] == ("daemons",) and path[2:3] == ("health",) and len(path) > 3
-    } == set(SCHEMA["definitions"]["health"]["properties"])
-
-
-def _keys_of(kind: str) -> dict[str, Any]:
-    properties: dict[str, Any] = SCHEMA["properties"][kind]["additionalProperties"]["properties"]
-    return properties
+    daemons = EVERY_KEY["daemons"].values()
+    children = [child for kind in document.KINDS for child in EVERY_KEY[kind].values()]
+    assert set(EVERY_KEY["bundle"]) == set(document.BUNDLE_KEYS)
+    assert set().union(*daemons) == set(document.KEYS["daemon"])
+    assert set().union(*children) == set().union(*document.KEYS.values())
+    assert set().union(*(daemon.get("ready", ()) for daemon in daemons)) == {*document.PROBES, "timeout"}
+    assert set(document.CHECKS) < set().union(*(daemon.get("health", ()) for daemon in daemons))
 
 
 @pytest.mark.parametrize("path", WRONG_AT, ids=spelled)

@@ -19,9 +19,8 @@ from bottle_init import config, signames
 from bottle_init.bundlefile import document, readers
 from bottle_init.config import BundleInvalid
 from bottle_init.linux import libc
-from tests.property.bundle_documents import bundles, text_of
+from tests.property.bundle_documents import EVERY_KEY, PATHS, bundles, mutated, text_of
 from tests.property.bundle_schema import SCHEMA, VALIDATOR, at_path
-from tests.property.test_config_faults import EVERY_KEY, PATHS, mutated
 
 if TYPE_CHECKING:
     from bottle_init.core.model import Bundle
