@@ -8,7 +8,7 @@ second stop signal.
 
 from __future__ import annotations
 
-from bottle_init.core.signals import INT, QUIT, WINCH
+from bottle_init.core.signals import INT, QUIT, STOP_SIGNALS, WINCH
 from bottle_init.core.values import Value
 
 TYPE_CHECKING = False
@@ -59,6 +59,11 @@ def target_of(rules: Rules, signal: int) -> int:
     if signal in JOB_CONTROL and not rules.single_child:
         return STOP
     return signal
+
+
+def is_plain(signal: int, target: int) -> bool:
+    """Whether there is nothing to `signal` but to pass it on as `target`: no stop, no sleep, nothing to reap."""
+    return target != 0 and signal != CHLD and signal not in STOP_SIGNALS and target not in (STOP, *JOB_CONTROL)
 
 
 def sleeps_too(target: int, *, is_pid_1: bool) -> bool:

@@ -26,6 +26,7 @@ from _signal import (
     signal,
     sigpending,
     sigtimedwait,
+    sigwait,
     sigwaitinfo,
     valid_signals,
 )
@@ -77,6 +78,8 @@ def say(text: str) -> None:
     """One line on stderr, if it can be written."""
     try:
         posix.write(_STDERR, b"bottle_init: " + spawn.encode(text) + b"\n")
+    except BrokenPipeError:
+        sigtimedwait((SIGPIPE,), 0)  # That was about the init's own line, and is not the command's to hear of.
     except OSError:
         pass  # Nobody reads it.
 
@@ -98,6 +101,7 @@ class Command:
         self.pid = 0
         self.target = 0
         self.targets: dict[int, int] = {}
+        self.plain: dict[int, int] = {}
         self.code: int | None = None
         self.signal = 0
         self.childless = False
@@ -205,6 +209,7 @@ class Command:
 
         self.started_at_ms = monotonic_ms()
         self.targets = {number: core.target_of(self.rules, number) for number in self.every}
+        self.plain = {number: target for number, target in self.targets.items() if core.is_plain(number, target)}
         if self.report:
             from bottle_init.linux.oom import OomCounter
 
@@ -231,12 +236,33 @@ class Command:
 
     def _supervise(self) -> None:
         """Pass signals on and reap, until the command has ended."""
+        asks_for_sender = bool(self.report or self.remote or self.rules.single_child)
         while self.code is None:
-            info = self.wait(0 if self.may_be_more else None)
-            if info is None or info.si_signo == SIGCHLD:
+            info = None
+            if self.may_be_more or asks_for_sender:
+                info = self.wait(0 if self.may_be_more else None)
+                number = info.si_signo if info is not None else SIGCHLD
+            else:
+                number = self._pass_plain_ones_on()
+            if number == SIGCHLD:
                 self._reap()
             else:
-                self._pass_on(info)
+                self._pass_on(number, info)
+
+    def _pass_plain_ones_on(self) -> int:
+        """Pass signals on until one comes that means more to the init; returns that one.
+
+        The shortest way there is: what the init does after its kill(2), the command waits for where
+        both share a processor, and the record of the sender takes longer to make than all the rest.
+        """
+        every, plain, group, kill = self.every, self.plain, self.target, posix.kill
+        number: int
+        while (number := sigwait(every)) in plain:
+            try:
+                kill(group, plain[number])
+            except OSError as problem:
+                self._send_alone(plain[number], problem)
+        return number
 
     def _reap(self) -> None:
         """Reap a bounded number of all that have ended; notes the command's own end, and whether no child is left."""
@@ -265,39 +291,35 @@ class Command:
             was_killed = self.signal == SIGKILL and not self.sent >> SIGKILL & 1
             self.oom = was_killed and self.oom_counter is not None and self.oom_counter.killed(self.pid)
 
-    def _pass_on(self, info: struct_siginfo) -> None:
-        """One signal to the command, and for job control the same rest to the init."""
-        number = info.si_signo
+    def _pass_on(self, number: int, info: struct_siginfo | None) -> None:
+        """One signal to the command, with all that it brings; `info` is None where nobody wants to know the sender."""
         target = self.targets[number]
-        if target and not self._has_it_already(info):
+        if target and (info is None or not self._has_it_already(info)):
             self.send(target)
+            self.sent |= 1 << target
         if number in STOP_SIGNALS:
-            by_process = info.si_code <= 0
-            sender = (info.si_pid, info.si_uid) if by_process else (0, None)
+            by_process = info is not None and info.si_code <= 0
+            sender = (info.si_pid, info.si_uid) if info is not None and by_process else (0, None)
             self.note_request(f"signal {number}", *sender)
         if core.sleeps_too(target, is_pid_1=self.init_pid == 1):
             posix.kill(self.init_pid, SIGSTOP)
 
     def send(self, number: int) -> None:
-        """Send the command a signal that counts as the init's own (contract 2)."""
-        self.sent |= 1 << number
-        self.deliver(number)
-
-    def deliver(self, number: int) -> None:
-        """Send a signal to the command's whole group, or to the command alone where it has none of its own."""
+        """Send the command's group a signal."""
         try:
             posix.kill(self.target, number)
-        except ProcessLookupError:
-            posix.kill(
-                self.pid, number
-            )  # Just forked, it has no group of its own yet. It is not reaped, so it is there.
-        except PermissionError:
-            say(f"{self.words[0]} runs as another user: signal {number} could not be passed on")
+        except OSError as problem:
+            self._send_alone(number, problem)
+
+    def _send_alone(self, number: int, problem: OSError) -> None:
+        """The group cannot be had: just forked, the command has none yet. It is not reaped, so it is there itself."""
+        if isinstance(problem, ProcessLookupError):
+            posix.kill(self.pid, number)
+        else:
+            say(f"{self.words[0]}: signal {number} could not be passed on: {problem.strerror}")
 
     def _has_it_already(self, info: struct_siginfo) -> bool:
-        """Whether a terminal has sent it to the command itself; and what the init brought on itself is its own."""
-        if info.si_pid == self.init_pid and info.si_signo == SIGPIPE:
-            return True
+        """Whether a terminal has sent this signal to the command itself."""
         if not self.rules.single_child or info.si_code != _SI_KERNEL:
             return False
         same_group = posix.getpgid(self.pid) == posix.getpgrp()

@@ -74,10 +74,11 @@ class Remote:
         elif isinstance(event, StopOrdered | ChildStopOrdered):
             pid, uid = getattr(event, "sender_pid", 0), getattr(event, "sender_uid", None)
             command.note_request("the control socket", pid, uid)
+            command.sent |= 1 << command.targets[SIGTERM]
             command.send(command.targets[SIGTERM])
             self._control.answer(request, True, "stopping")
         elif isinstance(event, ChildSignalOrdered):
-            command.deliver(event.signal)
+            command.send(event.signal)
             self._control.answer(request, True, f"sent signal {event.signal}")
         elif isinstance(event, LeaseRenewed):
             self._control.answer(request, False, "one command has no lease to renew")

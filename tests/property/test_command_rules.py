@@ -53,6 +53,19 @@ def test_the_init_sleeps_with_the_command_and_as_pid_1_never(target: int) -> Non
     assert not command.sleeps_too(target, is_pid_1=True)
 
 
+@given(number=CATCHABLE, rewrites=REWRITES, single_child=st.booleans())
+def test_what_is_plain_means_nothing_to_the_init_itself(
+    number: int, rewrites: tuple[tuple[int, int], ...], single_child: bool
+) -> None:
+    target = command.target_of(Rules(rewrites, single_child=single_child), number)
+    means_more = (
+        target == 0
+        or number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+        or command.sleeps_too(target, is_pid_1=False)
+    )
+    assert command.is_plain(number, target) == (not means_more)
+
+
 @given(number=SIGNALS, single_child=st.booleans(), by_kernel=st.booleans(), same_group=st.booleans())
 def test_a_signal_is_left_out_only_where_the_terminal_has_sent_it_to_both(
     number: int, single_child: bool, by_kernel: bool, same_group: bool
