@@ -9,7 +9,7 @@ from bottle_init.core.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from bottle_init.core.model import Bundle, Spec
 
@@ -72,7 +72,7 @@ def control_of(path: str, text: bytes) -> str | None:
     from bottle_init import compiled
 
     try:
-        return (compiled.find(path, text) or load(text, path)).control
+        return (compiled.find(path, text) or load(text, path, here=False)).control
     except BundleInvalid:
         return None
 
@@ -114,12 +114,10 @@ def select(bundle: Bundle, names: Sequence[str], source: str = "--only") -> Bund
     What any of them is after must be among them, and so must the child that `exit_code_from` names.
     Raises BundleInvalid with every name that is unknown or missing.
     """
-    from bottle_init.bundlefile import graph
-
     choosable = [spec.name for spec in bundle.children if spec.kind != "oneshot"]
     faults = [(name, _not_choosable(name, choosable, bundle.children)) for name in names if name not in choosable]
     part = bundle.but(children=tuple(spec for spec in bundle.children if spec.kind == "oneshot" or spec.name in names))
-    faults.extend(graph.not_chosen(part))
+    faults.extend(_not_chosen(part))
     if faults:
         raise BundleInvalid(source, faults)
     return part
@@ -129,3 +127,14 @@ def _not_choosable(name: str, choosable: Sequence[str], children: Iterable[Spec]
     if any(spec.name == name for spec in children):
         return "is a oneshot: those always run"
     return f"there is no such daemon or job (there are {', '.join(choosable)})"
+
+
+def _not_chosen(part: Bundle) -> Iterator[tuple[str, str]]:
+    """What the children of a part are after, or take their exit code from, and is not among them."""
+    names = [spec.name for spec in part.children]
+    for spec in part.children:
+        missing = [name for name in spec.after if name not in names]
+        if missing:
+            yield spec.name, f"runs after {' and '.join(missing)}, which must then be chosen too"
+    if part.exit_code_from is not None and part.exit_code_from not in names:
+        yield "bundle.exit_code_from", f"{part.exit_code_from} must then be chosen too"

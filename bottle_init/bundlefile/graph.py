@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bottle_init.bundlefile.table import listed, nearest
+from bottle_init.bundlefile.table import nearest
 from bottle_init.core.model import ONESHOT
 from bottle_init.core.values import Value
 
@@ -82,19 +82,6 @@ def _walk(after: dict[str, tuple[str, ...]]) -> list[str]:
     first = min(cycle, key=list(after).index)
     turn = cycle.index(first)
     return cycle[turn:] + cycle[:turn]
-
-
-def not_chosen(bundle: Bundle) -> Faults:
-    """What the children of a subset are after, or take their exit code from, and is not among them."""
-    names = [spec.name for spec in bundle.children]
-    found = []
-    for spec in bundle.children:
-        missing = [name for name in spec.after if name not in names]
-        if missing:
-            found.append((spec.name, f"runs after {listed(missing)}, which must then be chosen too"))
-    if bundle.exit_code_from is not None and bundle.exit_code_from not in names:
-        found.append(("bundle.exit_code_from", f"{bundle.exit_code_from} must then be chosen too"))
-    return found
 
 
 def levels(bundle: Bundle) -> list[list[str]]:

@@ -99,7 +99,7 @@ def join(path: str, key: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text as a TOML string of one line, shortened in the middle of nowhere if it is long."""
+    """Text as a TOML string of one line, its end cut off where it is long."""
     import json
 
     return json.dumps(text if len(text) <= 60 else text[:57] + "...", ensure_ascii=False)
