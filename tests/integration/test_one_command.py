@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import PATIENCE_S, PYTHON, eventually
+from tests.integration.harness import PATIENCE_S, PYTHON, ROOT, eventually
 from tests.integration.one_command import ENVIRON, one, python, run, running, state, status
 
 pytestmark = pytest.mark.real
@@ -121,6 +121,30 @@ def test_a_signal_that_comes_with_the_start_is_not_lost() -> None:
         with running("sleep", "1000") as it:
             it.send(signal.SIGTERM)
             assert it.wait() == 143
+
+
+# An init whose child takes its time before it becomes a group of its own.
+SLOW_CHILD = """
+import posix, sys, time
+from bottle_init import cli
+from bottle_init.linux.command import Command
+become = Command._become
+def slowly(self, *arguments, **facts):
+    posix.write(1, b"forked\\n")
+    time.sleep(1)
+    become(self, *arguments, **facts)
+Command._become = slowly
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_before_the_command_has_its_group_is_not_lost(number: int) -> None:
+    init = [sys.executable, "-S", "-c", SLOW_CHILD]
+    with running("sleep", "1000", init=init, cwd=ROOT) as it:
+        assert it.line() == "forked"
+        it.send(number)
+        assert it.wait() == 128 + number
 
 
 def test_the_whole_group_gets_a_signal() -> None:
@@ -309,3 +333,61 @@ def test_the_init_sleeps_until_a_signal_comes() -> None:
         assert status(it.init, "voluntary_ctxt_switches") == before
         it.send(signal.SIGTERM)
         assert it.wait() == 143
+
+
+# The control socket, if it is asked for.
+
+
+def test_it_can_be_asked_and_ordered_about_if_that_is_asked_for(tmp_path: Path) -> None:
+    address = f"@one-{os.getpid()}-{tmp_path.name}"
+
+    def client(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [*PYTHON, *words, f"--control={address}"]
+        return subprocess.run(command, env=ENVIRON, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+    with running(*python(LISTEN), options=[f"--control={address}"]) as it:
+        name = Path(sys.executable).name
+        assert it.line() == "ready"
+        eventually(lambda: client("health").returncode == 0, "an answer")
+        assert client("health").stdout == "healthy\n"
+        assert str(it.command) in client("status", "--json").stdout
+        assert client("ctl", "signal", name, "HUP").returncode == 0
+        assert it.line() == str(int(signal.SIGHUP))
+        for refused in (("restart", name), ("start", name), ("renew",)):
+            assert client("ctl", *refused).returncode == 1
+        it.send(signal.SIGWINCH)
+        assert it.line() == str(int(signal.SIGWINCH)), "signals are passed on all the same"
+        assert client("ctl", "stop").returncode == 0
+        assert it.line() == str(int(signal.SIGTERM))
+        assert client("health").stdout.startswith("stopping\n")
+        it.send(signal.SIGUSR2)
+        assert it.wait() == 0
+
+
+def test_there_is_no_control_socket_unless_it_is_asked_for() -> None:
+    with running(*python(LISTEN), env={"BOTTLE_INIT_CONTROL": f"@one-{os.getpid()}"}) as it:
+        assert it.line() == "ready"
+        assert f"@one-{os.getpid()}" not in Path("/proc/net/unix").read_text()
+        it.send(signal.SIGUSR2)
+        assert it.wait() == 0
+
+
+def test_a_control_socket_that_cannot_be_had_is_said_and_is_not_fatal(tmp_path: Path) -> None:
+    end = run("sh", "-c", "exit 4", options=[f"--control={tmp_path}/missing/socket"])
+    assert end.returncode == 4
+    assert end.stderr.startswith("bottle_init: control socket ")
+
+
+def test_an_error_of_the_inits_own_ends_the_command_and_gives_70() -> None:
+    broken = (
+        "import sys\n"
+        "from bottle_init import cli\n"
+        "from bottle_init.linux.command import Command\n"
+        "def fail(self): raise RuntimeError('a bug')\n"
+        "Command._supervise = fail\n"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    with running("sleep", "1000", init=[sys.executable, "-S", "-c", broken], cwd=ROOT, stderr=subprocess.PIPE) as it:
+        assert it.wait() == 70
+        assert it.process.stderr is not None
+        assert "a bug" in it.process.stderr.read()
