@@ -77,7 +77,7 @@ def run(words: Sequence[str], rules: core.Rules, mask: Iterable[int], report: st
 def say(text: str) -> None:
     """One line on stderr, if it can be written."""
     try:
-        posix.write(_STDERR, b"bottle_init: " + spawn.encode(text) + b"\n")
+        posix.write(_STDERR, b"bottle-init: " + spawn.encode(text) + b"\n")
     except BrokenPipeError:
         sigtimedwait((SIGPIPE,), 0)  # That was about the init's own line, and is not the command's to hear of.
     except OSError:

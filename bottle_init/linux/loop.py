@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 EPOLLIN = 1
 
+LONGEST_SLEEP_MS = 1_000_000_000
+"""epoll_wait(2) takes a C int; whatever is further off than this is waited for in parts."""
+
 
 def run(bundle: Bundle, options: Options) -> int:
     """Run a bundle to its end; returns the exit code of contract 2, 70 for an error of the init's own."""
@@ -111,7 +114,7 @@ class Init:
             return 0
         times = [supervisor.next_deadline_ms(self.state), self.leaves.deadline_ms()]
         soonest = min((at_ms for at_ms in times if at_ms is not None), default=None)
-        return None if soonest is None else max(0, soonest - monotonic_ms())
+        return None if soonest is None else min(max(0, soonest - monotonic_ms()), LONGEST_SLEEP_MS)
 
     def _step(self, now_ms: int) -> None:
         """Step until no action has an answer of its own any more."""

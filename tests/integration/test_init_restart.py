@@ -275,3 +275,11 @@ def test_a_stop_while_a_restart_is_due(tmp_path: Path) -> None:
         init.event("child_ready", "b")
         time.sleep(0.1)
         assert init.stop() == 0, "a death that a restart answered does not count"
+
+
+def test_a_deadline_of_years(tmp_path: Path) -> None:
+    check = "{ exec = ['true'], interval = '87600h' }"
+    with running(tmp_path, sh("daemon", "a", "exec sleep 600", f"health = {check}")) as init:
+        init.event("child_ready", "a")
+        assert health(init) == "healthy"
+        assert init.stop() == 0
