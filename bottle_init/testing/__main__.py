@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 import secrets
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bottle_init import config
 from bottle_init.core.model import POLICIES
+from bottle_init.testing import real
 from bottle_init.testing.diagram import state_machine
 from bottle_init.testing.fuzz import fuzz, scenario_of
 from bottle_init.testing.invariants import INVARIANTS, check
@@ -22,6 +25,7 @@ from bottle_init.testing.world import simulate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bottle_init.core.model import Bundle
     from bottle_init.testing.fuzz import Outcome
 
 EX_BROKEN = 1
@@ -47,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trace = simulate(scenario_of(seed, options.show, bundle))
         sys.stdout.write(f"{render(trace, check(trace), bundle=False)}\n")
         return 0
+    if options.real is not None:
+        return _play(bundle, seed, options.real)
     outcome = fuzz(bundle, seed=seed, runs=options.runs, seconds=options.seconds)
     return _tell(outcome)
 
@@ -66,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=_seconds, help="for how long, in place of a number of runs")
     parser.add_argument("--seed", help="the same seed makes the same runs (default: a new one, which is printed)")
     parser.add_argument("--show", type=_count, metavar="RUN", help="print one run of a seed, whatever it did")
+    parser.add_argument(
+        "--real",
+        type=_count,
+        metavar="N",
+        help="play N runs with scripted stand-ins on this machine as well, and compare with the simulation",
+    )
     parser.add_argument("--diagram", action="store_true", help="print docs/state-machine.md, and nothing else")
     return parser
 
@@ -82,6 +94,27 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError("must be a number of seconds above 0")
     return seconds
+
+
+def _play(bundle: Bundle, seed: str, count: int) -> int:
+    """The same runs in the simulated kernel and on Linux; those whose outcome hangs on a moment are passed over."""
+    played = run = 0
+    while played < count:
+        scenario = real.draw_real(seed, run, bundle)
+        run += 1
+        with tempfile.TemporaryDirectory(prefix="bottle-") as directory:
+            try:
+                found = real.compare(scenario, Path(directory))
+            except real.Undecided:
+                continue
+        played += 1
+        if found:
+            trace = simulate(scenario)
+            sys.stdout.write(f"{render(trace, bundle=False)}\n\n")
+            sys.stdout.write("\n".join((*found, f"Run {run - 1} of seed {seed} differs on Linux.\n")))
+            return EX_BROKEN
+    sys.stdout.write(f"{played} runs on Linux, each as simulated, seed {seed} ({run - played} hung on a moment)\n")
+    return 0
 
 
 def _tell(outcome: Outcome) -> int:

@@ -69,8 +69,9 @@ class Life:
     `fork_error`, `exec_error` (126 or 127): it never comes to be. `run_ms`, `end`: when and how it
     ends of its own accord. `catches` is its `SigCgt` from `handlers_ms` on; until then every signal
     has its default effect. Of those that it catches it ends on its stop signal and on `heeds`,
-    after `stop_ms` (None: never), with `stop_end`. `kill_ms` is how long SIGKILL takes (None: it is
-    in uninterruptible sleep for ever). `stopped_ms`: when somebody sends it SIGSTOP.
+    after `stop_ms` (None: never), with `stop_end`. `dies_ms` is how long a signal takes that kills it
+    by default, `kill_ms` how long SIGKILL takes (None: it is in uninterruptible sleep for ever).
+    `stopped_ms`: when somebody sends it SIGSTOP.
 
     `ready_ms`: when its port begins to answer. A probe takes `probe_ms`; within a span of `sick` its
     answer is no, within one of `hangs` there is none.
@@ -86,6 +87,7 @@ class Life:
     heeds: tuple[int, ...] = ()
     stop_ms: int | None = 0
     stop_end: End = End()
+    dies_ms: int = 0
     kill_ms: int | None = 0
     stopped_ms: int | None = None
     ready_ms: int | None = 0

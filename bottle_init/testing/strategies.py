@@ -200,9 +200,9 @@ def _draw_ready(draw: Draw) -> Ready | None:
     return Ready(Probe(kind, port=1), draw.pick((30_000, 5_000, 1_000))) if kind else None
 
 
-def draw_scenario(draw: Draw, bundle: Bundle) -> Scenario:
-    """What happens to this bundle in one run: which faults exist, then where they strike."""
-    faults = tuple(fault for fault in FAULTS if draw.pick((False, True)))
+def draw_scenario(draw: Draw, bundle: Bundle, *, faults: Sequence[str] = FAULTS) -> Scenario:
+    """What happens to this bundle in one run: which of these faults exist, then where they strike."""
+    faults = tuple(fault for fault in faults if draw.pick((False, True)))
     stop_at_ms = draw.pick((60_000, 30_000, 10_000, 2_000, 120_000))
     storms = _several(draw, (0, 1, 2)) if "orphans" in faults else ()
     freezes = _several(draw, (0, 1, 2)) if "freezes" in faults else ()
@@ -239,6 +239,7 @@ def draw_life(draw: Draw, spec: Spec, faults: Sequence[str]) -> Life:
         facts.update(run_ms=draw.pick(LONG_MS), end=draw.pick(ENDS))
     if "slow" in faults:
         facts.update(exec_ms=draw.pick(SHORT_MS), handlers_ms=draw.pick((0, 0, 100)), kill_ms=draw.pick((0, 0, 200)))
+        facts.update(dies_ms=draw.pick((0, 0, 10)))
         facts.update(ready_ms=draw.pick((0, 10, 1_000, 5_000, None)), probe_ms=draw.pick((0, 1, 300, 6_000)))
     if "undead" in faults and draw.pick((False, False, True)):
         facts.update(kill_ms=draw.pick((None, None, 500, 1_500)))

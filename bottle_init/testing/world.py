@@ -362,7 +362,7 @@ class World:
         elif process.catches(signal, self.now_ms):
             self._handle(process, signal)
         elif signal not in HARMLESS:
-            self._die_soon(process, End(signal=signal), 0)
+            self._die_soon(process, End(signal=signal), process.life.dies_ms)
 
     def _kill(self, process: Process) -> None:
         if process.killed_ms is None:

@@ -1,0 +1,380 @@
+"""The same script, played to the simulated kernel and to Linux: does the simulation tell the truth?
+
+On Linux a real init runs stand-ins (`standin.py`) that behave as the scenario says; in the simulated
+kernel the same scenario is played many times, each time with its moments shifted by up to a third
+of a second, as a busy machine does it. What all those lives have in common has to be so on Linux as
+well: what became of each child, in order; everything that always came before something else; the
+exit code, the kind of the stop, the deaths of the report. A scenario whose outcome hangs on a
+moment is refused, since it says nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+from random import Random
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from bottle_init.core import events as happened
+from bottle_init.core.actions import Announce
+from bottle_init.core.model import Bundle, Probe, Process, Spec
+from bottle_init.core.verdict import SEVERITIES
+from bottle_init.testing.scenario import Life, Scenario
+from bottle_init.testing.strategies import Dice, draw_scenario
+from bottle_init.testing.world import simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from bottle_init.testing.scenario import Remnant, Request, Say
+    from bottle_init.testing.world import Trace
+
+STANDIN = Path(__file__).with_name("standin.py")
+PACKAGES = Path(__file__).parents[2]
+SHIFT_MS = 330
+SHIFTS = 40
+PATIENCE_S = 180.0
+WARM_UP_MS = 2_000
+"""Nothing is asked of a real init before it and its stand-ins surely run."""
+
+LATE = ("exec_ms", "handlers_ms", "run_ms", "stop_ms", "dies_ms", "kill_ms", "stopped_ms", "ready_ms", "probe_ms")
+
+TOLD = ("code", "signal", "severity", "kind", "restart")
+"""The facts of an event that do not depend on the machine."""
+
+PLAYABLE = ("deaths", "own-code", "deaf", "suspended", "remnants", "escapes", "signals", "stops", "orders")
+"""The faults of `strategies.py` that a stand-in can act."""
+
+Mark = tuple[str, int]
+"""The nth event of a child's, or of the bundle's (`""`)."""
+
+
+class Undecided(Exception):
+    """The scenario's outcome hangs on a moment; it cannot be compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one run told: every event in order, the exit code, and the deaths of the report."""
+
+    events: tuple[tuple[str, str, tuple[object, ...]], ...]
+    code: int
+    deaths: tuple[tuple[object, ...], ...]
+    survivors: int
+
+    def by_child(self) -> dict[str, list[tuple[str, tuple[object, ...]]]]:
+        """Each child's own story, in order."""
+        stories: dict[str, list[tuple[str, tuple[object, ...]]]] = {}
+        for name, child, facts in self.events:
+            stories.setdefault(child, []).append((name, facts))
+        return stories
+
+    def marks(self) -> dict[Mark, int]:
+        """Where in the whole each child's nth event stands."""
+        counts: dict[str, int] = {}
+        places: dict[Mark, int] = {}
+        for place, (_, child, _) in enumerate(self.events):
+            places[child, counts.get(child, 0)] = place
+            counts[child] = counts.get(child, 0) + 1
+        return places
+
+
+def compare(scenario: Scenario, directory: Path, *, seed: str = "0", attempts: int = 3) -> list[str]:
+    """Where Linux and the simulated kernel differ on this scenario; empty where they agree.
+
+    A machine may be late by more than the simulated ones are. So a difference counts only if it is
+    there in every one of `attempts`; one that is in the rules always is. Raises Undecided where the
+    scenario's outcome hangs on a moment.
+    """
+    expected = decide(scenario, seed=seed)
+    found: list[str] = []
+    for attempt in range(attempts):
+        place = directory / str(attempt)
+        place.mkdir()
+        found = differences(expected, play(scenario, place))
+        if not found:
+            break
+    return found
+
+
+def decide(scenario: Scenario, *, seed: str = "0") -> list[Told]:
+    """The scenario in the simulated kernel, with its moments shifted in many ways. Raises Undecided."""
+    random = Random(seed)  # noqa: S311 - chance, not secrecy
+    lives = [told_by(simulate(scenario)), *(told_by(simulate(shifted(scenario, random))) for _ in range(SHIFTS))]
+    for life in lives[1:]:
+        if (life.by_child(), life.code, life.deaths, life.survivors) != (
+            lives[0].by_child(),
+            lives[0].code,
+            lives[0].deaths,
+            lives[0].survivors,
+        ):
+            raise Undecided
+    return lives
+
+
+def differences(expected: list[Told], real: Told) -> list[str]:
+    """What is not so on Linux although all simulated lives have it in common."""
+    one = expected[0]
+    found: list[str] = []
+    if real.code != one.code:
+        found.append(f"exit code: simulated {one.code}, real {real.code}")
+    for child in sorted({*one.by_child(), *real.by_child()}):
+        simulated, seen = one.by_child().get(child), real.by_child().get(child)
+        if simulated != seen:
+            found.append(f"{child or 'the bundle'}:\n  simulated {simulated}\n  real      {seen}")
+    if real.deaths != one.deaths:
+        found.append(f"deaths:\n  simulated {one.deaths}\n  real      {real.deaths}")
+    if real.survivors != one.survivors:
+        found.append(f"survivors: simulated {one.survivors}, real {real.survivors}")
+    if not found:
+        found.extend(_disorder([life.marks() for life in expected], real.marks()))
+    return found
+
+
+def _disorder(simulated: list[dict[Mark, int]], real: dict[Mark, int]) -> Iterator[str]:
+    for one, place in real.items():
+        for other, later in real.items():
+            if place > later and all(places[one] < places[other] for places in simulated):
+                yield f"order: {one} comes before {other} in every simulated life, and after it on Linux"
+
+
+def draw_real(seed: str, run: int, bundle: Bundle) -> Scenario:
+    """A run that this machine can play: with faults that need no help of the kernel, and of a few seconds."""
+    draw = Dice(Random(f"{seed}/real/{run}"))  # noqa: S311 - chance, not secrecy
+    scenario = draw_scenario(draw, bundle.but(lease=None), faults=PLAYABLE)
+    requests = tuple(replace(request, at_ms=request.at_ms + WARM_UP_MS) for request in scenario.requests)
+    return replace(scenario, requests=requests, stop_at_ms=draw.pick((5_000, 9_000)))
+
+
+# The simulated kernel.
+
+
+def told_by(trace: Trace) -> Told:
+    """What a simulated run told. Raises RuntimeError for one that did not come to its end."""
+    done = trace.exit
+    if done is None:
+        raise RuntimeError(str(trace.crash or trace.stuck))
+    announced = [action for step in trace.steps for action in step.actions if isinstance(action, Announce)]
+    return Told(
+        tuple(_event(action.event, action.child, dict(action.facts)) for action in announced),
+        done.code,
+        tuple((death.name, death.code, SEVERITIES[death.severity], death.sent, death.forced) for death in done.deaths),
+        len(done.survivors),
+    )
+
+
+def _event(name: str, child: str, facts: dict[str, Any]) -> tuple[str, str, tuple[object, ...]]:
+    return name, child, tuple(facts.get(fact) for fact in TOLD)
+
+
+def shifted(scenario: Scenario, random: Random) -> Scenario:
+    """The scenario as a busy machine might play it."""
+
+    def late(at_ms: int | None) -> int | None:
+        return None if at_ms is None else at_ms + int(random.random() * SHIFT_MS)
+
+    def shift(value: Any, *names: str) -> Any:
+        return replace(value, **{name: late(getattr(value, name)) for name in names})
+
+    def shift_life(life: Life) -> Life:
+        moved: Life = shift(life, *LATE)
+        return replace(
+            moved,
+            says=tuple(shift(say, "at_ms") for say in life.says),
+            leaves=tuple(shift(remnant, "born_ms", "run_ms", "stop_ms", "kill_ms") for remnant in life.leaves),
+            sick=tuple((start + (late(0) or 0), end + (late(0) or 0)) for start, end in life.sick),
+        )
+
+    moved: Scenario = shift(scenario, "stop_at_ms")
+    return replace(
+        moved,
+        lives=tuple(tuple(map(shift_life, lives)) for lives in scenario.lives),
+        requests=tuple(shift(request, "at_ms") for request in scenario.requests),
+    )
+
+
+# Linux.
+
+
+def play(scenario: Scenario, directory: Path) -> Told:
+    """The scenario on this machine: a real init as a subreaper, with stand-ins for the children."""
+    bundle = directory / "bundle.toml"
+    report = directory / "report.json"
+    control = f"@bottle-testing-{os.getpid()}-{time.monotonic_ns()}"
+    bundle.write_text(to_toml(standing_in(scenario, directory)))
+    command = [sys.executable, "-m", "bottle_init", "--config", str(bundle), "--report", str(report)]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGES), "BOTTLE_INIT_CONTROL": control}
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True
+    ) as init:
+        timer = Thread(target=_ask, args=(scenario, init, environment), daemon=True)
+        timer.start()
+        try:
+            _, log = init.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            init.send_signal(signal.SIGTERM)
+            init.send_signal(signal.SIGTERM)
+            raise
+    return _read(log, json.loads(report.read_text()), init.returncode)
+
+
+def _ask(scenario: Scenario, init: subprocess.Popen[str], environment: dict[str, str]) -> None:
+    """Send what the scenario's requests say, each at its moment."""
+    term = happened.SignalReceived(signal.SIGTERM)
+    asked = [*((request.at_ms, request.event) for request in scenario.requests), (scenario.stop_at_ms, term)]
+    started_s = time.monotonic()
+    for at_ms, event in sorted(asked, key=_moment):
+        time.sleep(max(0.0, started_s + at_ms / 1_000 - time.monotonic()))
+        if init.poll() is not None:
+            return
+        if isinstance(event, happened.SignalReceived):
+            init.send_signal(event.signal)
+        else:
+            order = [sys.executable, "-m", "bottle_init", "ctl", *_order(event, scenario.bundle)]
+            subprocess.run(order, env=environment, check=False, capture_output=True, timeout=PATIENCE_S)
+
+
+def _moment(asked: tuple[int, object]) -> int:
+    return asked[0]
+
+
+def _order(event: object, bundle: Bundle) -> list[str]:
+    match event:
+        case happened.ChildStopOrdered(child=child):
+            return ["stop", bundle.children[child].name]
+        case happened.ChildStartOrdered(child=child):
+            return ["start", bundle.children[child].name]
+        case happened.ChildRestartOrdered(child=child):
+            return ["restart", bundle.children[child].name]
+        case happened.ChildSignalOrdered(child=child, signal=number):
+            return ["signal", bundle.children[child].name, str(number)]
+        case happened.StopOrdered():
+            return ["stop"]
+        case _:
+            raise ValueError(f"{event} cannot be ordered on a real machine")
+
+
+def _read(log: str, report: dict[str, Any], code: int) -> Told:
+    records = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    deaths = [
+        (death["name"], death["code"], death["severity"], death["sent_by_init"], death["forced"])
+        for death in report["deaths"]
+    ]
+    events = [
+        _event(record.pop("event"), record.pop("child", ""), record)
+        for record in records
+        if record["event"] not in ("exit_report", "control_unavailable")
+    ]
+    return Told(tuple(events), code, tuple(deaths), len(report["survivors"]))
+
+
+def standing_in(scenario: Scenario, directory: Path) -> Bundle:
+    """The scenario's bundle with a stand-in for every command, and a probe that asks the stand-in."""
+    children = []
+    for spec, lives in zip(scenario.bundle.children, scenario.lives, strict=True):
+        probe = Probe("exec", command=("/bin/sh", "-c", f'kill -0 "$(cat "{directory}/{spec.name}.ready")"'))
+        real = spec.but(command=_command(spec, lives or (Life(),), directory), process=Process())
+        if spec.ready is not None and spec.ready.probe.kind != "notify":
+            real = real.but(ready=spec.ready.but(probe=probe))
+        if spec.health is not None:
+            real = real.but(health=spec.health.but(probe=probe))
+        children.append(real)
+    return scenario.bundle.but(children=tuple(children), lease=None)
+
+
+def _command(spec: Spec, lives: tuple[Life, ...], directory: Path) -> tuple[str, ...]:
+    errors = {life.exec_error for life in lives}
+    if errors != {0}:
+        if len(errors) > 1:
+            raise ValueError(f"{spec.name}: its command is found in some of its lives and not in others")
+        return ("/nonexistent/command",) if 127 in errors else ("/",)
+    script = {
+        "lives": [_fields(life) for life in lives],
+        "stop_signal": spec.stop_signal,
+        "directory": str(directory),
+        "name": spec.name,
+    }
+    return (sys.executable, "-I", "-S", str(STANDIN), json.dumps(script))
+
+
+def _fields(value: Life | Remnant | Say | Request) -> dict[str, Any]:
+    """The fields of a scenario's value that are not at their default, as JSON has them."""
+    facts: dict[str, Any] = {}
+    for field in fields(value):
+        content = getattr(value, field.name)
+        if field.default is MISSING or content != field.default:
+            facts[field.name] = _plain(content)
+    return facts
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, tuple):
+        return [_plain(part) for part in content]
+    return _fields(content) if hasattr(content, "__dataclass_fields__") else content
+
+
+# The bundle file.
+
+
+def to_toml(bundle: Bundle) -> str:
+    """The bundle as a file, as far as the core knows it; how its processes are set up is left out."""
+    plain = Bundle(())
+    lines = ["[bundle]", *_changed(bundle, plain, ("policy", "exit_code_from", "logs", "control"))]
+    lines.append(f"stop_timeout = {_ms(bundle.stop_timeout_ms)}")
+    for spec in bundle.children:
+        lines += ["", f"[{spec.kind}s.{spec.name}]", *_child(spec)]
+    return "\n".join(lines) + "\n"
+
+
+def _child(spec: Spec) -> Iterator[str]:
+    yield f"command = {json.dumps(spec.command)}"
+    yield f"after = {json.dumps(spec.after)}"
+    yield f"success_codes = {json.dumps(spec.success_codes)}"
+    yield f"stop_signal = {spec.stop_signal}"
+    yield f"stop_timeout = {_ms(spec.stop_timeout_ms)}"
+    yield f"stop_delay = {_ms(spec.stop_delay_ms)}"
+    if spec.timeout_ms is not None:
+        yield f"timeout = {_ms(spec.timeout_ms)}"
+    if spec.kind != "oneshot" and spec.signals:
+        yield f"signals = {{ {', '.join(f'{source} = {target}' for source, target in _named(spec.signals))} }}"
+    if spec.kind != "daemon":
+        return
+    backoff, budget = spec.backoff, spec.restarts
+    yield f'policy = "{spec.policy}"'
+    yield f"restart_dependents = {json.dumps(spec.restart_dependents)}"
+    yield f"restarts = {{ max = {budget.max}, window = {_ms(budget.window_ms)} }}"
+    delays = f"initial = {_ms(backoff.initial_ms)}, factor = {backoff.factor}, limit = {_ms(backoff.limit_ms)}"
+    yield f"backoff = {{ {delays} }}"
+    yield f'on_unhealthy = "{spec.on_unhealthy}"'
+    if spec.ready is not None:
+        yield f"ready = {{ {_probe(spec.ready.probe)}, timeout = {_ms(spec.ready.timeout_ms)} }}"
+    if spec.health is not None:
+        check = spec.health
+        times = f"interval = {_ms(check.interval_ms)}, timeout = {_ms(check.timeout_ms)}, retries = {check.retries}"
+        yield f"health = {{ {_probe(check.probe)}, {times}, start_period = {_ms(check.start_period_ms)} }}"
+
+
+def _changed(bundle: Bundle, plain: Bundle, names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        if getattr(bundle, name) != getattr(plain, name):
+            yield f"{name} = {json.dumps(getattr(bundle, name))}"
+
+
+def _probe(probe: Probe) -> str:
+    return "notify = true" if probe.kind == "notify" else f"exec = {json.dumps(probe.command)}"
+
+
+def _named(rules: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, str]]:
+    for source, target in rules:
+        yield signal.Signals(source).name[3:], f'"{signal.Signals(target).name[3:]}"' if target else "0"
+
+
+def _ms(duration_ms: int) -> str:
+    return f'"{duration_ms}ms"'
