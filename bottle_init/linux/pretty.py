@@ -69,18 +69,17 @@ class Renderer:
         import json
 
         try:
-            event = _shown(json.loads(line))
+            event = {key: _shown(value) for key, value in json.loads(line).items()}
             return self._render(None, "", event).encode("utf-8", "replace")
         except Exception:  # noqa: BLE001 - as above.
             return line
 
 
 def _shown(value: Any) -> Any:
-    """The same with nothing in it that could move the cursor: what children say gets into events too."""
-    if isinstance(value, str):
-        return value if value.isprintable() else ascii(value)[1:-1]
-    if isinstance(value, list):
-        return [_shown(inner) for inner in value]
-    if isinstance(value, dict):
-        return {key: _shown(inner) for key, inner in value.items()}
+    """A fact with nothing in it that could move the cursor: what children say gets into events too.
+
+    Lists and objects are shown by `repr`, which sees to that itself.
+    """
+    if isinstance(value, str) and not value.isprintable():
+        return ascii(value)[1:-1]
     return value

@@ -11,6 +11,7 @@ import resource
 import socket
 import subprocess
 import sys
+import termios
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from bottle_init.linux import logs as logs_module
 from bottle_init.linux.logs import LINE_BYTES, TAIL_BYTES
 from tests.integration.logs_bench import Pipe, bench, events, write_all
 from tests.integration.turning import open_descriptors
@@ -131,12 +133,20 @@ def test_the_last_words_of_the_dead_are_taken_and_a_descendant_is_read_on() -> N
         assert out.lines[-1] == b"[egress] a descendant"
 
 
-def test_drain_takes_no_more_than_a_pipe_full_from_a_descendant_that_goes_on() -> None:
+def test_drain_takes_a_bounded_amount_and_the_rest_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A descendant that goes on writing must not hold up the judgement of its leader's death."""
+    monkeypatch.setattr(logs_module, "DRAIN_BYTES", 128 * 1024)
     with bench() as (logs, out, _):
-        writer = logs.start("import os\nwhile True: os.write(1, b'y\\n' * 32768)")
-        logs.until(out.read, "the first line")
+        stdout = logs.open()[0]
+        fcntl.fcntl(stdout, fcntl.F_SETPIPE_SZ, 1024 * 1024)
+        lines = (b"y" * 63 + b"\n") * 8_192
+        write_all(stdout, lines, lambda: pytest.fail("the pipe is too small for this test"))
         logs.logs.drain(0)
-        assert writer.poll() is None
+        left = int.from_bytes(fcntl.ioctl(stdout, termios.FIONREAD, bytes(4)), sys.byteorder)
+        assert left == len(lines) - 128 * 1024
+        while out.read() or logs.ready():
+            logs.turn()
+        assert len(out.lines) == 8_192
 
 
 def test_the_pipes_of_a_restarted_child_are_new_and_the_old_ones_live_until_their_end() -> None:
@@ -447,7 +457,7 @@ def test_a_reader_that_is_gone_costs_lines_and_nothing_else() -> None:
 def test_a_reader_that_goes_while_it_is_waited_for_leaves_nobody_waiting() -> None:
     with bench() as (logs, out, _):
         logs.start("import os\nfor _ in range(40_000): os.write(1, b'x' * 99 + b'\\n')")
-        logs.until(lambda: logs.logs._sinks[0].waiting, "a child that is made to wait")
+        logs.until(lambda: logs.logs._waiting[logs.logs._sinks[0]], "a child that is made to wait")
         before = len(out.read_all().split(b"\n"))
         out.close_reader()
         logs.until(logs.ended, "the child's end")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bottle_init.linux.logs import DRAIN_BYTES, LAST_WORDS_BYTES, QUEUE_BYTES, STALL_MS
+from bottle_init.linux.logs import DRAIN_BYTES, LAST_WORDS_BYTES, QUEUE_BYTES
+from bottle_init.linux.outputs import STALL_MS
 from tests.integration.harness import ROOT
 from tests.integration.logs_bench import Bench, Pipe, bench, events, fill, is_full, write_all
 

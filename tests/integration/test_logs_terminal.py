@@ -118,7 +118,7 @@ def test_what_a_child_has_said_moves_no_cursor(terminal: Terminal, monkeypatch: 
     monkeypatch.setenv("NO_COLOR", "1")
     with bench(stderr=terminal.slave) as (logs, _, _):
         facts = [("status", "\x1b[2Jgone\r"), ("tail", ["\x07"]), ("of", {"egress": "\x9b31m"})]
-        logs.logs.event(encode("daemon_died", "error", facts, timestamp(0)))
+        logs.logs.event(encode("died \x1b[2J", "error", facts, timestamp(0)))
         logs.settle()
         assert "gone" in terminal.look()
         assert all(character.isprintable() or character == "\n" for character in terminal.shown)
