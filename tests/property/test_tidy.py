@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 
-GROUND = ("clock", "environ", "jsonlines", "libc", "peer", "poller", "pretty", "text")
-"""What any file of `linux/` may stand on: thin words for syscalls, and formats."""
+GROUND = ("clock", "environ", "jsonlines", "libc", "outputs", "peer", "poller", "pretty", "text")
+"""What any file of `linux/` may stand on: thin words for syscalls, writes that never block, and formats."""
 
 ASSEMBLIES = ("command", "emergency", "leaves", "loop", "remote")
 """The files of `linux/` that put leaves together."""
