@@ -26,6 +26,10 @@ NOT_FOUND = 127
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _UNSETTABLE = (9, 19, 32, 33)
+_NOT_DEFAULT = tuple(
+    number for number in range(1, 65) if number not in _UNSETTABLE and getsignal(number) is not SIG_DFL
+)
+"""Looked up once, before any fork: in a child each page that is touched is copied first."""
 
 
 class Identity:
@@ -245,9 +249,8 @@ def _change_directory(plan: Plan) -> None:
 
 def reset_signals() -> None:
     """Default dispositions for all signals: the interpreter ignores some, and others were inherited ignored."""
-    for number in range(1, 65):
-        if number not in _UNSETTABLE and getsignal(number) is not SIG_DFL:
-            signal(number, SIG_DFL)
+    for number in _NOT_DEFAULT:
+        signal(number, SIG_DFL)
 
 
 def read_env_file(path: str) -> dict[bytes, bytes]:

@@ -77,7 +77,7 @@ def test_what_cannot_be_run_gives_a_shells_codes_and_says_so(tmp_path: Path, pid
         end = run(command, pid_1=pid_1)
         assert end.returncode == code
         assert end.stdout == ""
-        assert end.stderr.startswith(f"bottle_init: {command}: ")
+        assert end.stderr.startswith(f"bottle-init: {command}: ")
         assert end.stderr.count("\n") == 1
 
 
@@ -375,7 +375,7 @@ def test_there_is_no_control_socket_unless_it_is_asked_for() -> None:
 def test_a_control_socket_that_cannot_be_had_is_said_and_is_not_fatal(tmp_path: Path) -> None:
     end = run("sh", "-c", "exit 4", options=[f"--control={tmp_path}/missing/socket"])
     assert end.returncode == 4
-    assert end.stderr.startswith("bottle_init: control socket ")
+    assert end.stderr.startswith("bottle-init: control socket ")
 
 
 def test_an_error_of_the_inits_own_ends_the_command_and_gives_70() -> None:
