@@ -7,7 +7,6 @@ share (fcntl(2)). `_writer` says what is done instead.
 from __future__ import annotations
 
 import os
-from errno import EINVAL, ENOSYS, EOPNOTSUPP
 from fcntl import F_GETFL, fcntl
 from select import EPOLLOUT, POLLOUT, poll
 
@@ -268,10 +267,10 @@ def _polite(fd: int) -> Write:
         if nowait:
             try:
                 return os.pwritev(fd, blocks, -1, os.RWF_NOWAIT)
-            except OSError as error:
-                if error.errno not in (EOPNOTSUPP, EINVAL, ENOSYS):
-                    raise
-                nowait = False
+            except BlockingIOError:
+                raise
+            except OSError:
+                nowait = False  # Whether it is not supported here, or has failed: write(2) tells.
         if not _writable(fd):
             raise BlockingIOError
         return os.write(fd, blocks[0][:PIPE_BUF])
