@@ -136,6 +136,12 @@ class Logs:
             os.close(read)
             os.close(write)
             raise
+        try:
+            # So that a daemon of another user can open its /dev/stdout. Only its own processes can even try: the way to
+            # the pipe is their /proc/PID/fd, which is closed to other users (proc(5)).
+            os.fchmod(write, 0o622)
+        except OSError:
+            pass  # Then it is as it is with any pipe of root's.
         self._sources.setdefault(child, []).append(source)
         return write
 

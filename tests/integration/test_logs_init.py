@@ -67,6 +67,17 @@ def test_what_a_descendant_writes_after_its_leader_has_died_is_read(tmp_path: Pa
         assert init.out == ["[egress] up", "[egress] gone", "[egress] from below"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a daemon as another user")
+def test_a_daemon_of_another_user_can_open_its_dev_stdout(tmp_path: Path) -> None:
+    script = "echo out > /dev/stdout; echo err > /dev/stderr; cat < /dev/stdout"
+    bundle = f"[jobs.a]\ncommand = ['/bin/sh', '-c', {json.dumps(script)}]\nuser = 65534\n"
+    with running(tmp_path, bundle) as init:
+        assert init.wait() == 2  # Writing is for it; reading what was written is not.
+        assert init.out == ["[a] out"]
+        assert "[a] err" in init.err
+        assert any("Permission denied" in line for line in init.err)
+
+
 def test_a_hundred_daemons_lose_and_tear_nothing(tmp_path: Path) -> None:
     script = "n=0; while [ $n -lt 20 ]; do echo line $n of this daemon; n=$((n+1)); done"
     children = "".join(
