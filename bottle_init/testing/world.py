@@ -97,7 +97,7 @@ class Process:
         self.killed_ms: int | None = None
         self.stopped = False
         self.pending: list[int] = []
-        self.postponed: End | None = None
+        self.postponed: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self.family: list[Process] = []
         self.zombies = 0
 
@@ -295,23 +295,29 @@ class World:
             self._after(life.run_ms, self._die, process, life.end)
 
     def _say(self, process: Process, say: Say) -> None:
-        if not process.is_dying and not process.stopped:
-            facts = (say.ready, say.stopping, say.reloading, say.watchdog, say.watchdog_trigger, say.watchdog_ms)
-            self._see(happened.Notified(process.child, process.generation, *facts, say.status))
+        if self._is_suspended(process, self._say, say) or process.is_dying:
+            return
+        facts = (say.ready, say.stopping, say.reloading, say.watchdog, say.watchdog_trigger, say.watchdog_ms)
+        self._see(happened.Notified(process.child, process.generation, *facts, say.status))
 
     def _bear(self, leader: Process, remnant: Remnant) -> None:
-        if leader.is_dying:
+        if self._is_suspended(leader, self._bear, remnant) or leader.is_dying:
             return
         process = self._create(leader.child, leader.generation, leader.life, remnant, leader)
         leader.family.append(process)
         if remnant.run_ms is not None:
             self._after(remnant.run_ms, self._die, process, End())
 
+    def _is_suspended(self, process: Process, does: Callable[..., None], *facts: Any) -> bool:
+        """Whether the process is under SIGSTOP; what it would have done, it does after a CONT."""
+        if process.stopped:
+            process.postponed.append((does, facts))
+        return process.stopped
+
     def _die(self, process: Process, end: End) -> None:
         if process.is_dying and (end.signal != KILL or process.ended is not None):
             return
-        if process.stopped and end.signal != KILL:
-            process.postponed = end
+        if end.signal != KILL and self._is_suspended(process, self._die, end):
             return
         process.ended, process.ended_ms = end, self.now_ms
         del self._living[process.pid]
@@ -378,8 +384,9 @@ class World:
         pending, process.pending = process.pending, []
         for signal in pending:
             self._signal(process, signal)
-        if process.postponed is not None:
-            self._die_soon(process, process.postponed, 0)
+        postponed, process.postponed = process.postponed, []
+        for does, facts in postponed:
+            self._after(0, does, process, *facts)
 
     def _handle(self, process: Process, signal: int) -> None:
         """A signal that the process has a handler for."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -26,9 +27,7 @@ from bottle_init.testing import (
 )
 from bottle_init.testing.__main__ import main
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ROOT = Path(__file__).parents[2]
 pytest_plugins = "pytester"
 
 BUNDLE = """
@@ -183,6 +182,17 @@ def test_a_faulty_bundle_fails_in_words(pytester: pytest.Pytester) -> None:
     result = run_pytest(pytester)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*daemons.a.command: is required*"])
+
+
+# The documentation.
+
+
+def test_the_examples_of_the_documentation_run() -> None:
+    text = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(compile(block, "docs/testing.md", "exec"), {"__name__": "docs"})  # noqa: S102 - the page is ours
 
 
 # Shrinking and telling.
