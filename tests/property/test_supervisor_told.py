@@ -1,0 +1,204 @@
+"""What the init tells: its log, its answers to an operator, the details of its health, the report's deaths."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bottle_init.core import events as happened
+from bottle_init.core import health
+from bottle_init.core.actions import Announce, Answer
+from bottle_init.core.model import DAEMON, JOB, Bundle, Check, Lease, Probe, Ready, Spec
+from bottle_init.testing import End, Life, Request, Say, Scenario, Trace, check, render, simulate
+
+if TYPE_CHECKING:
+    from bottle_init.core.events import Event
+
+TERM = 15
+TCP = Probe("tcp", port=1)
+STAYS = (Life(),)
+SLOW = (Life(catches=(TERM,), stop_ms=1_000),)
+CHECKED = Check(TCP, interval_ms=1_000, timeout_ms=500, retries=2)
+
+
+def spec(name: str, kind: str = DAEMON, **facts: object) -> Spec:
+    return Spec(name, kind, (name,), **facts)  # type: ignore[arg-type]
+
+
+def live(bundle: Bundle | tuple[Spec, ...], *lives: tuple[Life, ...], **facts: object) -> Trace:
+    whole = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+    trace = simulate(Scenario(whole, lives, **facts))  # type: ignore[arg-type]
+    violations = check(trace)
+    assert not violations, render(trace, violations)
+    return trace
+
+
+def told(trace: Trace, event: str, child: str = "a") -> list[tuple[str, dict[str, object]]]:
+    """The level and the facts of each such record."""
+    return [
+        (action.level, {name: value for name, value in action.facts if value is not None})
+        for step in trace.steps
+        for action in step.actions
+        if isinstance(action, Announce) and action.event == event and action.child == child
+    ]
+
+
+def answers(trace: Trace) -> list[tuple[int, bool, str]]:
+    return [
+        (action.request, action.done, action.text)
+        for step in trace.steps
+        for action in step.actions
+        if isinstance(action, Answer)
+    ]
+
+
+def daemon_health(trace: Trace, at_ms: int) -> health.DaemonHealth:
+    """The first daemon's part of the answer, as it was at a moment."""
+    state = [step.state for step in trace.steps if step.now_ms <= at_ms][-1]
+    return health.answer(state).daemons[0]
+
+
+# The log.
+
+
+def test_a_death_is_told_with_all_that_is_known_of_it() -> None:
+    trace = live((spec("a"),), (Life(run_ms=700, end=End(signal=9, oom=True)),))
+    facts = {"pid": 2, "code": 137, "signal": 9, "severity": "crash", "oom": True}
+    assert told(trace, "child_exited") == [("warning", facts)]
+
+
+def test_a_clean_death_is_no_warning() -> None:
+    trace = live((spec("a"),), STAYS)
+    assert told(trace, "child_exited") == [("info", {"pid": 2, "code": 143, "signal": 15, "severity": "clean"})]
+
+
+def test_a_death_that_was_ordered_is_no_warning() -> None:
+    trace = live((spec("a"), spec("b")), STAYS, STAYS, requests=(Request(1_000, happened.ChildRestartOrdered(0, 1)),))
+    assert [level for level, _ in told(trace, "child_exited")] == ["info", "info"]
+
+
+def test_a_failed_exec_is_told_with_its_reason() -> None:
+    trace = live((spec("a"),), (Life(exec_error=127),))
+    facts = {"pid": 2, "code": 127, "severity": "failure", "detail": "command not found"}
+    assert told(trace, "child_exited") == [("warning", facts)]
+
+
+def test_a_restart_is_told_with_its_delay_and_its_number() -> None:
+    trace = live((spec("a", policy="restart"),), (Life(run_ms=10, end=End(1)), Life(run_ms=10, end=End(1)), Life()))
+    assert told(trace, "child_restarting") == [
+        ("warning", {"delay_ms": 500, "restart": 1}),
+        ("warning", {"delay_ms": 1_000, "restart": 2}),
+    ]
+    assert told(trace, "child_started") == [
+        ("info", {"pid": 2}),
+        ("info", {"pid": 3, "restart": 1}),
+        ("info", {"pid": 4, "restart": 2}),
+    ]
+
+
+def test_who_asked_for_a_stop_is_told() -> None:
+    asked = Request(500, happened.SignalReceived(2, 77, 1000))
+    trace = live((spec("a"),), STAYS, requests=(asked,))
+    facts = {"kind": "requested", "cause": "signal 2", "sender_pid": 77, "sender_uid": 1000}
+    assert told(trace, "stopping", "") == [("info", facts)]
+    assert trace.exit is not None
+    assert (trace.exit.stop.sender_pid, trace.exit.stop.sender_uid) == (77, 1000)
+
+
+def test_a_missed_readiness_deadline_is_told_with_the_last_answer() -> None:
+    trace = live((spec("a", ready=Ready(TCP, 1_000)),), (Life(ready_ms=None),))
+    assert told(trace, "not_ready") == [("error", {"last": "connection refused"})]
+
+
+def test_a_job_out_of_time_is_told() -> None:
+    trace = live((spec("a", JOB, timeout_ms=2_000),), STAYS)
+    assert told(trace, "timed_out") == [("error", {"after_ms": 2_000})]
+
+
+# The answers.
+
+ORDERS: dict[str, tuple[tuple[Event, ...], list[tuple[int, bool, str]]]] = {
+    "stop": ((happened.ChildStopOrdered(0, 1),), [(1, True, "a: stopping")]),
+    "stop twice": (
+        (happened.ChildStopOrdered(0, 1), happened.ChildStopOrdered(0, 2)),
+        [(1, True, "a: stopping"), (2, True, "a: not running")],
+    ),
+    "start what runs": ((happened.ChildStartOrdered(0, 1),), [(1, True, "a: already started")]),
+    "restart": ((happened.ChildRestartOrdered(0, 1),), [(1, True, "a: restarting")]),
+    "signal": ((happened.ChildSignalOrdered(0, 18, 1),), [(1, True, "a: sent signal 18")]),
+    "signal what does not run": (
+        (happened.ChildStopOrdered(0, 1), happened.ChildSignalOrdered(0, 18, 2)),
+        [(1, True, "a: stopping"), (2, False, "a: not running")],
+    ),
+    "stop the bundle": ((happened.StopOrdered(1),), [(1, True, "stopping")]),
+    "renew no lease": ((happened.LeaseRenewed(1),), [(1, False, "this bundle has no lease to renew")]),
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_an_order_is_answered(name: str) -> None:
+    orders, expected = ORDERS[name]
+    requests = tuple(Request(1_000 * number, event) for number, event in enumerate(orders, 1))
+    assert answers(live((spec("a"), spec("b")), STAYS, STAYS, requests=requests)) == expected
+
+
+def test_an_order_during_a_stop_is_refused() -> None:
+    late = Request(60_500, happened.ChildRestartOrdered(0, 1))
+    assert answers(live((spec("a"),), SLOW, requests=(late,))) == [(1, False, "the bundle is stopping")]
+
+
+def test_a_renewal_is_answered() -> None:
+    trace = live(
+        Bundle((spec("a"),), lease=Lease(renew_ms=9_000)), STAYS, requests=(Request(1, happened.LeaseRenewed(3)),)
+    )
+    assert answers(trace) == [(3, True, "renewed")]
+
+
+# The details of health.
+
+
+def test_a_check_is_told_with_its_times() -> None:
+    trace = live((spec("a", health=CHECKED),), (Life(sick=((2_500, 5_500),)),))
+    good, bad, fatal = (daemon_health(trace, at_ms) for at_ms in (2_000, 3_000, 4_000))
+    assert (good.check, good.check_at_ms, good.check_since_ms, good.detail) == (True, 2_000, 1_000, "")
+    assert (bad.check, bad.check_at_ms, bad.check_since_ms, bad.detail) == (False, 3_000, 3_000, "connection refused")
+    assert (fatal.check_at_ms, fatal.check_since_ms, fatal.health) == (4_000, 3_000, "unhealthy")
+
+
+def test_the_answer_is_never_older_than_the_daemons_current_start() -> None:
+    restart = Request(1_500, happened.ChildRestartOrdered(0, 1))
+    trace = live((spec("a", health=CHECKED),), STAYS, requests=(restart,))
+    old, new = daemon_health(trace, 1_400), daemon_health(trace, 1_600)
+    assert (old.generation, old.check) == (1, True)
+    assert (new.generation, new.check, new.check_at_ms) == (2, None, None)
+    assert new.since_ms == 1_500
+
+
+def test_what_a_daemon_says_of_itself_is_told() -> None:
+    trace = live((spec("a"),), (Life(says=(Say(100, status="warming up"), Say(200, watchdog=True))),))
+    assert daemon_health(trace, 300).detail == "warming up"
+
+
+def test_a_reload_is_told() -> None:
+    trace = live((spec("a"),), (Life(says=(Say(100, reloading=True), Say(200, ready=True))),))
+    assert len(told(trace, "child_reloading")) == len(told(trace, "child_reloaded")) == 1
+
+
+# The deaths of the report.
+
+
+def test_the_report_knows_who_sent_what_and_how_long_it_took() -> None:
+    deaf = (Life(catches=(TERM,), stop_ms=None),)
+    trace = live((spec("a"), spec("b", stop_timeout_ms=2_000)), SLOW, deaf, stop_at_ms=3_000)
+    assert trace.exit is not None
+    slow, killed = trace.exit.deaths
+    assert (slow.sent, slow.forced, slow.stop_ms, slow.ran_ms, slow.stopping) == (False, False, 1_000, 4_000, True)
+    assert (killed.sent, killed.forced, killed.stop_ms, killed.signal) == (True, True, 2_000, 9)
+
+
+def test_the_report_names_the_culprit() -> None:
+    trace = live((spec("a"), spec("b")), SLOW, (Life(run_ms=500, end=End(4)),))
+    assert trace.exit is not None
+    assert trace.exit.stop.culprit is not None
+    assert (trace.exit.stop.culprit.name, trace.exit.stop.cause) == ("b", "b exited with 4")
