@@ -55,7 +55,7 @@ class Renderer:
             if not self._left:
                 from structlog.dev import ConsoleRenderer
 
-                self._render = ConsoleRenderer(colors="NO_COLOR" not in os.environ)
+                self._render = ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))
         except ImportError:
             pass  # rich is optional.
         except Exception:  # noqa: BLE001 - nothing that is wrong with looks may end a bundle.
