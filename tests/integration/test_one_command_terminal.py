@@ -65,7 +65,8 @@ class Terminal:
 
     def wait(self) -> int:
         """The exit code of the process on the other side, whose output is read meanwhile."""
-        while True:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.pid = 0
@@ -76,6 +77,7 @@ class Terminal:
                     self.seen += os.read(self.fd, 65_536).decode("utf-8", "replace")
                 except OSError:
                     time.sleep(0.01)
+        raise AssertionError(f"it did not end; its last words were {self.seen!r}")
 
 
 @contextmanager
