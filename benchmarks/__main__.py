@@ -11,10 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import install, interpreter, plot, processes, schedule, table, wire
+from benchmarks import image, install, interpreter, plot, processes, schedule, table, wire
 from benchmarks.contenders import INIT, Bare, BundleOfOne, Init
 from benchmarks.interpreter import Interpreter
-from benchmarks.peers import all_peers, said_by
+from benchmarks.peers import ELSEWHERE, all_peers, said_by
 from benchmarks.scenarios import Bench
 
 
@@ -27,6 +27,8 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--install", action="store_true", help="install the peers that packages can bring (Debian's as root)"
     )
+    parser.add_argument("--image", action="store_true", help="in the bundle's image, with its interpreter")
+    parser.add_argument("--no-compiler", action="store_true", help="measured children in Python, as without one")
     parser.add_argument("--only", metavar="GROUPS", help="these groups alone, separated by commas")
     parser.add_argument("--peers", metavar="NAMES", help="these peers alone, separated by commas")
     parser.add_argument("--python", default=interpreter.debians(), help="the interpreter to measure (%(default)s)")
@@ -47,6 +49,11 @@ def cache() -> Path:
 def main() -> int:
     """Returns 0 if the init got through all of it."""
     chosen = options()
+    if chosen.image:
+        lent = [peer for peer in all_peers() if peer.source == ELSEWHERE]
+        for peer in lent:
+            peer.find(cache())
+        return image.run(cache(), lent, [word for word in sys.argv[1:] if word != "--image"])
     venv = cache() / "peers"
     if chosen.install:
         install.install(venv, chosen.python)
@@ -55,7 +62,7 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bottle-bench-") as directory:
         scratch = Path(directory)
-        probe = wire.Probe(cache(), wire.Wire(scratch), compiler=wire.compiler())
+        probe = wire.Probe(cache(), wire.Wire(scratch), compiler=None if chosen.no_compiler else wire.compiler())
         python = Interpreter(chosen.python, cache())
         peers = all_peers()
         for peer in peers:
@@ -79,10 +86,11 @@ def main() -> int:
 def about(probe: str, seconds: float) -> list[str]:
     """What a reader must know of this run."""
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    where = " in the bundle's image" if Path("/etc/bottle").is_dir() else ""
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return [
-        f"Made by `{command}` at {when} in {seconds / 60:.1f} minutes, at {commit()}.",
-        f"Linux {platform.release()}, {os.cpu_count()} CPUs: {cpu()}; load average {os.getloadavg()[0]:.1f} at the end.",
+        f"Made by `{command}`{where} at {when} in {seconds / 60:.1f} minutes, at {commit()}.",
+        f"Linux {platform.release()}, {os.cpu_count()} CPUs ({cpu()}), load {os.getloadavg()[0]:.1f} at the end.",
         f"The measured children: {probe}.",
     ]
 

@@ -84,6 +84,7 @@ LABELS = {
     "health.run_ms": "`health`, ms",
     "simulated.per_min": "simulated events a minute, one core",
     "bare.run_ms": "exec → end, nothing to do, ms",
+    "bare.stop_ms": "TERM → gone, asleep, ms",
     "bare.pss_mb": "PSS asleep, MB",
 }
 """What each metric is called, with its unit."""

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 INIT = "bottle_init"
 BUNDLE = "bottle_init, bundle of one"
 BARE = "bare interpreter"
+SIMULATE = """
+import sys
+from bottle_init.testing.fuzz import fuzz
+outcome = fuzz(seed=sys.argv[1], seconds=float(sys.argv[2]))
+print(outcome.events, outcome.seconds, int(outcome.counter_example is not None))
+"""
 
 
 class Contender(Protocol):
@@ -70,6 +76,10 @@ class Init:
         compile_it = self.interpreter.init("check", "--compile", str(file))
         subprocess.run(compile_it, check=True, stdout=subprocess.PIPE)
         return self.interpreter.init("--policy=exit-on-child-death", f"--config={file}")
+
+    def simulate(self, seed: str, seconds: float) -> list[str]:
+        """What fuzzes random bundles for so long, and prints how many events and seconds it took, and what broke."""
+        return [self.interpreter.program, *self.interpreter.flags, "-c", SIMULATE, seed, str(seconds)]
 
     def health(self) -> list[str]:
         """What asks it for its health."""

@@ -55,13 +55,19 @@ class Interpreter:
             self._make_venv(package, cache)
 
     def _mount(self, site: Path, cache: Path) -> None:
-        target = self.ask("import os, site; print(*[p for p in site.getsitepackages() if os.path.isdir(p)][:1])")
-        if not target:
+        """The package, and nothing else that the machine may have installed: each .pth file costs a start."""
+        known = self.ask("import os, site; print(*filter(os.path.isdir, site.getsitepackages()), sep='\\n')").split(
+            "\n"
+        )
+        if not known[0]:
             raise FileNotFoundError(f"{self.program} has no directory for packages")
         real = Path(self.program).resolve()
         shutil.copy2(real, cache / real.name)
-        subprocess.run(["mount", "--bind", site, target], check=True)
-        subprocess.run(["mount", "--bind", cache / real.name, real], check=True)
+        nothing = cache / "nothing"
+        nothing.mkdir(exist_ok=True)
+        mounts = [(str(nothing), other) for other in known[1:]]
+        for source, target in [(str(site), known[0]), (str(cache / real.name), str(real)), *mounts]:
+            subprocess.run(["mount", "--bind", source, target], check=True)
 
     def _make_venv(self, package: Path, cache: Path) -> None:
         venv = cache / "interpreter"

@@ -18,7 +18,12 @@ METRICS = (
     *("4.start_ms", "4.stop_ms", "4.pss_mb", "lines4.per_s"),
     *("100.start_ms", "100.stop_ms", "100.pss_mb", "idle.wakeups_per_min"),
 )
-BASES = {"one.start_ms": "bare.run_ms", "4.start_ms": "bare.run_ms", "4.pss_mb": "bare.pss_mb"}
+BASES = {
+    "one.start_ms": "bare.run_ms",
+    "one.stop_ms": "bare.stop_ms",
+    "4.start_ms": "bare.run_ms",
+    "4.pss_mb": "bare.pss_mb",
+}
 """Where the bare interpreter belongs into the picture, and with what."""
 
 COLUMNS = 2

@@ -75,6 +75,18 @@ class Running:
         self.alive.discard(self.pid)
         return ended_ns
 
+    def has_ended(self) -> bool:
+        """Whether there is nothing more to be expected of it; it stays to be waited for."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def last_words(self) -> str:
+        """The beginning of what it wrote to stderr."""
+        os.set_blocking(self.errors, False)
+        try:
+            return os.read(self.errors, 300).decode("utf-8", "replace").strip()
+        except BlockingIOError:
+            return "without a word"
+
     def end(self, number: int) -> float:
         """Milliseconds from sending this signal until it and all that was below it is gone. Raises Stuck."""
         handles = [os.pidfd_open(pid) for pid in descendants(self.pid)]

@@ -42,6 +42,7 @@ class Bench:
         self.orphans = 500 if short else 20_000
         self.lines = 4_000 if short else 400_000
         self.slow_lines = 2_000 if short else 40_000
+        self.simulated_s = 0.5 if short else 5.0
         self.idle_s = 1.0 if short else 10.0
 
     def commands(self, mode: str, number: int, count: int = 0) -> dict[str, list[str]]:
@@ -68,17 +69,17 @@ def bare(_bench: Bench, contender: Contender) -> Metrics:
         return {"bare.run_ms": running.since_start_ms(running.wait())}
 
 
-def bare_memory(_bench: Bench, contender: Contender) -> Metrics:
-    """Asleep."""
+def bare_asleep(_bench: Bench, contender: Contender) -> Metrics:
+    """Asleep, until a TERM ends it as the kernel does by default: that is what the end of such a process costs."""
     with Running(contender.many(Path(), {})) as running:
         processes.settle(lambda: [running.pid])
-        return {"bare.pss_mb": processes.pss_mb([running.pid])}
+        return {"bare.pss_mb": processes.pss_mb([running.pid]), "bare.stop_ms": running.end(contender.stop)}
 
 
 def one(bench: Bench, contender: Contender) -> Metrics:
     """One child that sleeps, and dies of a TERM at once."""
     with bench.one(contender, "sleep") as running:
-        said = bench.probe.wire.next("start")
+        said = bench.probe.wire.next("start", running)
         processes.settle(lambda: running.supervisors([said.pid]))
         return {"one.start_ms": running.since_start_ms(said.ns), "one.stop_ms": running.end(contender.stop)}
 
@@ -87,14 +88,14 @@ def signals(bench: Bench, contender: Contender) -> Metrics:
     """USR1 at the supervisor, until the child's handler runs."""
     wire = bench.probe.wire
     with bench.one(contender, "catch") as running:
-        said = wire.next("start")
+        said = wire.next("start", running)
         processes.settle(lambda: running.supervisors([said.pid]))
         delays = []
         for _ in range(bench.signals):
             time.sleep(0.0005)  # Both have gone back to sleep.
             sent_ns = time.monotonic_ns()
             os.kill(running.pid, signal.SIGUSR1)
-            delays.append((wire.next("signal").ns - sent_ns) / 1e3)
+            delays.append((wire.next("signal", running).ns - sent_ns) / 1e3)
         return {"signal.p50_us": percentile(delays, 0.5), "signal.p99_us": percentile(delays, 0.99)}
 
 
@@ -103,7 +104,7 @@ def several(number: int) -> Callable[[Bench, Contender], Metrics]:
 
     def measure(bench: Bench, contender: Contender) -> Metrics:
         with bench.many(contender, bench.commands("sleep", number)) as running:
-            said = bench.probe.wire.all("start", number)
+            said = bench.probe.wire.all("start", number, running)
             pids = [one.pid for one in said]
             processes.settle(lambda: running.supervisors(pids), least_s=contender.settles_s)
             return {
@@ -115,20 +116,16 @@ def several(number: int) -> Callable[[Bench, Contender], Metrics]:
     return measure
 
 
-def health(init: Init) -> Callable[[Bench, Contender], Metrics]:
+def health(bench: Bench, init: Init) -> Metrics:
     """The image's HEALTHCHECK, once, with four daemons that are ready."""
-
-    def measure(bench: Bench, contender: Contender) -> Metrics:
-        with bench.many(contender, bench.commands("sleep", 4)) as running:
-            pids = [one.pid for one in bench.probe.wire.all("start", 4)]
-            processes.settle(lambda: running.supervisors(pids))
-            with Running(init.health()) as asked:
-                ended_ns = asked.wait()
-                if asked.status:
-                    raise RuntimeError(f"health said {os.read(asked.reader, 4_096)!r}, wait status {asked.status}")
-                return {"health.run_ms": asked.since_start_ms(ended_ns)}
-
-    return measure
+    with bench.many(init, bench.commands("sleep", 4)) as running:
+        pids = [one.pid for one in bench.probe.wire.all("start", 4, running)]
+        processes.settle(lambda: running.supervisors(pids))
+        with Running(init.health()) as asked:
+            ended_ns = asked.wait()
+            if asked.status:
+                raise RuntimeError(f"health: {asked.last_words()}, wait status {asked.status}")
+            return {"health.run_ms": asked.since_start_ms(ended_ns)}
 
 
 def orphans(bench: Bench, contender: Contender) -> Metrics:
@@ -140,10 +137,10 @@ def orphans(bench: Bench, contender: Contender) -> Metrics:
     namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
     bench.probe.wire.clear()
     with Running([*namespace, *contender.one(command)]) as running:
-        started_ns = bench.probe.wire.next("start").ns
+        started_ns = bench.probe.wire.next("start", running).ns
         (init,) = processes.children(running.pid)
         before_ms = processes.cpu_ms(init)
-        bench.probe.wire.next("done", patience_s=300)
+        bench.probe.wire.next("done", running, patience_s=300)
         while len(processes.children(init)) > 1:
             time.sleep(0.001)
         seconds = (time.monotonic_ns() - started_ns) / 1e9
@@ -212,7 +209,7 @@ def stalled(bench: Bench, contender: Contender) -> Metrics:
 
 def _until_told(bench: Bench, contender: Contender, mode: str) -> float:
     with bench.many(contender, bench.commands(mode, 4)) as running:
-        bench.probe.wire.all("start", 4)
+        bench.probe.wire.all("start", 4, running)
         time.sleep(STALL_S)
         sent_ns = time.monotonic_ns()
         os.kill(running.pid, contender.stop)
@@ -225,7 +222,7 @@ def idle(bench: Bench, contenders: list[Contender]) -> dict[str, Metrics]:
     try:
         for contender in contenders:
             running = bench.many(contender, bench.commands("sleep", 4))
-            pids = [one.pid for one in bench.probe.wire.all("start", 4)]
+            pids = [one.pid for one in bench.probe.wire.all("start", 4, running)]
             lives.append((contender, running, pids))
         time.sleep(2 * bench.idle_s if bench.idle_s < 5 else bench.idle_s)
         before = [processes.switches(running.supervisors(pids)) for _, running, pids in lives]
@@ -239,6 +236,16 @@ def idle(bench: Bench, contenders: list[Contender]) -> dict[str, Metrics]:
         contender.name: {"idle.wakeups_per_min": (late - early) / minutes}
         for (contender, _, _), early, late in zip(lives, before, after, strict=True)
     }
+
+
+def simulated(bench: Bench, init: Init) -> Metrics:
+    """Events a minute in the simulated kernel: bundles and mishaps drawn by chance, every promise checked."""
+    seed = str(time.monotonic_ns())
+    done = subprocess.run(init.simulate(seed, bench.simulated_s), stdout=subprocess.PIPE, text=True, check=True)
+    events, seconds, broken = done.stdout.split()
+    if int(broken):
+        raise RuntimeError(f"a promise was broken in the simulated kernel, seed {seed}")
+    return {"simulated.per_min": int(events) / float(seconds) * 60}
 
 
 def can_unshare_pids() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks import scenarios
 from benchmarks.figures import Samples
@@ -17,15 +17,13 @@ if TYPE_CHECKING:
     from benchmarks.peers import Peer
     from benchmarks.scenarios import Bench, Metrics
 
-    Scenario = Callable[[Bench, Contender], Metrics]
-
 FAILURES = (Silence, Stuck, OSError, RuntimeError, ValueError, ZeroDivisionError)
 
 
 class Job(NamedTuple):
     """One contender in one scenario."""
 
-    scenario: Scenario
+    scenario: Callable[[Bench, Any], Metrics]
     contender: Contender
 
 
@@ -70,14 +68,15 @@ def groups(cast: Cast, *, short: bool) -> list[Group]:
     lines = [Job(scenarios.lines(writers), one) for one in cast.tagging for writers in (1, 4)]
     sizes = [Job(scenarios.several(number), cast.init) for number in (25, 50)]
     hundred = [Job(scenarios.several(100), one) for one in cast.several]
-    memory = Job(scenarios.bare_memory, cast.bare)
+    asleep = Job(scenarios.bare_asleep, cast.bare)
     whole = [
-        Group("one command", [bare, *single], 40, 40),
+        Group("one command", [bare, asleep, *single], 40, 40),
         Group("signals", [Job(scenarios.signals, one) for one in cast.single], 30, 30),
-        Group("four daemons", [bare, memory, *four], 30, 6),
-        Group("health", [bare, Job(scenarios.health(cast.init), cast.init)], 30, 30),
+        Group("four daemons", [bare, asleep, *four], 30, 6),
+        Group("health", [bare, Job(scenarios.health, cast.init)], 30, 30),
         Group("lines", lines, 10, 10),
         Group("stalled stdout", [Job(scenarios.stalled, cast.init)], 10, 10),
+        Group("simulated kernel", [Job(scenarios.simulated, cast.init)], 5, 5),
         Group("100 daemons", [*sizes, *hundred], 6, 2),
     ]
     if scenarios.can_unshare_pids():

@@ -9,10 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from benchmarks.processes import Running
 
 HERE = Path(__file__).parent
 PATIENCE_S = 60.0
+SLICE_S = 0.5
 
 
 class Said(NamedTuple):
@@ -36,21 +40,31 @@ class Wire:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.bind(str(self.path))
 
-    def next(self, event: str, patience_s: float = PATIENCE_S) -> Said:
-        """The next thing said that is of this kind. Raises Silence."""
+    def next(self, event: str, running: Running | None = None, patience_s: float = PATIENCE_S) -> Said:
+        """The next thing said that is of this kind.
+
+        Raises Silence, at once if the supervisor that should have brought it about has ended.
+        """
         deadline = time.monotonic() + patience_s
-        while True:
-            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+        while time.monotonic() < deadline:
+            self._socket.settimeout(SLICE_S)
             try:
                 name, kind, ns, pid = self._socket.recv(256).decode().split()
             except TimeoutError:
-                raise Silence(f"no probe said {event!r} within {patience_s:.0f} s") from None
+                if running and running.has_ended():
+                    raise Silence(f"it has ended before a probe said {event!r}: {running.last_words()}") from None
+                continue
             if kind == event:
                 return Said(name, kind, int(ns), int(pid))
+        raise Silence(f"no probe said {event!r} within {patience_s:.0f} s")
 
-    def all(self, event: str, count: int, patience_s: float = PATIENCE_S) -> list[Said]:
+    def all(self, event: str, count: int, running: Running | None = None) -> list[Said]:
         """So many of this kind. Raises Silence."""
-        return [self.next(event, patience_s) for _ in range(count)]
+        return [self.next(event, running) for _ in range(count)]
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._socket.close()
 
     def clear(self) -> None:
         """Forget what was said and not asked for."""

@@ -1,0 +1,52 @@
+"""`--image`: the whole benchmark inside the bundle's image: its interpreter, and the peers of its Debian."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from benchmarks.install import DEBIAN_PACKAGES
+from benchmarks.interpreter import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.peers import Peer
+
+BUNDLE = "claude-bottle-sidecars"
+IMAGE = "claude-bottle-benchmarks"
+PROJECT = "/project"
+TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
+DOCKERFILE = f"""FROM {BUNDLE}
+RUN apt-get update && apt-get install -y --no-install-recommends {" ".join(DEBIAN_PACKAGES)}
+"""
+
+
+def run(cache: Path, peers: list[Peer], arguments: list[str]) -> int:
+    """Build the image, run the benchmark in it with these arguments; returns its exit code.
+
+    The container is privileged, for a mount namespace of its own and PID namespaces below it. Peers that
+    were found on PATH are lent to it.
+    """
+    build = ["docker", "build", "--quiet", "--network=host", "--tag", IMAGE, "-"]
+    built = subprocess.run(build, input=DOCKERFILE, text=True, stdout=subprocess.PIPE, check=False)
+    if built.returncode:
+        print(f"There must be an image {BUNDLE} to build upon: `make image` builds it.", file=sys.stderr)
+        return built.returncode
+    inside = cache / "image"
+    inside.mkdir(exist_ok=True)
+    mounts = [f"{ROOT}:{PROJECT}:ro", f"{ROOT / 'docs'}:{PROJECT}/docs", f"{inside}:/cache", f"{TRUSTED}:{TRUSTED}:ro"]
+    mounts += [f"{peer.program}:/usr/local/bin/{peer.executable or peer.name}:ro" for peer in peers if peer.program]
+    variables = ["XDG_CACHE_HOME=/cache", f"PIP_CERT={TRUSTED}", "PYTHONDONTWRITEBYTECODE=1"]
+    variables += [name for name in os.environ if name.startswith("PIP_") and name != "PIP_CERT"]
+    return subprocess.run(
+        [
+            *("docker", "run", "--rm", "--init", "--privileged", "--network=host", "--user=0", "--entrypoint=python3"),
+            *(word for mount in mounts for word in ("--volume", mount)),
+            *(word for variable in variables for word in ("--env", variable)),
+            *("--workdir", PROJECT, IMAGE, "-m", "benchmarks", "--install", *arguments),
+        ],
+        check=False,
+    ).returncode
