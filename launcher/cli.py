@@ -64,6 +64,7 @@ def up(
             target = backend.launch(plan, tell)
             screen.print(f"{target} runs. `python -m launcher down {plan.slug}` takes it down.")
             code = 0 if detach else backend.attach(target, plan.agent.tty, held.sleep)
+            held.check()
         except BaseException:
             backend.stop(plan.slug, tell)
             raise

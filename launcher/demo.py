@@ -9,14 +9,14 @@ from typing import Any
 from rich.console import Console
 
 from launcher import state
-from launcher.backend.base import BottleBackend, Tell
+from launcher.backend.base import BottleBackend, Running, Tell
 from launcher.docker import docker, docker_json, find_image
 from launcher.errors import LauncherError
-from launcher.interrupts import hold_signals
+from launcher.interrupts import HeldSignals, hold_signals
 from launcher.manifest import BottleSpec, Credential
-from launcher.plan import BUNDLE_IMAGE, LABEL_ROLE, LABEL_SLUG, LABEL_STAGE, object_name
+from launcher.plan import BUNDLE_IMAGE, LABEL_ROLE, LABEL_SLUG, LABEL_STAGE, new_slug, object_name
 
-SLUG = "demo"
+NAME = "demo"
 ALLOWED = "api.demo.test"
 DENIED = "elsewhere.demo.test"
 MADE_UP_CREDENTIAL = "made-up-credential-of-the-demonstration"
@@ -107,42 +107,48 @@ def ask(agent: str, url: str, *options: str) -> Answer:
 
 def run_demo(backend: BottleBackend, screen: Console, tell: Tell) -> int:
     """Start the demonstration anew and show what happens; returns 0 if all went as it should."""
-    stage_dir = state.state_root() / SLUG
-    with hold_signals():
-        backend.stop(SLUG)
+    stage_dir = state.state_root() / new_slug(NAME)
+    bundle = object_name(stage_dir.name, "sidecars")
+    with hold_signals() as held:
+        for earlier in {each.slug for each in backend.running() if _is_earlier_demo(each)}:
+            backend.stop(earlier)
         try:
             agent = _start(backend, stage_dir, tell)
-            screen.print(
-                f"pipelock's engine: {docker('exec', object_name(SLUG, 'sidecars'), 'cat', ENGINE).stdout.strip()}"
-            )
-            good = _show_requests(agent, Internet(SLUG, stage_dir), screen)
+            screen.print(f"pipelock's engine: {docker('exec', bundle, 'cat', ENGINE).stdout.strip()}")
+            good = _show_requests(agent, Internet(stage_dir.name, stage_dir), screen, held)
         except BaseException:
-            backend.stop(SLUG, tell)
+            backend.stop(stage_dir.name, tell)
             raise
     screen.print(f"\nThe bottle is up. Look around: docker exec -it {agent} bash. `make down` takes it down.")
     return 0 if good else 1
 
 
+def _is_earlier_demo(running: Running) -> bool:
+    """Whether it is of a demonstration of this operator's: others may have theirs on the same engine."""
+    return running.stage_dir.parent == state.state_root() and running.slug.startswith(f"{NAME}-")
+
+
 def _start(backend: BottleBackend, stage_dir: Path, tell: Tell) -> str:
-    state.create(stage_dir, SLUG)
-    internet = Internet(SLUG, stage_dir)
+    slug = stage_dir.name
+    state.create(stage_dir, slug)
+    internet = Internet(slug, stage_dir)
     authority = stage_dir / "demo-authority.pem"
     state.write(authority, internet.start((ALLOWED, DENIED)), mode=0o600)
     secret = stage_dir / "demo-credential"
     state.write(secret, MADE_UP_CREDENTIAL, mode=0o600)
     spec = BottleSpec(
-        name=SLUG,
-        slug=SLUG,
+        name=NAME,
+        slug=slug,
         allow=(ALLOWED,),
         upstream_ca=authority,
         credentials=(Credential("demo", ALLOWED, prefix="Bearer ", from_file=secret),),
     )
     agent = backend.launch(backend.prepare(spec, stage_dir), tell)
-    internet.connect(object_name(SLUG, "sidecars"))
+    internet.connect(object_name(slug, "sidecars"))
     return agent
 
 
-def _show_requests(agent: str, internet: Internet, screen: Console) -> bool:
+def _show_requests(agent: str, internet: Internet, screen: Console, held: HeldSignals) -> bool:
     """Show what the agent tried and got; returns whether all of it is as it should be."""
     rows = (
         ("an allowed host", f"https://{ALLOWED}/", 200, ()),
@@ -153,6 +159,7 @@ def _show_requests(agent: str, internet: Internet, screen: Console) -> bool:
     screen.print("\n[bold]The agent asks for                       and gets[/]")
     good = True
     for what, url, expected, options in rows:
+        held.check()
         answer = ask(agent, url, *options)
         good &= answer.code == expected
         got = f"{answer.code or 'nothing'}"
@@ -160,4 +167,5 @@ def _show_requests(agent: str, internet: Internet, screen: Console) -> bool:
             f"[green]{got:8}[/]" if answer.code == expected else f"[red]{got:8} {expected} expected: {answer.body}[/]"
         )
         screen.print(f"{what:40} {mark} {url.replace(MADE_UP_TOKEN, MADE_UP_TOKEN[:8] + '…')}")
+    held.check()
     return good

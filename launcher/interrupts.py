@@ -20,6 +20,7 @@ class HeldSignals:
 
     def __init__(self) -> None:
         self._first: signal.Signals | None = None
+        self._answered = False
         self._arrived = threading.Event()
 
     def note(self, number: int, _frame: FrameType | None) -> None:
@@ -30,6 +31,7 @@ class HeldSignals:
     def check(self) -> None:
         """Raise `Interrupted` if a signal came."""
         if self._first is not None:
+            self._answered = True
             raise Interrupted(self._first, self._first.name)
 
     def sleep(self, seconds: float) -> None:
@@ -37,10 +39,15 @@ class HeldSignals:
         self._arrived.wait(seconds)
         self.check()
 
+    def hand_on(self) -> None:
+        """Send the signal again, if one came and nobody was told: to whoever handled it before."""
+        if self._first is not None and not self._answered:
+            signal.raise_signal(self._first)
+
 
 @contextmanager
 def hold_signals() -> Iterator[HeldSignals]:
-    """Hold INT, TERM and HUP until the block ends; one that nobody has asked about by then is raised at its end.
+    """Hold INT, TERM and HUP until the block ends; one that nobody has asked about by then takes effect at its end.
 
     Python handles signals in the main thread alone: in another, nothing is held and nothing needs to be.
     """
@@ -54,4 +61,4 @@ def hold_signals() -> Iterator[HeldSignals]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    held.check()
+        held.hand_on()

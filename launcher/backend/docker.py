@@ -50,6 +50,7 @@ from launcher.sandbox import (
 )
 
 HEALTHY_WITHIN_S = 120.0
+REMOVED_WITHIN_S = 5.0
 POLL_S = 0.2
 LAST_LINES = 25
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE")
@@ -234,10 +235,12 @@ class DockerBackend(BottleBackend):
                 for command in render_networks(plan):
                     held.check()
                     run(command)
-                return self.start(_with_networks(plan), tell)
+                name = self.start(_with_networks(plan), tell)
+                held.check()
             except BaseException:
                 _remove(plan.slug, {plan.stage_dir}, tell)
                 raise
+        return name
 
     def start(self, plan: BottlePlan, tell: Tell = lambda _line: None) -> str:
         if not (plan.internal_network and plan.egress_network):
@@ -410,10 +413,18 @@ def _remove(slug: str, stage_dirs: set[Path], tell: Tell) -> None:
 
 
 def _attempt(*args: str) -> list[str]:
-    """Run a command of the clean-up and return its fault, if any: what is gone already is as good as removed."""
-    result = docker(*args, check=False)
-    gone = result.code == 0 or "no such" in result.stderr.lower() or "not found" in result.stderr.lower()
-    return [] if gone else [f"docker {' '.join(args)}: {result.stderr.strip()}"]
+    """Run a command of the clean-up and return its fault, if any: what is gone already is as good as removed.
+
+    It is tried again for a while, as somebody else may be removing the same at the same time.
+    """
+    deadline = time.monotonic() + REMOVED_WITHIN_S
+    while True:
+        result = docker(*args, check=False)
+        if result.code == 0 or "no such" in result.stderr.lower() or "not found" in result.stderr.lower():
+            return []
+        if time.monotonic() > deadline:
+            return [f"docker {' '.join(args)}: {result.stderr.strip()}"]
+        time.sleep(POLL_S)
 
 
 def _exit_code(container: str) -> str:

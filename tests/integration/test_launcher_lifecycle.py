@@ -1,5 +1,6 @@
 """However a bottle ends, nothing of it is left."""
 
+import re
 import shutil
 import signal
 import subprocess
@@ -190,6 +191,22 @@ def test_an_image_that_is_not_there_is_not_pulled(backend: BottleBackend, stage_
         backend.launch(plan)
     assert leftovers(plan.slug) == []
     assert not stage_dir.exists()
+
+
+def test_the_demonstration_shows_what_it_should_and_replaces_itself(tmp_path: Path) -> None:
+    code, said = finish(cli(tmp_path, "demo"))
+    assert code == 0, said
+    assert re.findall(r"^.{40} (200|403|nothing) +https://", said, re.MULTILINE) == ["200", "403", "403", "nothing"]
+    (first,) = slugs_of(tmp_path)
+    process = cli(tmp_path, "demo")
+    wait_until(process, "the second has replaced the first", lambda: slugs_of(tmp_path) not in ([first], []))
+    assert leftovers(first) == []
+    second = slug_once_there(process, tmp_path)
+    wait_until(process, "the second has an internet", has(tmp_path, "internet"))
+    process.send_signal(signal.SIGINT)
+    code, said = finish(process)
+    assert code == 128 + signal.SIGINT, said
+    assert leftovers(second) == slugs_of(tmp_path) == []
 
 
 def test_two_bottles_of_one_manifest_live_side_by_side(tmp_path: Path) -> None:
