@@ -1,4 +1,7 @@
-"""supervise: the agent asks by MCP, the operator answers by a command, and the agent can't answer itself."""
+"""supervise: the agent asks by MCP, the operator answers by a command, and the agent can't answer itself.
+
+Both learn what becomes of the daemons, for which supervise starts as root and stays it for no longer than that takes.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
-from tests.integration.image_harness import POLICY, Bundle, bundle, check, eventually, run
+from tests.integration.image_harness import DAEMONS, POLICY, Bundle, bundle, check, eventually, run
 
 pytestmark = pytest.mark.docker
 
@@ -44,8 +48,12 @@ class Conversation:
         """What the tool answered."""
         said = check(self.agent, "python3", "-c", _CLIENT, tool, json.dumps(arguments))
         answer = json.loads(said.splitlines()[-1])
-        assert answer["tools"] == ["ask_operator", "get_answer"]
+        assert answer["tools"] == ["ask_operator", "get_answer", "bundle_status"]
         return str(answer["text"])
+
+    def bundle_status(self) -> Any:
+        """What the agent is told of the daemons."""
+        return json.loads(self.call("bundle_status"))
 
     def operator(self, *arguments: str) -> tuple[int, str]:
         """What the operator's command ended with and wrote."""
@@ -142,3 +150,113 @@ def test_only_the_hosts_of_the_policy_are_answered(conversation: Conversation, h
     )
     status = check(conversation.agent, "python3", "-c", request, host).strip()
     assert (status == "421") == (not served)
+
+
+_CTL = ("python3", "-I", "-m", "bottle_init", "ctl")
+
+
+def test_the_agent_and_the_operator_learn_of_a_restart(conversation: Conversation) -> None:
+    """The init's own word for it, with the exit that came before; from a daemon's state to a line of text."""
+
+    def restarts() -> int:
+        return int(egress(conversation.bundle_status())["restarts"])
+
+    def egress(told: Any) -> Any:
+        (daemon,) = (daemon for daemon in told["daemons"] if daemon["name"] == "egress")
+        return daemon
+
+    before = restarts()
+    check(conversation.bundle.container, *_CTL, "restart", "egress")
+    told = eventually(
+        lambda: (
+            (told := conversation.bundle_status())
+            and egress(told)["restarts"] == before + 1
+            and egress(told)["state"] == "running"
+            and told
+        ),
+        "egress, restarted",
+    )
+    assert told["events"] == "following"
+    assert sorted(daemon["name"] for daemon in told["daemons"]) == sorted(DAEMONS)
+    assert egress(told)["last_exit"]["code"] == 0
+    story = [event for event in told["recent"] if event.get("child") == "egress"][-4:]
+    assert [event["event"] for event in story] == ["ordered", "child_exited", "child_started", "child_ready"]
+    assert story[0]["order"] == "ChildRestartOrdered"
+    assert (story[1]["level"], story[1]["code"]) == ("info", 0)
+
+    code, table = conversation.operator("status")
+    assert code == 0
+    assert table.startswith("events: following since ")
+    (line,) = (line for line in table.splitlines() if line.startswith("egress "))
+    assert f"running since {egress(told)['since']}, restarts: {before + 1}, exited with 0 at " in line
+    assert f"{story[1]['timestamp']}  egress  child_exited  level=info  code=0" in conversation.operator("events")[1]
+
+
+def test_supervise_keeps_nothing_of_the_root_that_it_started_as(conversation: Conversation) -> None:
+    """The kernel's account: no user, group or capability of root's, nothing to gain by a set-user-ID file."""
+    process = conversation.bundle.daemons()["supervise"]
+    assert process.status["Uid"].split() == ["974"] * 4
+    assert process.status["Gid"].split() == ["974"] * 4
+    assert process.status["Groups"].split() == []
+    assert process.status["NoNewPrivs"] == "1"
+    for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        assert int(process.status[name], 16) == 0, name
+    # What it was started with, and what only SETPCAP could take from here: SETGID and SETUID, of no use to it any more.
+    assert int(process.status["CapBnd"], 16) == 1 << 6 | 1 << 7
+
+
+def test_the_subscription_is_all_that_supervise_has_of_the_init(conversation: Conversation) -> None:
+    """Its user is sent away from the control socket, and the operator's command is no way around that."""
+    code, said = run(conversation.bundle.container, *_CTL, "restart", "egress", user="supervise")
+    assert code == 1
+    assert "refused: its user id is 974" in said
+    code, said = run(conversation.bundle.container, *_CTL, "events", "--follow", user="supervise")
+    assert code == 1
+    assert "refused: its user id is 974" in said
+
+
+def test_what_can_not_be_known_is_said_and_not_fatal(bundle_image: str, tmp_path: Path) -> None:
+    """An init without a control socket has no subscribers; questions are asked and answered as ever."""
+    with bundle(bundle_image, tmp_path, environment={"BOTTLE_INIT_CONTROL": ""}) as running:
+        code_and_table = eventually(
+            lambda: (answer := run(running.container, "supervise-operator", "status"))[0] == 0 and answer,
+            "supervise",
+        )
+        assert code_and_table[1].startswith("events: unknown since ")
+        assert "no control socket is set" in code_and_table[1]
+        client = _CLIENT.replace("sidecars:9100", "127.0.0.1:9100")
+        eventually(
+            lambda: run(running.container, "python3", "-c", client, "bundle_status", "{}")[0] == 0, "the agent's way in"
+        )
+        said = check(running.container, "python3", "-c", client, "bundle_status", "{}")
+        told = json.loads(json.loads(said.splitlines()[-1])["text"])
+        assert told["events"] == "unknown"
+        assert told["daemons"] == told["recent"] == []
+        assert running.daemons()["supervise"].uid == 974
+
+
+def test_a_subscription_that_breaks_off_is_said(bundle_image: str, tmp_path: Path) -> None:
+    """Suspended for as long as it takes to fall behind, supervise is told so by the init, and tells it."""
+    with bundle(bundle_image, tmp_path) as running:
+        running.wait_healthy()
+        check(running.container, *_CTL, "signal", "supervise", "STOP")
+        flood = (
+            "import socket\n"
+            "for _ in range(4000):\n"
+            "    with socket.socket(socket.AF_UNIX) as init:\n"
+            "        init.connect('\\0bottle_init')\n"
+            "        init.sendall(b'ctl signal git-gate 28\\n')\n"
+            "        init.recv(100)"
+        )
+        check(running.container, "python3", "-I", "-c", flood)
+        check(running.container, *_CTL, "signal", "supervise", "CONT")
+        running.wait_healthy()
+        table = eventually(
+            lambda: (
+                (said := run(running.container, "supervise-operator", "status")[1]).startswith("events: unknown")
+                and said
+            ),
+            "the end of the subscription",
+        )
+        assert "supervise was too slow" in table
+        assert "supervise.events_unknown" in running.logs

@@ -1,111 +1,92 @@
-"""`python3 -m sidecars.supervise`: an MCP server by which the agent asks and the operator answers.
+"""`python3 -m sidecars.supervise`: subscribes to the init's events as root, becomes `supervise` for good, and serves.
 
-The agent reaches the MCP endpoint alone. The operator's side is a Unix socket that belongs to this daemon's user.
+The init tells its events to root and to its own user alone, and asks the kernel who has connected: what counts is who
+that was at the moment of the connect(2). So this daemon starts as root with no capabilities but SETUID and SETGID,
+keeps the connected descriptor and nothing else of that, and imports the server afterwards.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-from typing import Any
+import os
+import pwd
+import sys
+from collections.abc import Iterator
 
-from mcp.server import MCPServer
-from mcp.server.transport_security import TransportSecuritySettings
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from bottle_init import client
+from bottle_init.linux import libc
+from sidecars.identity import become
 
-from sidecars import layout
-from sidecars.policy import Policy, or_exit
-from sidecars.supervise.questions import QuestionError, Questions
-
-_INSTRUCTIONS = (
-    "Ask the operator before you do something that the task does not clearly permit. "
-    "An answer of the form pending:ID means that the operator has not answered yet: go on with other work, "
-    "and look later with get_answer(ID)."
-)
+EX_SOFTWARE = 70
+_USER = "supervise"
+_CONTROL = "@bottle_init"
+_CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapAmb")
 
 
-def log(event: str, **fields: object) -> None:
-    """One JSON object on one line of stdout."""
-    print(json.dumps({"event": event, **fields}), flush=True)
+class StillPrivilegedError(Exception):
+    """What this process could do and must not, in words for the operator."""
 
 
-def build(policy: Policy, questions: Questions) -> MCPServer[Any]:
-    """The MCP server with its two tools and its health route."""
-    server: MCPServer[Any] = MCPServer("bottle-supervise", instructions=_INSTRUCTIONS, log_level="WARNING")
-
-    @server.tool()
-    async def ask_operator(question: str) -> str:
-        """Ask the operator a question. Returns the answer, or `pending:ID` if none came in time."""
-        asked = questions.ask(question)
-        log("supervise.asked", id=asked.id, chars=len(question))
-        return await questions.wait(asked, policy.answer_timeout_s)
-
-    @server.tool()
-    async def get_answer(question_id: str) -> str:
-        """The answer to an earlier question, waited for again; `pending:ID` if there still is none."""
-        return await questions.wait(questions.get(question_id), policy.answer_timeout_s)
-
-    @server.custom_route("/health", methods=["GET"])
-    async def health(_request: Request) -> JSONResponse:
-        return JSONResponse({"status": "healthy", "open_questions": len(questions.open())})
-
-    return server
-
-
-def operate(questions: Questions, request: dict[str, Any]) -> dict[str, Any]:
-    """One request of the operator's: `{"command": "list"}`, or `{"command": "answer", "id": …, "text": …}`."""
-    match request:
-        case {"command": "list"}:
-            return {"questions": [{"id": question.id, "text": question.text} for question in questions.open()]}
-        case {"command": "answer", "id": str(question_id), "text": str(text)}:
-            questions.answer(question_id, text)
-            log("supervise.answered", id=question_id)
-            return {"answered": question_id}
-    raise QuestionError("unknown command")
-
-
-async def _serve_operator(questions: Questions) -> None:
-    """Line by line: a JSON object in, a JSON object out."""
-
-    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            answer = operate(questions, json.loads(await reader.readline()))
-        except (QuestionError, ValueError) as error:
-            answer = {"error": str(error)}
-        writer.write(json.dumps(answer).encode() + b"\n")
-        writer.close()
-
-    # The directory is this user's alone (0700), so the socket needs no mode of its own.
-    layout.OPERATOR_SOCKET.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(connection, layout.OPERATOR_SOCKET)
-    async with server:
-        await server.serve_forever()
-
-
-def security(policy: Policy) -> TransportSecuritySettings:
-    """The Host headers that are answered: a web page in the agent's container can't rebind its way in."""
-    names = [*policy.allowed_hosts, "localhost", "127.0.0.1"]
-    hosts = [entry for name in names for entry in ((name,) if ":" in name else (name, f"{name}:*"))]
-    return TransportSecuritySettings(enable_dns_rebinding_protection=True, allowed_hosts=hosts)
-
-
-async def serve(policy: Policy) -> None:
-    """Both sides until the MCP server ends."""
-    questions = Questions()
-    operator = asyncio.create_task(_serve_operator(questions))
+def subscribe() -> tuple[Iterator[bytes], str]:
+    """The init's events from now on, the present status first, and "" or why there are none."""
+    lines = client.stream(os.environ.get("BOTTLE_INIT_CONTROL", _CONTROL), "events")
     try:
-        await build(policy, questions).run_streamable_http_async(
-            host="0.0.0.0", port=layout.SUPERVISE_PORT, transport_security=security(policy)
-        )
-    finally:
-        operator.cancel()
+        first = next(lines, b"error the init has closed the connection")
+    except client.NoAnswer as problem:
+        return iter(()), str(problem)
+    if first.startswith(b"error "):
+        return iter(()), first.decode("utf-8", "replace").strip().removeprefix("error ")
+    return _chained(first, lines), ""
+
+
+def _chained(first: bytes, others: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from others
+
+
+def drop_privileges() -> None:
+    """From root to the user `supervise`, with no way back. Raises `StillPrivilegedError`, `OSError` and `KeyError`."""
+    become(_USER)
+    # The inheritable set is the one that outlives the change of user. To give up is always allowed.
+    libc.set_capabilities(())
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    entry = pwd.getpwnam(_USER)
+    os.environ.update(HOME=entry.pw_dir, USER=_USER, LOGNAME=_USER)
+    _verify(entry.pw_uid, entry.pw_gid)
+
+
+def _verify(uid: int, gid: int) -> None:
+    """That it has worked: by the kernel's account, and by an attempt to undo it."""
+    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3:
+        raise StillPrivilegedError(f"runs as {os.getresuid()}, {os.getresgid()} and not as {_USER}")
+    if not set(os.getgroups()) <= {gid}:
+        raise StillPrivilegedError(f"is in the groups {os.getgroups()}")
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+    held = [name for name in _CAPABILITY_SETS if int(status[name], 16)]
+    if held:
+        raise StillPrivilegedError(f"still has capabilities ({', '.join(held)})")
+    if status["NoNewPrivs"] != "1":
+        raise StillPrivilegedError("can gain new privileges")
+    for regain in (os.setuid, os.setgid):
+        try:
+            regain(0)
+        except PermissionError:
+            continue
+        raise StillPrivilegedError(f"can become root again ({regain.__name__})")
 
 
 def main() -> None:
-    """uvicorn ends by raising the signal that it got once more: the exit is by TERM."""
-    policy = or_exit()
-    asyncio.run(serve(policy))
+    """Exits 70 where the privileges can't be dropped: nothing has been listened on by then."""
+    lines, problem = subscribe()
+    try:
+        drop_privileges()
+    except (StillPrivilegedError, OSError, KeyError) as error:
+        print(f"supervise: privileges not dropped: {error}", file=sys.stderr)
+        raise SystemExit(EX_SOFTWARE) from None
+    # Here, and not above: none of it is ever run by root.
+    from sidecars.supervise import server  # noqa: PLC0415
+
+    server.main(lines, problem)
 
 
 if __name__ == "__main__":
