@@ -1,4 +1,4 @@
-"""What the tests of containers share: the images, built once as `make image` builds them."""
+"""What these tests share: the two places of an init, and the images, built once as `make image` builds them."""
 
 from __future__ import annotations
 
@@ -30,3 +30,9 @@ def bundle_image() -> str:
 def agent_image(bundle_image: str) -> str:
     """The demonstration agent's image, which is built along with the bundle's."""
     return bundle_image.replace("sidecars", "agent")
+
+
+@pytest.fixture(params=[False, True], ids=["subreaper", "pid1"])
+def pid_1(request: pytest.FixtureRequest) -> bool:
+    """Both places that an init can have."""
+    return bool(request.param)

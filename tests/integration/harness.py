@@ -23,6 +23,11 @@ PYTHON = [sys.executable, "-m", "bottle_init"]
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
 
+def sh(kind: str, name: str, script: str, more: str = "") -> str:
+    """One child that runs a shell script."""
+    return f"[{kind}s.{name}]\ncommand = ['/bin/sh', '-c', '''{script}''']\n{more}\n"
+
+
 def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any:
     """Wait until `condition()` is true, and return what it gave."""
     deadline = time.monotonic() + PATIENCE_S

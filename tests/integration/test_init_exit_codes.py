@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import eventually, running
+from tests.integration.harness import eventually, running, sh
 
 pytestmark = pytest.mark.real
 
@@ -28,17 +28,6 @@ FATAL = [
         signal.SIGWINCH,
     )
 ]
-
-
-@pytest.fixture(params=[False, True], ids=["subreaper", "pid1"])
-def pid_1(request: pytest.FixtureRequest) -> bool:
-    """Both places that an init can have."""
-    return bool(request.param)
-
-
-def sh(kind: str, name: str, script: str, more: str = "") -> str:
-    """One child that runs a shell script."""
-    return f"[{kind}s.{name}]\ncommand = ['/bin/sh', '-c', '''{script}''']\n{more}\n"
 
 
 def code_of(tmp_path: Path, bundle: str, *options: str, pid_1: bool = False) -> int:

@@ -13,14 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import descendants, eventually, running
+from tests.integration.harness import descendants, eventually, running, sh
 
 pytestmark = pytest.mark.real
-
-
-def sh(kind: str, name: str, script: str, more: str = "") -> str:
-    """One child that runs a shell script."""
-    return f"[{kind}s.{name}]\ncommand = ['/bin/sh', '-c', '''{script}''']\n{more}\n"
 
 
 @contextmanager

@@ -13,16 +13,11 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import PYTHON, ROOT, Init, eventually, running
+from tests.integration.harness import PYTHON, ROOT, Init, eventually, running, sh
 
 pytestmark = pytest.mark.real
 
 LOOP = "while :; do sleep 0.05; done"
-
-
-def sh(kind: str, name: str, script: str, more: str = "") -> str:
-    """One child that runs a shell script."""
-    return f"[{kind}s.{name}]\ncommand = ['/bin/sh', '-c', '''{script}''']\n{more}\n"
 
 
 def client(init: Init, *words: str) -> subprocess.CompletedProcess[str]:

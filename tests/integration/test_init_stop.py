@@ -9,20 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import descendants, eventually, running
+from tests.integration.harness import descendants, eventually, running, sh
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture(params=[False, True], ids=["subreaper", "pid1"])
-def pid_1(request: pytest.FixtureRequest) -> bool:
-    """Both places that an init can have."""
-    return bool(request.param)
-
-
-def sh(kind: str, name: str, script: str, more: str = "") -> str:
-    """One child that runs a shell script."""
-    return f"[{kind}s.{name}]\ncommand = ['/bin/sh', '-c', '''{script}''']\n{more}\n"
 
 
 def test_children_start_when_what_they_are_after_is_ready_and_stop_in_reverse(tmp_path: Path, pid_1: bool) -> None:
