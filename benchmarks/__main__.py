@@ -85,11 +85,10 @@ def main() -> int:
 
 def about(probe: str, seconds: float) -> list[str]:
     """What a reader must know of this run."""
-    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    where = " in the bundle's image" if Path("/etc/bottle").is_dir() else ""
+    command = os.environ.get(image.COMMAND) or shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return [
-        f"Made by `{command}`{where} at {when} in {seconds / 60:.1f} minutes, at {commit()}.",
+        f"Made by `{command}` at {when} in {seconds / 60:.1f} minutes, at {commit()}.",
         f"Linux {platform.release()}, {os.cpu_count()} CPUs ({cpu()}), load {os.getloadavg()[0]:.1f} at the end.",
         f"The measured children: {probe}.",
     ]

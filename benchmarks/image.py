@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 BUNDLE = "claude-bottle-sidecars"
 IMAGE = "claude-bottle-benchmarks"
 PROJECT = "/project"
+COMMAND = "BENCHMARKS_COMMAND"
+"""The variable that tells the benchmark inside which command was given outside."""
+
 TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
 DOCKERFILE = f"""FROM {BUNDLE}
 RUN apt-get update && apt-get install -y --no-install-recommends {" ".join(DEBIAN_PACKAGES)}
@@ -27,8 +31,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends {" ".join(DEBIA
 def run(cache: Path, peers: list[Peer], arguments: list[str]) -> int:
     """Build the image, run the benchmark in it with these arguments; returns its exit code.
 
-    The container is privileged, for a mount namespace of its own and PID namespaces below it. Peers that
-    were found on PATH are lent to it.
+    The container may make mount and PID namespaces. Peers that were found on PATH are lent to it.
     """
     build = ["docker", "build", "--quiet", "--network=host", "--tag", IMAGE, "-"]
     built = subprocess.run(build, input=DOCKERFILE, text=True, stdout=subprocess.PIPE, check=False)
@@ -39,14 +42,16 @@ def run(cache: Path, peers: list[Peer], arguments: list[str]) -> int:
     inside.mkdir(exist_ok=True)
     mounts = [f"{ROOT}:{PROJECT}:ro", f"{ROOT / 'docs'}:{PROJECT}/docs", f"{inside}:/cache", f"{TRUSTED}:{TRUSTED}:ro"]
     mounts += [f"{peer.program}:/usr/local/bin/{peer.executable or peer.name}:ro" for peer in peers if peer.program]
-    variables = ["XDG_CACHE_HOME=/cache", f"PIP_CERT={TRUSTED}", "PYTHONDONTWRITEBYTECODE=1"]
+    command = shlex.join(["python", "-m", "benchmarks", "--image", *arguments])
+    variables = [f"{COMMAND}={command}", "XDG_CACHE_HOME=/cache", f"PIP_CERT={TRUSTED}", "PYTHONDONTWRITEBYTECODE=1"]
     variables += [name for name in os.environ if name.startswith("PIP_") and name != "PIP_CERT"]
     return subprocess.run(
         [
-            *("docker", "run", "--rm", "--init", "--privileged", "--network=host", "--user=0", "--entrypoint=python3"),
+            *("docker", "run", "--rm", "--init", "--no-healthcheck", "--network=host", "--user=0"),
+            *("--cap-add=SYS_ADMIN", "--security-opt=apparmor=unconfined", "--security-opt=seccomp=unconfined"),
             *(word for mount in mounts for word in ("--volume", mount)),
             *(word for variable in variables for word in ("--env", variable)),
-            *("--workdir", PROJECT, IMAGE, "-m", "benchmarks", "--install", *arguments),
+            *("--workdir", PROJECT, "--entrypoint=python3", IMAGE, "-m", "benchmarks", "--install", *arguments),
         ],
         check=False,
     ).returncode

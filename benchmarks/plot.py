@@ -27,7 +27,7 @@ BASES = {
 """Where the bare interpreter belongs into the picture, and with what."""
 
 COLUMNS = 2
-WIDTH, LEFT, RIGHT, TOP, ROW = 480, 150, 70, 34, 17
+WIDTH, LEFT, RIGHT, TOP, ROW = 500, 200, 80, 34, 17
 STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #24292f }
   .title { font-weight: 600 } .value { font-size: 11px; fill: #57606a }
@@ -73,7 +73,7 @@ def _panel(panel: tuple[str, list[tuple[str, Spread]]], x: int, y: int) -> str:
         share = (log10(value) - low) / (high - low) if value > 0 and high > low else 0.0
         return round(x + LEFT + share * room, 1)
 
-    lines = [f'<text class="title" x="{x + 8}" y="{y + 20}">{escape(title)} (logarithmic)</text>\n']
+    lines = [f'<text class="title" x="{x + 8}" y="{y + 20}">{escape(title)}</text>\n']
     for index, (name, spread) in enumerate(spreads):
         middle = y + TOP + ROW * index + 6
         kind = "init" if name in (INIT, BUNDLE) else "bare" if name == BARE else "peer"
