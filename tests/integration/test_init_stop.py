@@ -15,15 +15,25 @@ pytestmark = pytest.mark.real
 
 
 def test_children_start_when_what_they_are_after_is_ready_and_stop_in_reverse(tmp_path: Path, pid_1: bool) -> None:
-    loop = "while :; do sleep 0.05; done"
+    def daemon(name: str, after: str) -> str:
+        # Ready once the trap is set, so that what each prints comes in the order of the starts.
+        script = f"trap 'sleep 0.2; echo {name} down; exit 0' TERM; echo {name} up; touch {name}; "
+        script += "while :; do sleep 0.05; done"
+        return sh(
+            "daemon",
+            name,
+            script,
+            f"after = {after}\nready = {{ exec = ['test', '-e', '{name}'] }}\ncwd = '{tmp_path}'",
+        )
+
     bundle = (
-        sh("daemon", "c", f"echo c up; trap 'echo c down; exit 0' TERM; {loop}", "after = ['b']")
-        + sh("daemon", "b", f"echo b up; trap 'sleep 0.3; echo b down; exit 0' TERM; {loop}", "after = ['a', 'o']")
-        + sh("daemon", "a", f"echo a up; trap 'echo a down; exit 0' TERM; {loop}", "ready = { exec = ['true'] }")
+        daemon("c", "['b']")
+        + daemon("b", "['a', 'o']")
+        + daemon("a", "[]")
         + sh("oneshot", "o", "sleep 0.3; echo o done")
     )
     with running(tmp_path, bundle, pid_1=pid_1) as init:
-        init.line("[c] c up")
+        init.event("child_ready", "c")
         assert init.stop() == 0
         order = [line.partition("] ")[2] for line in init.out]
         assert order.index("o done") < order.index("b up") < order.index("c up")
