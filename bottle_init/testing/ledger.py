@@ -210,7 +210,8 @@ class Ledger:
     def _is_up(self, page: Page) -> bool:
         """Whether it keeps the bundle from its natural end (contract 2, rule 4)."""
         clearing = page.clearing and (page.signalled_ms is not None or page.fate != OVER)
-        return page.alive or clearing or (page.fate == PENDING and page.due_ms > self.now_ms)
+        comes_back = page.fate == PENDING and page.due_ms > self.now_ms
+        return page.alive or clearing or comes_back or self.may_start(page)
 
     def _stop(self, kind: str, code: int | None = None) -> None:
         """The first cause wins."""

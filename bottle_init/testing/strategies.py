@@ -282,7 +282,14 @@ def _draw_says(draw: Draw, spec: Spec, faults: Sequence[str]) -> tuple[Say, ...]
     if "notify" in faults and draw.pick((False, True)):
         says.append(Say(0, watchdog_ms=draw.pick((2_000, 0))))
         says.extend(Say(at_ms, watchdog=True) for at_ms in range(1_000, draw.pick((1_000, 10_000, 50_000)), 1_000))
-        odd = draw.pick((Say(500, status="busy"), Say(3_000, watchdog_trigger=True), Say(700, reloading=True)))
+        odd = draw.pick(
+            (
+                Say(500, status="busy"),
+                Say(3_000, watchdog_trigger=True),
+                Say(700, reloading=True),
+                Say(2_500, watchdog_ms=0),
+            )
+        )
         says.extend((odd, Say(4_000, ready=draw.pick((True, False)), stopping=draw.pick((False, True)))))
     return tuple(says)
 

@@ -156,6 +156,22 @@ def one_start_at_a_time(surgeon: Surgeon) -> None:
     surgeon.replace(whole, may_start)
 
 
+@mutant("first-cause")
+def nothing_is_ever_started(surgeon: Surgeon) -> None:
+    surgeon.replace(supervisor._start_ready, nothing)
+
+
+@mutant("health")
+def a_watchdog_cannot_be_switched_off(surgeon: Surgeon) -> None:
+    whole = health._arm_watchdog
+
+    def arm(turn: Turn, child: Child, event: Any) -> None:
+        if event.watchdog_ms != 0:
+            whole(turn, child, event)
+
+    surgeon.replace(whole, arm)
+
+
 @mutant("backoff")
 def half_the_pause(surgeon: Surgeon) -> None:
     whole = backoff.delay_ms
