@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -284,8 +285,10 @@ def test_the_init_does_not_hold_what_it_has_passed_on() -> None:
     reader, writer = os.pipe()
     with running("bash", "-c", f"echo hello >&{writer}; exec {writer}>&-; read line", pass_fds=(writer,)) as it:
         os.close(writer)
-        with os.fdopen(reader) as told:
-            assert told.read() == "hello\n"
+        with os.fdopen(reader, "rb", buffering=0) as told:
+            assert told.readline() == b"hello\n"
+            assert select.select([told], [], [], PATIENCE_S)[0], "no end was seen"
+            assert told.read() == b""
         it.tell("end")
         assert it.wait() == 0
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.harness import PYTHON, ROOT, eventually
-from tests.integration.one_command import python, run, running, state
+from tests.integration.one_command import children, field, python, run, running, state
 
 pytestmark = pytest.mark.real
 
@@ -114,25 +115,42 @@ def test_what_has_fled_into_a_session_of_its_own_is_ended_too(pid_1: bool, tmp_p
     assert any("trap" in survivor["command"] for survivor in survivors)
 
 
-def test_a_second_stop_signal_kills_what_is_left_at_once(pid_1: bool) -> None:
-    """The deadlines are out of reach here: only the signals can end this."""
-    stubborn = python(
-        "import _signal, os, time\n"
-        "_signal.signal(_signal.SIGTERM, _signal.SIG_IGN)\n"
-        "if os.fork():\n"
-        "    print('up', flush=True); input(); os._exit(6)\n"
-        "while True: time.sleep(1000)"
-    )
-    patient = python(
+def init_with_deadlines(session_ms: int, everything_ms: int) -> list[str]:
+    """An init that presses what is left harder after these times."""
+    script = (
         "import sys\n"
         "from bottle_init import cli\n"
         "from bottle_init.core import command\n"
-        "command.SESSION_KILL_MS = command.EVERYTHING_KILL_MS = 1_000_000\n"
+        f"command.SESSION_KILL_MS, command.EVERYTHING_KILL_MS = {session_ms}, {everything_ms}\n"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
-    init = [patient[0], "-S", *patient[3:]]
-    with running(*stubborn, init=init, pid_1=pid_1, cwd=ROOT) as it:
-        assert it.line() == "up"
+    return [sys.executable, "-S", "-c", script]
+
+
+NEVER_MS = 1_000_000
+
+# Leaves a process behind that ignores TERM, in its own session or in one of its own.
+STUBBORN = """
+import _signal, os, sys, time
+_signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
+for word in sys.argv[1:]:
+    child = os.fork()
+    if child == 0:
+        if word == "fled":
+            os.setsid()
+        print(word, "up", flush=True)
+        while True:
+            time.sleep(1000)
+input()
+os._exit(6)
+"""
+
+
+def test_a_second_stop_signal_kills_what_is_left_at_once(pid_1: bool) -> None:
+    """The deadlines are out of reach here: only the signals can end this."""
+    init = init_with_deadlines(NEVER_MS, NEVER_MS)
+    with running(*python(STUBBORN, "stays", "fled"), init=init, pid_1=pid_1, cwd=ROOT) as it:
+        assert sorted([it.line(), it.line()]) == ["fled up", "stays up"]
         command = it.command
         it.tell("go")
         eventually(lambda: state(command) == "", "the command's end")
@@ -142,6 +160,21 @@ def test_a_second_stop_signal_kills_what_is_left_at_once(pid_1: bool) -> None:
         assert it.process.poll() is None, "the first stop signal leaves them their time"
         it.send(signal.SIGINT)
         assert it.wait() == 6
+
+
+def test_the_sessions_deadline_is_about_the_session_alone(pid_1: bool) -> None:
+    init = init_with_deadlines(0, NEVER_MS)
+    with running(*python(STUBBORN, "stays", "fled"), init=init, pid_1=pid_1, cwd=ROOT) as it:
+        assert sorted([it.line(), it.line()]) == ["fled up", "stays up"]
+        command = it.command
+        left = {field(pid, 6) == command: pid for pid in children(command)}
+        it.tell("go")
+        eventually(lambda: state(left[True]) == "", "the end of the one in the session")
+        assert state(left[False]) == "S"
+        it.send(signal.SIGTERM)
+        it.send(signal.SIGINT)
+        it.wait()
+        assert state(left[False]) == ""
 
 
 def test_a_single_childs_neighbours_in_the_session_are_not_touched(tmp_path: Path) -> None:
