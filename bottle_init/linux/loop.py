@@ -67,6 +67,7 @@ class Init:
         self.reports: dict[int, int] = {}
         self.helpers: dict[int, None] = {}
         self.sigchld = False
+        self.deadline_ms: int | None = None
         self.exit: Exit | None = None
         self.poller = Poller()
         self.poller.watch(self.signals.fd, EPOLLIN, self._on_signals)
@@ -107,12 +108,13 @@ class Init:
             self._reap()
             self._on_signals(EPOLLIN)  # A request that came in while deaths were collected came before them.
         self.leaves.tick(now_ms)
-        self._step(now_ms)
+        if self.events or (self.deadline_ms is not None and self.deadline_ms <= now_ms):
+            self._step(now_ms)  # Bulk output alone gives the core nothing to judge.
 
     def _timeout_ms(self) -> int | None:
         if self.events:
             return 0
-        times = [supervisor.next_deadline_ms(self.state), self.leaves.deadline_ms()]
+        times = (self.deadline_ms, self.leaves.deadline_ms())
         soonest = min((at_ms for at_ms in times if at_ms is not None), default=None)
         return None if soonest is None else min(max(0, soonest - monotonic_ms()), LONGEST_SLEEP_MS)
 
@@ -124,6 +126,7 @@ class Init:
             for action in todo:
                 self.do[type(action)](action)
             if not self.events or self.exit is not None:
+                self.deadline_ms = supervisor.next_deadline_ms(self.state)
                 return
             now_ms = monotonic_ms()
 
