@@ -5,11 +5,11 @@ from __future__ import annotations
 from bottle_init.core import policy, starting
 from bottle_init.core.events import ProbeDue, ProbeTimedOut, WatchdogPassed
 from bottle_init.core.model import (
+    ALIVE,
     DAEMON,
     ENDED,
     EX_UNAVAILABLE,
     HALT_HEALTH,
-    NO_HALT,
     POLICY,
     RESTART_UNHEALTHY,
     RUNNING,
@@ -121,7 +121,7 @@ def notified(turn: Turn, child: Child, event: Notified) -> None:
     if event.watchdog_trigger and not child.halt:
         _record(turn, child, False, "watchdog")
         become_unhealthy(turn, child, "the daemon said WATCHDOG=trigger")
-    elif event.watchdog and child.unhealthy and child.spec.health is None:
+    elif event.watchdog and child.unhealthy and child.spec.health is None and not child.halt:
         child.unhealthy = False
         _record(turn, child, True, "")
         turn.announce("child_healthy", child)
@@ -188,7 +188,7 @@ def _judge(child: Child) -> str:
     if child.status == ENDED:
         forgiven = child.last_death is not None and child.last_death.code in child.spec.success_codes
         return HEALTHY if forgiven else UNHEALTHY
-    if child.status == RUNNING and child.unhealthy and child.halt == NO_HALT:
+    if child.unhealthy and child.status in ALIVE:
         return UNHEALTHY
     if not child.ever_ready:
         return STARTING

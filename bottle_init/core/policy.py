@@ -198,7 +198,7 @@ def _announce(turn: Turn, child: Child, death: Death) -> None:
         pid=death.pid,
         code=death.code,
         signal=death.signal or None,
-        severity=verdict.SEVERITIES[death.severity],
+        severity=None if death.brought_about else verdict.SEVERITIES[death.severity],
         oom=death.oom or None,
         detail=death.detail or None,
     )

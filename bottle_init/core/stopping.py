@@ -204,7 +204,7 @@ def die(turn: Turn, child: Child, event: ChildExited) -> None:
         at_ms=turn.now_ms,
         ran_ms=turn.now_ms - child.started_at_ms,
         sent=bool(event.signal) and bool(child.sent >> event.signal & 1),
-        forced=child.forced,
+        forced=child.forced or timed_out,
         oom=event.oom,
         stopping=stopping,
         brought_about=not stopping and child.halt in BROUGHT_ABOUT,

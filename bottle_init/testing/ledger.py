@@ -697,7 +697,7 @@ class Ledger:
     def _health(self, page: Page) -> str:
         if not page.alive and page.fate == OVER:
             return "healthy" if page.last is not None and page.last.success else "unhealthy"
-        if page.alive and page.fresh and page.unhealthy and not page.down:
+        if page.alive and page.unhealthy:
             return "unhealthy"
         if not page.ever_ready:
             return "starting"

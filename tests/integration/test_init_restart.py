@@ -54,18 +54,21 @@ def test_rest_for_one_in_order_with_readiness_between(tmp_path: Path) -> None:
         f"policy = 'restart'\nbackoff = {{ initial = '10ms' }}\nrestart_dependents = true\ncwd = '{tmp_path}'\n{ready}"
     )
     bundle = (
-        sh("daemon", "c", f"trap 'echo c down; exit 0' TERM; echo c up; {LOOP}", "after = ['b']")
-        + sh("daemon", "b", f"trap 'sleep 0.2; echo b down; exit 0' TERM; echo b up; {LOOP}", "after = ['a']")
-        + sh("daemon", "a", f"echo a up; sleep 0.2; touch ready; trap 'echo a down; exit 0' TERM; {LOOP}", more)
-        + sh("daemon", "apart", f"echo apart up; {LOOP}")
+        sh("daemon", "c", "exec sleep 600", "after = ['b']")
+        + sh("daemon", "b", f"trap 'sleep 0.2; exit 0' TERM; echo up; {LOOP}", "after = ['a']")
+        + sh("daemon", "a", "sleep 0.2; touch ready; exec sleep 600", more)
+        + sh("daemon", "apart", "exec sleep 600")
     )
     with running(tmp_path, bundle) as init:
-        init.line("[c] c up")
+        init.line("[b] up")
+        init.event("child_ready", "c")
         (tmp_path / "ready").unlink()
         os.kill(pid_of(init, "a"), signal.SIGKILL)
-        eventually(lambda: init.out.count("[c] c up") == 2, "the second start of c")
-        order = [line.partition("] ")[2] for line in init.out if not line.startswith("[apart]")]
-        assert order == ["a up", "b up", "c up", "c down", "b down", "a up", "b up", "c up"]
+        init.event("child_ready", "c", count=2)
+        steps = ("child_started", "child_exited", "child_ready")
+        life = [f"{event[6:]} {child}" for event, child in init.names() if event in steps and child != "apart"]
+        up = ["started a", "ready a", "started b", "ready b", "started c", "ready c"]
+        assert life == [*up, "exited a", "exited c", "exited b", *up]
         assert init.stop() == 0
 
 
