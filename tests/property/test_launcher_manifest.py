@@ -61,7 +61,7 @@ answer_timeout = "5s"
 JSON_LIKE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=20,
+    max_leaves=6,
 )
 # The manifest's own keys with anything in them: deeper than anything at random would get.
 TABLES = st.dictionaries(
