@@ -399,8 +399,9 @@ class Auditor:
         yield from self._report(done)
 
     def _report(self, done: Exit) -> Iterator[Violation]:
-        told = {death.child: (death.code, death.severity) for death in done.deaths}
-        known = {page.index: (page.last.code, page.last.severity) for page in self.ledger.pages if page.last}
+        told = {death.child: (death.code, death.severity, death.forced) for death in done.deaths}
+        lasts = {page.index: page.last for page in self.ledger.pages if page.last is not None}
+        known = {index: (last.code, last.severity, last.killed) for index, last in lasts.items()}
         if told != known:
             yield Violation(REPORT, self.trace.end_ms, f"the deaths are told as {told}, and were {known}")
         named = {survivor.pid for survivor in done.survivors}

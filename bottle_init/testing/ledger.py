@@ -56,14 +56,17 @@ PENDING, HELD, OVER = "pending", "held", "over"
 class Fall:
     """A death as the contract's table sees it."""
 
-    __slots__ = ("brought_about", "child", "code", "severity", "success")
+    __slots__ = ("brought_about", "child", "code", "killed", "severity", "success")
 
-    def __init__(self, child: int, severity: int, code: int, *, success: bool, brought_about: bool) -> None:
+    def __init__(
+        self, child: int, severity: int, code: int, *, success: bool, brought_about: bool, killed: bool
+    ) -> None:
         self.child = child
         self.severity = severity
         self.code = code
         self.success = success
         self.brought_about = brought_about
+        self.killed = killed
 
     @property
     def exit_code(self) -> int:
@@ -398,6 +401,7 @@ class Ledger:
             code,
             success=code in page.spec.success_codes,
             brought_about=not self.stop_kind and page.down not in ("", OUT_OF_TIME),
+            killed=KILL in page.sent or page.down == OUT_OF_TIME,
         )
 
     def _severity(self, page: Page, code: int, signal: int) -> int:
@@ -560,7 +564,7 @@ class Ledger:
         """No SIGKILL has ended it: it counts as forced, and nothing can take its place."""
         page.alive, page.fate = False, OVER
         down, page.down = page.down, ""
-        page.last = Fall(page.index, FORCED, 128 + KILL, success=False, brought_about=False)
+        page.last = Fall(page.index, FORCED, 128 + KILL, success=False, brought_about=False, killed=True)
         if self.stop_kind:
             page.counted = page.last
         elif down == ASKED:

@@ -382,6 +382,12 @@ def test_failures_within_the_start_period_do_not_count() -> None:
     assert "unhealthy" not in [word for _, word in answers(trace)]
 
 
+def test_a_success_ends_the_start_period() -> None:
+    patient = CHECKED.but(start_period_ms=10_000, retries=2)
+    trace = live((spec("a", health=patient),), Life(sick=((2_500, 100_000),)))
+    assert (4_000, "unhealthy") in answers(trace)
+
+
 def test_on_unhealthy_restart_waits_and_uses_the_budget() -> None:
     bundle = (spec("a", health=CHECKED, on_unhealthy="restart", restarts=Budget(1, 60_000)),)
     trace = live(bundle, Life(sick=((0, 100_000),)))
