@@ -28,6 +28,9 @@ _SFD_NONBLOCK = posix.O_NONBLOCK
 _SFD_CLOEXEC = posix.O_CLOEXEC
 _SIGSET_BYTES = 128
 _CLOSE_RANGE_CLOEXEC = 4
+_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}
+_KERNEL_SIGACTION = 32
+_KERNEL_SIGSET = 8
 _CAPABILITY_VERSION_3 = 0x20080522
 
 CAPABILITIES = (
@@ -63,6 +66,17 @@ def prctl(option: int, argument: int, third: int = 0) -> int:
     if result < 0:
         raise OSError(errno.EPERM, f"prctl({option}, {argument}) was refused")
     return result
+
+
+def default_threading_signals() -> None:
+    """Default dispositions for 32 and 33, which the C library keeps for its threads and lets nobody set.
+
+    A parent that used posix_spawn may have left them ignored; so this asks the kernel itself.
+    """
+    number = _RT_SIGACTION.get(posix.uname().machine)
+    if number is not None:
+        for signal in (32, 33):
+            _call("syscall", number, signal, bytes(_KERNEL_SIGACTION), 0, _KERNEL_SIGSET)
 
 
 def keep_descriptors_from_children(first: int = 3) -> None:
