@@ -20,6 +20,7 @@ from bottle_init.core.actions import (
     SendSignal,
     Spawn,
     StartProbe,
+    SurveySession,
     SurveyTree,
 )
 from bottle_init.testing.ledger import CONT, GIVE_UP_MS, HELD, KILL, OVER, PENDING, STOP_SIGNALS, Ledger
@@ -205,6 +206,8 @@ class Auditor:
             page = self.ledger.pages[action.child]
             if page.signalled_ms is None or now_ms < page.signalled_ms + page.spec.stop_timeout_ms:
                 yield self._of(page, KILL_TIME, "SIGKILL before its stop_timeout was over")
+        elif isinstance(action, SurveySession):
+            yield from self._survey(action, now_ms)
         elif isinstance(action, StartProbe):
             if CancelProbe(action.child, action.generation, action.probe) not in step.actions:
                 yield from self._probe(action, now_ms)
@@ -213,6 +216,14 @@ class Auditor:
                 yield Violation(KILL_TIME, now_ms, "SIGKILL for the whole tree, before the deadline")
             elif action.signal and any(page.alive for page in self.ledger.pages) and self.ledger.kill_ms is None:
                 yield Violation(STOP_ORDER, now_ms, "the rest of the tree is stopped while children live")
+
+    def _survey(self, action: SurveySession, now_ms: int) -> Iterator[Violation]:
+        """What is left of a session has the child's own time, from the first signal on."""
+        page = self.ledger.pages[action.child]
+        if action.signal != KILL or page.killed_ms is not None or self.ledger.kill_ms is not None:
+            return
+        if now_ms < page.force_ms(now_ms):
+            yield self._of(page, KILL_TIME, "left something in its session, which gets SIGKILL too early")
 
     def _spawn(self, action: Spawn, now_ms: int) -> Iterator[Violation]:
         ledger, page = self.ledger, self.ledger.pages[action.child]

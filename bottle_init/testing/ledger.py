@@ -125,6 +125,12 @@ class Page:
         self.check_ms: int | None = None
         self.attempt_ms: int | None = None
 
+    def force_ms(self, now_ms: int) -> int:
+        """When what is left of the dead child's session is to be killed, if TERM is sent to it by now."""
+        began_ms = self.cleared_from_ms if self.clearing else now_ms
+        since_ms = self.signalled_ms if self.signalled_ms is not None else began_ms
+        return since_ms + self.spec.stop_timeout_ms
+
     def decide_down(self, reason: str, now_ms: int) -> None:
         """The init has decided to take the living child down; a run out of time stays one."""
         if not self.down:
@@ -641,7 +647,7 @@ class Ledger:
         spec, forked_ms = page.spec, page.forked_ms
         if not page.alive:
             if page.clearing:
-                return [page.clear_give_up_ms if page.clear_give_up_ms is not None else self._force_ms(page)]
+                return [page.clear_give_up_ms if page.clear_give_up_ms is not None else page.force_ms(self.now_ms)]
             return [page.due_ms] if page.fate == PENDING and page.due_ms > self.now_ms and not self.stop_kind else []
         if page.down:
             if page.killed_ms is not None:
@@ -659,11 +665,6 @@ class Ledger:
         if page.probe and page.fresh:
             times.append(page.probe_ends_ms)
         return times
-
-    def _force_ms(self, page: Page) -> int:
-        """When what is left of a dead child's session is killed."""
-        since_ms = page.signalled_ms if page.signalled_ms is not None else page.cleared_from_ms
-        return since_ms + page.spec.stop_timeout_ms
 
     def may_stop(self, page: Page) -> bool:
         """Contract 4: whether all that runs after this child, and is to be stopped, is gone."""

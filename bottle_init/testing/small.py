@@ -53,8 +53,10 @@ def small_worlds() -> Iterator[Scenario]:
         for life in LIVES:
             lives = ((life,), (LIVES[1],))
             yield Scenario(bundle, lives, stop_at_ms=3_000)
+            turned = ((LIVES[1],), (life,))
             for at_ms, event in product(MOMENTS_MS, _orders()):
                 yield Scenario(bundle, lives, (Request(at_ms, event),), stop_at_ms=3_000)
+                yield Scenario(bundle, turned, (Request(at_ms, event),), stop_at_ms=3_000)
             for first, second in product(MOMENTS_MS[::2], _pairs()):
                 pair = (Request(first, second[0]), Request(first + 300, second[1]))
                 yield Scenario(bundle, lives, pair, stop_at_ms=8_000, jumbled=True)

@@ -277,6 +277,26 @@ def an_early_kill(surgeon: Surgeon) -> None:
     surgeon.replace(whole, send_stop)
 
 
+@mutant("kill-time")
+def sessions_are_killed_and_never_asked(surgeon: Surgeon) -> None:
+    whole = stopping.clear
+
+    def clear(turn: Turn, child: Child, event: Event) -> None:
+        turn.move(child, "clearing")
+        stopping.clear_by_force(turn, child, event)
+
+    surgeon.replace(whole, clear)
+
+
+@mutant("stop-order")
+def the_session_of_what_ended_before_is_not_waited_for(surgeon: Surgeon) -> None:
+    def may_stop(turn: Turn, index: int) -> bool:
+        dependents = [turn.children[other] for other in turn.state.dependents[index]]
+        return all(stopping.is_down(other) for other in dependents if other.halt or turn.state.phase != UP)
+
+    surgeon.replace(stopping.may_stop, may_stop)
+
+
 @mutant("on-time")
 def no_kill_but_at_the_deadline(surgeon: Surgeon) -> None:
     whole = stopping.send_stop
