@@ -57,7 +57,7 @@ def main() -> int:
     venv = cache() / "peers"
     if chosen.install:
         install.install(venv, chosen.python)
-    interpreter.enter_namespace()
+    interpreter.enter_namespace(chosen.python, cache())
     processes.become_subreaper()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bottle-bench-") as directory:
@@ -78,6 +78,7 @@ def main() -> int:
         samples, problems = schedule.run(bench, cast, programme)
     facts = about(probe.kind, time.monotonic() - began)
     write(chosen, table.report(samples, cast._replace(peers=peers), facts, problems), plot.draw(samples))
+    print(file=sys.stderr)
     for where, what in problems.items():
         print(f"{where}: {what}", file=sys.stderr)
     return 1 if any(where.startswith(INIT) for where in problems) else 0

@@ -1,8 +1,8 @@
 """The interpreter and the init as the image has them, without touching this machine's own.
 
 As root, the benchmark runs in a mount namespace of its own, in which a copy of the package, compiled as
-the Dockerfile compiles it, lies where Debian's interpreter looks for it, and the interpreter's program is
-a copy too, which shares its pages with nothing else that runs here. Else a virtual environment has to do.
+the Dockerfile compiles it, lies where Debian's interpreter looks for it, and nothing else does. Else a
+virtual environment has to do.
 """
 
 from __future__ import annotations
@@ -21,11 +21,19 @@ INSIDE = "BENCHMARKS_MOUNT_NAMESPACE"
 WAITING = "import _signal; _signal.pause()"
 
 
-def enter_namespace() -> None:
-    """Run this very command again in a mount namespace of its own, if that can be had."""
+def enter_namespace(measured: str, cache: Path) -> None:
+    """Run this very command again in a mount namespace of its own, if that can be had.
+
+    Where it is the measured interpreter that runs this, a copy of it does from then on: processes of the same program
+    share its pages, and so half of its memory would be the benchmark's.
+    """
     if os.geteuid() or INSIDE in os.environ or not can_unshare():
         return
-    argv = ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.orig_argv[1:]]
+    driver = sys.executable
+    if Path(driver).samefile(measured):
+        driver = str(cache / "driver")
+        shutil.copy2(Path(measured).resolve(), driver)
+    argv = ["unshare", "--mount", "--propagation", "private", driver, *sys.orig_argv[1:]]
     os.execvpe(argv[0], argv, {**os.environ, INSIDE: "1"})  # noqa: S606 - There is no need for a shell.
 
 
@@ -61,12 +69,10 @@ class Interpreter:
         )
         if not known[0]:
             raise FileNotFoundError(f"{self.program} has no directory for packages")
-        real = Path(self.program).resolve()
-        shutil.copy2(real, cache / real.name)
         nothing = cache / "nothing"
         nothing.mkdir(exist_ok=True)
         mounts = [(str(nothing), other) for other in known[1:]]
-        for source, target in [(str(site), known[0]), (str(cache / real.name), str(real)), *mounts]:
+        for source, target in [(str(site), known[0]), *mounts]:
             subprocess.run(["mount", "--bind", source, target], check=True)
 
     def _make_venv(self, package: Path, cache: Path) -> None:

@@ -78,7 +78,7 @@ class Peer:
             code = f"from importlib.metadata import version; print(version({self.name!r}))"
             self.version = said_by(str(venv / "bin/python"), "-c", code)
         else:
-            self.version = said_by(self.program, "--version") or said_by(self.program, "version")
+            self.version = said_by(self.program, "--version") or said_by(self.program, "version") or "it tells none"
 
 
 HOW_TO_GET = {
@@ -92,7 +92,7 @@ def said_by(*argv: str) -> str:
     """The first line that a program prints, empty where it fails."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     lines = done.stdout.split("\n") if done.returncode == 0 else [""]
-    return lines[0].strip().removeprefix("horust ").removeprefix("Horust ")
+    return lines[0].strip()
 
 
 def plain_one(*options: str) -> Callable[[str, Sequence[str]], list[str]]:

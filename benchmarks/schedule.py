@@ -75,12 +75,12 @@ def groups(cast: Cast, *, short: bool) -> list[Group]:
         Group("four daemons", [bare, asleep, *four], 30, 6),
         Group("health", [bare, Job(scenarios.health, cast.init)], 30, 30),
         Group("lines", lines, 10, 10),
-        Group("stalled stdout", [Job(scenarios.stalled, cast.init)], 10, 10),
-        Group("simulated kernel", [Job(scenarios.simulated, cast.init)], 5, 5),
+        Group("stalled stdout", [Job(scenarios.stalled, cast.init)], 8, 8),
+        Group("simulated kernel", [Job(scenarios.simulated, cast.init)], 3, 3),
         Group("100 daemons", [*sizes, *hundred], 6, 2),
     ]
     if scenarios.can_unshare_pids():
-        whole.append(Group("orphans", [Job(scenarios.orphans, one) for one in cast.single], 5, 5))
+        whole.append(Group("orphans", [Job(scenarios.orphans, one) for one in cast.single], 4, 4))
     return [group._replace(rounds=2, slow_rounds=1) for group in whole] if short else whole
 
 
@@ -99,7 +99,7 @@ def run(bench: Bench, cast: Cast, programme: Sequence[Group]) -> tuple[Samples, 
     say("idle")
     for name, metrics in scenarios.idle(bench, cast.several).items():
         samples.add("idle", name, metrics)
-    say("")
+    say("done")
     return samples, problems
 
 
@@ -112,6 +112,8 @@ def turn(group: Group, number: int) -> list[Job]:
 
 
 def say(text: str) -> None:
-    """Progress, on one line of a terminal."""
+    """Progress: on one line of a terminal, or else a line for each group."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    elif ": round" not in text or ": round 1 of" in text:
+        print(text, file=sys.stderr)
