@@ -21,6 +21,8 @@ from bottle_init.core.model import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bottle_init.core.model import Child, State
 
 
@@ -28,13 +30,18 @@ class InvariantViolated(Exception):
     """The core has contradicted itself; the message names the child and the rule."""
 
 
-def check(state: State) -> None:
-    """Raise `InvariantViolated` for the first rule that does not hold."""
+def check(state: State, touched: Iterable[int]) -> None:
+    """Raise `InvariantViolated` for the first rule that does not hold.
+
+    `touched` are the indexes of the children that the step has edited; it is given all of them
+    where the phase has changed, since that is the one thing that can break a child's rules from outside.
+    """
     if (state.stop is None) != (state.phase == UP):
         raise InvariantViolated(f"phase {state.phase} with stop {state.stop}")
     if (state.code is None) != (state.phase != DONE):
         raise InvariantViolated(f"phase {state.phase} with code {state.code}")
-    for child in state.children:
+    for index in touched:
+        child = state.children[index]
         broken = _broken(state, child)
         if broken:
             raise InvariantViolated(f"{child.spec.name} ({child.status}): {broken}")

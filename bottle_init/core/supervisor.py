@@ -78,8 +78,14 @@ def step(state: State, now_ms: int, events: Iterable[Event]) -> tuple[State, tup
         _ring_bundle(turn)
         _advance(turn)
     turn.state.children = tuple(turn.children)
-    invariants.check(turn.state)
+    everybody = range(len(turn.children))
+    invariants.check(turn.state, turn.edited if turn.state.phase == state.phase else everybody)
     return turn.state, tuple(turn.actions)
+
+
+def awaits_orphans(state: State) -> bool:
+    """Whether `OrphansReaped` would make the core look at anything: else nobody need tell it."""
+    return state.finishing or any(child.status == CLEARING for child in state.children)
 
 
 def next_deadline_ms(state: State) -> int | None:

@@ -96,7 +96,7 @@ class Command:
         self.report = report
         self.control = control
         self.init_pid = posix.getpid()
-        self.every = valid_signals()
+        self.every = tuple(valid_signals())
         self.wait: Wait = self._wait
         self.pid = 0
         self.target = 0

@@ -38,6 +38,7 @@ class Leaves:
         self.lease: Watch | None = None
         self.oom: OomCounter | None = None
         self.stopping = False
+        self.untold: list[tuple[str, str, tuple[tuple[str, object], ...]]] = []
 
     def open_late(self) -> None:
         """What no daemon has to wait for."""
@@ -150,7 +151,13 @@ class Leaves:
             self.stopping = True
             self.logs.stop()
         child = (("child", action.child),) if action.child else ()
-        self.log(action.event, action.level, (*child, *action.facts))
+        self.untold.append((action.event, action.level, (*child, *action.facts)))
+
+    def tell(self) -> None:
+        """Log what has been announced: after the actions, so that no signal waits for a line about it."""
+        untold, self.untold = self.untold, []
+        for event, level, facts in untold:
+            self.log(event, level, facts)
 
     def log(self, event: str, level: str, facts: tuple[tuple[str, object], ...]) -> None:
         """One line of the init's own; a fact that is None is left out."""

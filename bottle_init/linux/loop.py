@@ -68,6 +68,7 @@ class Init:
         self.helpers: dict[int, None] = {}
         self.sigchld = False
         self.deadline_ms: int | None = None
+        self.awaits_orphans = False
         self.exit: Exit | None = None
         self.poller = Poller()
         self.poller.watch(self.signals.fd, EPOLLIN, self._on_signals)
@@ -126,9 +127,11 @@ class Init:
             for action in todo:
                 self.do[type(action)](action)
             if not self.events or self.exit is not None:
-                self.deadline_ms = supervisor.next_deadline_ms(self.state)
-                return
+                break
             now_ms = monotonic_ms()
+        self.deadline_ms = supervisor.next_deadline_ms(self.state)
+        self.awaits_orphans = supervisor.awaits_orphans(self.state)
+        self.leaves.tell()
 
     def emit(self, event: Event) -> None:
         """Hand an event to the next step of this wake-up."""
@@ -152,7 +155,7 @@ class Init:
                 self.leaves.probe_reaped(pid, status)
             else:
                 self._child_reaped(pid, status)
-        if orphans:
+        if orphans and self.awaits_orphans:
             self.emit(ev.OrphansReaped(orphans))
 
     def __contains__(self, pid: object) -> bool:

@@ -174,6 +174,7 @@ class Tree:
     def __init__(self, is_known: Callable[[int], bool]) -> None:
         self._is_known = is_known
         self.childless = False
+        self._orphans: bool | None = None
         self.pid = posix.getpid()
         self.room = Room()
 
@@ -182,6 +183,7 @@ class Tree:
         deaths: list[tuple[int, int]] = []
         orphans = 0
         self.childless = False
+        self._orphans = None
         waitpid = posix.waitpid
         while True:
             try:
@@ -242,7 +244,15 @@ class Tree:
         return found
 
     def _has_orphans(self) -> bool:
-        """Whether the init has children that it did not start; true where the kernel does not list them."""
+        """Whether the init has children that it did not start; true where the kernel does not list them.
+
+        Only a death makes orphans, so one look at the list serves all the deaths that were reaped together.
+        """
+        if self._orphans is None:
+            self._orphans = self._look_for_orphans()
+        return self._orphans
+
+    def _look_for_orphans(self) -> bool:
         listed = _read(f"/proc/self/task/{self.pid}/children")
         if not listed and not self._sees_itself():
             return True

@@ -176,7 +176,8 @@ def test_a_start_from_a_compiled_file_imports_nothing_expensive(file: Path) -> N
     code = (
         "import sys; before = set(sys.modules); sys.path.insert(0, sys.argv[1])\n"
         "from bottle_init import cli\n"
-        "bundle = cli.find_bundle(cli.parse(['--config', sys.argv[2], '--policy=restart', '--control=@x', '--only=db,web'], {}))\n"
+        "words = ['--config', sys.argv[2], '--policy=restart', '--control=@x', '--only=db,web']\n"
+        "bundle = cli.find_bundle(cli.parse(words, {}))\n"
         "assert [spec.name for spec in bundle.children] == ['web', 'db'], bundle\n"
         "print(*sorted(set(sys.modules) - before))"
     )

@@ -57,7 +57,7 @@ def bundle_file(tmp_path: Path) -> str:
 @pytest.fixture
 def broken_core(monkeypatch: pytest.MonkeyPatch) -> None:
     """A core whose restarts have no budget."""
-    monkeypatch.setattr(core_invariants, "check", lambda _: None)
+    monkeypatch.setattr(core_invariants, "check", lambda *_: None)
     monkeypatch.setattr(backoff, "is_spent", lambda *_: False)
 
 
