@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -116,9 +115,7 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
 
 
 def run_pytest(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    installed = any(point.value == "bottle_init.testing.plugin" for point in entry_points(group="pytest11"))
-    plugin = () if installed else ("-p", "bottle_init.testing.plugin")
-    return pytester.runpytest_inprocess(*plugin, "-p", "no:cacheprovider", *arguments)
+    return pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
 
 
 def test_the_fixtures_try_the_bundle_of_the_marker(pytester: pytest.Pytester) -> None:
