@@ -9,6 +9,7 @@ from __future__ import annotations
 from bottle_init.linux import jsonlines, reaper
 from bottle_init.linux.clock import monotonic_ms, wall_s
 from bottle_init.linux.logs import Logs
+from bottle_init.linux.poller import Bulk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Leaves:
     def __init__(self, init: Init) -> None:
         self.init = init
         names = [spec.name for spec in init.bundle.children]
-        self.logs = Logs(init.bundle.logs, names, init.poller)
+        self.logs = Logs(init.bundle.logs, names, Bulk(init.poller))
         self.probes: Probes | None = None
         self.notify: Notify | None = None
         self.control: Control | None = None

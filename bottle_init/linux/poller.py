@@ -18,6 +18,8 @@ class Poller:
         self._epoll = epoll(-1, EPOLL_CLOEXEC)
         self._callbacks: dict[int, Callback] = {}
         self._forgotten: dict[int, None] = {}
+        self._bulk: dict[int, None] = {}
+        self._put_off = False
 
     def watch(self, fd: int, mask: int, callback: Callback) -> None:
         """Call back for `fd`. Raises PermissionError for what cannot be polled, such as a regular file."""
@@ -32,12 +34,41 @@ class Poller:
         """Watch `fd` no more; to be called before it is closed."""
         if self._callbacks.pop(fd, None) is not None:
             self._forgotten[fd] = None
+            self._bulk.pop(fd, None)
             self._epoll.unregister(fd)
+
+    def is_bulk(self, fd: int) -> None:
+        """Let whatever else is ready go before this descriptor."""
+        self._bulk[fd] = None
 
     def wait(self, timeout_ms: int | None) -> None:
         """Sleep until something is ready or the time is over, and call back for all of it."""
         ready = self._epoll.poll(None if timeout_ms is None else timeout_ms / 1_000)
         self._forgotten.clear()
+        bulk = self._bulk
+        self._put_off = not self._put_off and any(fd not in bulk for fd, _ in ready)
         for fd, mask in ready:
+            if self._put_off and fd in bulk:
+                continue  # It is ready still when what is urgent has been judged, and then has its turn in any case.
             if fd not in self._forgotten:  # One callback may close the next one's descriptor, and open another there.
                 self._callbacks[fd](mask)
+
+
+class Bulk:
+    """A poller for what is much and not urgent: a signal or a request that comes with it goes first, by one turn."""
+
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
+
+    def watch(self, fd: int, mask: int, callback: Callback) -> None:
+        """As `Poller.watch`."""
+        self._poller.watch(fd, mask, callback)
+        self._poller.is_bulk(fd)
+
+    def change(self, fd: int, mask: int) -> None:
+        """As `Poller.change`."""
+        self._poller.change(fd, mask)
+
+    def forget(self, fd: int) -> None:
+        """As `Poller.forget`."""
+        self._poller.forget(fd)
