@@ -7,6 +7,7 @@ the last one counts, so that what follows an image's ENTRYPOINT overrides it.
 
 from __future__ import annotations
 
+import gc
 import posix
 from _signal import SIG_BLOCK, pthread_sigmask, valid_signals
 
@@ -343,6 +344,7 @@ def main(argv: Sequence[str]) -> int:
     """Do what a command line (without its first word) asks for; returns the exit code. Never raises."""
     import os
 
+    gc.disable()  # Imports make no garbage, and looking for it between them takes long; who runs on enables it again.
     try:
         options = parse(argv, os.environ)
         return COMMANDS[options.command](options)
@@ -410,6 +412,7 @@ def _health(options: Options) -> int:
 
 
 def _status(options: Options) -> int:
+    gc.enable()
     from bottle_init import client
 
     _find_control(options)
@@ -417,6 +420,7 @@ def _status(options: Options) -> int:
 
 
 def _ctl(options: Options) -> int:
+    gc.enable()
     from bottle_init import client
 
     _find_control(options)
@@ -424,6 +428,7 @@ def _ctl(options: Options) -> int:
 
 
 def _explain(options: Options) -> int:
+    gc.enable()
     from bottle_init import explain
 
     return _flushed(explain.run(options))

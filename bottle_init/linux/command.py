@@ -7,6 +7,7 @@ call for each signal, and tells who sent it.
 
 from __future__ import annotations
 
+import gc
 import posix
 from _signal import (
     SIG_DFL,
@@ -207,6 +208,7 @@ class Command:
         """What the command does not have to wait for."""
         from bottle_init.linux.clock import monotonic_ms
 
+        gc.enable()
         self.started_at_ms = monotonic_ms()
         self.targets = {number: core.target_of(self.rules, number) for number in self.every}
         self.plain = {number: target for number, target in self.targets.items() if core.is_plain(number, target)}

@@ -7,6 +7,7 @@ the core before anything else. Nothing here decides, and nothing here blocks.
 
 from __future__ import annotations
 
+import gc
 import posix
 
 from bottle_init.core import actions as act
@@ -97,6 +98,7 @@ class Init:
         self._step(monotonic_ms())
         with self.tree.room:
             self.leaves.open_late()
+        gc.enable()
         while self.exit is None:
             self._turn()
         return self.leaves.close(self.exit)
