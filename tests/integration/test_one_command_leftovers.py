@@ -94,7 +94,7 @@ def test_what_is_left_in_the_session_gets_term_and_is_reaped(pid_1: bool, tmp_pa
         assert sorted(it.process.stdout or ()) == ["one\n", "two\n"]
         assert it.wait() == 4
     names = [survivor["name"] for survivor in report_of(report)["survivors"]]
-    assert names.count("sh") == 2
+    assert names.count("sh") >= 2, "a sleep that has been forked and not yet executed is called sh, too"
 
 
 def test_what_has_fled_into_a_session_of_its_own_is_ended_too(pid_1: bool, tmp_path: Path) -> None:
