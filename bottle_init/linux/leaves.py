@@ -38,7 +38,6 @@ class Leaves:
         self.control: Control | None = None
         self.lease: Watch | None = None
         self.oom: OomCounter | None = None
-        self.stopping = False
         self.untold: list[tuple[str, str, tuple[tuple[str, object], ...]]] = []
 
     def open_late(self) -> None:
@@ -148,8 +147,7 @@ class Leaves:
 
     def announce(self, action: act.Announce) -> None:
         """An event of the core's, for the log and for those who follow."""
-        if action.event == "stopping" and not self.stopping:
-            self.stopping = True
+        if action.event == "stopping":
             self.logs.stop()
         child = (("child", action.child),) if action.child else ()
         self.untold.append((action.event, action.level, (*child, *action.facts)))
