@@ -180,11 +180,15 @@ class Death(Value):
 
 
 class Survivor(Value):
-    """A process that outlived its leader, as the report names it (contract 7)."""
+    """A process that outlived its leader, as the report names it (contract 7).
+
+    `born` tells it from another that has got its pid since: whatever the kernel counts starts in.
+    """
 
     pid: int
     name: str
     command: str = ""
+    born: int = 0
 
 
 # Statuses of a child; `transitions.py` holds every move between them.

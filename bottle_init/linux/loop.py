@@ -67,6 +67,7 @@ class Init:
         self.pids: dict[int, tuple[int, int]] = {}
         self.reports: dict[int, int] = {}
         self.helpers: dict[int, None] = {}
+        self.watched: dict[int, int] = {}
         self.sigchld = False
         self.deadline_ms: int | None = None
         self.awaits_orphans = False
@@ -242,13 +243,40 @@ class Init:
     def _survey_session(self, action: act.SurveySession) -> None:
         death = self.state.children[action.child].last_death
         left = self.tree.session(death.pid, action.signal) if death is not None else ()
+        if self.tree.others is not None:
+            self._watch(self.tree.others)
         self.emit(ev.SessionSurveyed(action.child, action.generation, left))
+
+    def _watch(self, process: reaper.Process) -> None:
+        """Learn of the end of a process that another one will reap: no SIGCHLD tells the init.
+
+        One of a session is enough, as its end leads to the next look. Without a descriptor the deadline has to do.
+        """
+        if process.pid in self.watched:
+            return
+        try:
+            fd = reaper.hold(process)
+        except OSError:
+            return
+
+        def on_end(_mask: int) -> None:
+            del self.watched[process.pid]
+            self.poller.forget(fd)
+            posix.close(fd)
+            self.emit(ev.SurvivorEnded(process.pid))
+
+        self.watched[process.pid] = fd
+        self.poller.watch(fd, EPOLLIN, on_end)
 
     def _survey_tree(self, action: act.SurveyTree) -> None:
         left = self.tree.everything(action.signal)
-        while not left and not self.tree.childless:
+        for _ in range(reaper.LOOKS):
+            if left or self.tree.childless:
+                break
             self._reap()  # What has ended since the last look is gone only once it has been reaped.
-            left = self.tree.everything(0)
+            left = self.tree.everything(action.signal)
+        else:
+            left = self.tree.unreaped()
         self.emit(ev.TreeSurveyed(left))
 
     def _exit(self, action: act.Exit) -> None:
