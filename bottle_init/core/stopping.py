@@ -266,7 +266,9 @@ def note_survivors(turn: Turn, found: tuple[Survivor, ...]) -> None:
     children = {child.pid: None for child in turn.children}
     children.update({survivor.pid: None for survivor in state.survivors if not survivor.born})  # Those given up.
     state.survivors += tuple(
-        survivor for survivor in found if (survivor.pid, survivor.born) not in known and survivor.pid not in children
+        survivor
+        for survivor in found
+        if not survivor.dying and survivor.pid not in children and (survivor.pid, survivor.born) not in known
     )
 
 

@@ -256,6 +256,9 @@ class Init:
             return
         try:
             fd = reaper.hold(process)
+        except ProcessLookupError:
+            self.emit(ev.SurvivorEnded(process.pid))
+            return
         except OSError:
             return
 

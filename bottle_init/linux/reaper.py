@@ -116,10 +116,10 @@ def caught_signals(pid: int) -> int:
     return 0
 
 
-def survivor(process: Process) -> Survivor:
+def survivor(process: Process, *, dying: bool = False) -> Survivor:
     """A process as the report names it."""
     words = _read(f"/proc/{process.pid}/cmdline")[:_SHOWN].replace(b"\0", b" ").strip()
-    return Survivor(process.pid, process.name, words.decode("utf-8", "replace"), process.started)
+    return Survivor(process.pid, process.name, words.decode("utf-8", "replace"), process.started, dying)
 
 
 def hold(process: Process) -> int:
@@ -199,6 +199,8 @@ class Tree:
         self._found: dict[int, Survivor] = {}
         self._asked: dict[int, int] = {}
         """When each pid that has had its TERM was started."""
+        self._ended: dict[int, int] = {}
+        """When each pid was started that `end_probe` has sent SIGKILL."""
         self.others: Process | None = None
         """One that the last look has found and that is another process's to reap."""
         self.pid = posix.getpid()
@@ -234,10 +236,13 @@ class Tree:
         with self.room:
             if self.childless or not self._has_orphans():
                 return ()
-            session = [one for one in processes() if leader in (one.session, one.pid)]
-            if any(one.pid == leader for one in session):
+            every = {one.pid: one for one in processes()}
+            self._asked = {
+                pid: born for pid, born in self._asked.items() if pid in every and every[pid].started == born
+            }
+            if leader in every:
                 return ()
-            return self._signal([one for one in session if not one.is_gone()], number)
+            return self._signal([one for one in every.values() if one.session == leader and not one.is_gone()], number)
 
     def everything(self, number: int) -> tuple[Survivor, ...]:
         """Who is left below the init; each is sent `number` first: any but SIGKILL once in its life.
@@ -263,19 +268,25 @@ class Tree:
         found = tuple(survivor(one) for one in processes() if one.parent == self.pid)
         return found or (Survivor(0, "unknown: hidden in /proc"),)
 
-    def kill_session(self, leader: int) -> None:
-        """SIGKILL for a child and its session, until a look finds nobody new."""
+    def kill_session(self, leader: int) -> dict[int, int]:
+        """SIGKILL for a child and its session, until a look finds nobody new; when each of these pids was started."""
         send_to_pid(leader, SIGKILL)
-        seen: dict[int, bool] = {}
+        seen: dict[int, int] = {}
         with self.room:
             for _ in range(LOOKS):
                 every = processes()
                 fresh = [one for one in every if one.session == leader and not one.is_gone() and one.pid not in seen]
                 if not fresh:
-                    return
+                    break
                 for one in fresh:
-                    seen[one.pid] = True
+                    seen[one.pid] = one.started
                     send(one, SIGKILL)
+        return seen
+
+    def end_probe(self, leader: int) -> None:
+        """SIGKILL for a probe and its session: nothing that a child has left behind."""
+        self._ended = {pid: born for pid, born in self._ended.items() if (one := look(pid)) and one.started == born}
+        self._ended.update(self.kill_session(leader))
 
     def _signal(self, left: list[Process], number: int) -> tuple[Survivor, ...]:
         """Name all, then signal all: the name of what has been signalled may be gone."""
@@ -291,7 +302,9 @@ class Tree:
 
     def _named(self, process: Process) -> Survivor:
         known = self._found.get(process.pid)
-        return known if known is not None and known.born == process.started else survivor(process)
+        if known is not None and known.born == process.started:
+            return known
+        return survivor(process, dying=self._ended.get(process.pid) == process.started)
 
     def _has_orphans(self) -> bool:
         """Whether the init has children that it did not start; true where the kernel does not list them.

@@ -241,8 +241,8 @@ def test_the_end_of_what_another_process_reaps_is_not_waited_out() -> None:
 
 def test_all_that_is_left_is_named() -> None:
     """More of them than anybody would read: the contract knows no bound."""
-    many = Life(leaves=(Remnant(),) * 1_000)
-    trace = live((spec("a"),), many, stop_at_ms=2_000)
+    many = Life(leaves=(Remnant(),) * 500)
+    trace = live((spec("a"), spec("b", after=("a",))), many, many, stop_at_ms=2_000)
     assert trace.exit is not None
     assert len(trace.exit.survivors) == 1_000
 
