@@ -151,14 +151,11 @@ def _read_restarting(inherited: Restarting, table: Table) -> Restarting:
 
 def _read_backoff(inherited: Backoff, table: Table) -> Backoff:
     table.allow(("initial", "factor", "limit"))
-    backoff = Backoff(
+    return Backoff(
         table.read("initial", readers.duration_ms, inherited.initial_ms),
         table.read("factor", readers.factor, inherited.factor),
         table.read("limit", readers.duration_ms, inherited.limit_ms),
     )
-    if backoff.limit_ms < backoff.initial_ms and table.is_clean("bundle.backoff"):
-        table.fault("", f"limit ({backoff.limit_ms} ms) must not be below initial ({backoff.initial_ms} ms)")
-    return backoff
 
 
 def _read_budget(inherited: Budget, table: Table) -> Budget:
