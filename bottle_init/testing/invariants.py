@@ -128,7 +128,7 @@ INVARIANTS = (
         "What a child left behind in its session, or what was reparented to the init, is stopped and killed"
         " within the same deadline, reaped, and named in the report.",
     ),
-    Invariant(ON_TIME, "The init wakes when there is something to do, and then on time."),
+    Invariant(ON_TIME, "The init wakes only when there is something to do, and then on time."),
     Invariant(
         READINESS,
         "A readiness probe is made at once, and again after growing pauses of at most 250 ms.",
