@@ -293,6 +293,15 @@ def test_a_thousand_children_in_a_row_are_no_cycle_and_no_recursion() -> None:
     assert faults_of(chain + '[daemons.d1500]\ncommand = ["x"]\nafter = ["d0"]\n') == ["daemons.d0.after"]
 
 
+@given(st.sampled_from(PATHS), st.text("x\n\r\x1b\u2028", min_size=1, max_size=3), st.integers(0, 3))
+def test_each_fault_is_one_line_and_no_control_sequence(path: tuple[str | int, ...], word: str, form: int) -> None:
+    changes: dict[tuple[str | int, ...], Any] = {path: (word, [word], {word: word}, {"x": {word: word}})[form]}
+    try:
+        config.load(mutated(changes), "bundle.toml")
+    except BundleInvalid as invalid:
+        assert not [fault for fault in invalid.faults if set(str(fault)) & set("\n\r\x1b")]
+
+
 @pytest.mark.parametrize("value", ["31337", "31337.0", '["31337"]', '"31337\\u0000"', '{ x = "31337" }'])
 def test_no_message_shows_the_value_of_a_variable(value: str) -> None:
     assert "31337" not in the_fault(f"{CHILD}env = {{ TOKEN = {value} }}")
