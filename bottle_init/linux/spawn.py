@@ -145,7 +145,8 @@ def _become(
     try:
         posix.setsid()
         _attach(stdio)
-        posix.fchdir(plan.cwd_fd)  # Here, as to inherit a directory takes no right to enter it.
+        # As the init itself: to inherit a directory takes no right to enter it.
+        _do("cwd: where the init was started", posix.fchdir, plan.cwd_fd)
         environ = dict(plan.environ)
         _set_limits(plan.process)
         for path in plan.process.env_files:
