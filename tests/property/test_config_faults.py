@@ -153,6 +153,8 @@ CHILD = '[daemons.web]\ncommand = ["web"]\n'
     ("text", "message"),
     [
         ("", "neither a daemon nor a job"),
+        ("\ufeff" + CHILD, "line 1: begins with a byte order mark"),
+        ("x = " + "9" * 10_000, "a number has thousands of digits"),
         ('[oneshots.a]\ncommand = ["a"]', "neither a daemon nor a job"),
         ("[daemons.web]", "daemons.web.command: is required"),
         (CHILD + '[jobs.web]\ncommand = ["x"]', "jobs.web: the name is taken by daemons.web"),
