@@ -344,7 +344,7 @@ class Command:
         self._reap()
         if self.childless:
             return
-        tree = Tree(lambda _pid: False)
+        tree = Tree({})
         left = core.begin(monotonic_ms(), was_asked=self.asked is not None)
         while not self.childless:
             now_ms = monotonic_ms()

@@ -16,7 +16,7 @@ from bottle_init.core.model import Survivor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Iterator, Mapping
 
 SIGKILL = 9
 SIGCONT = 18
@@ -26,6 +26,9 @@ _RESERVE = 2
 
 _SHOWN = 300
 """Bytes of a command line that a report shows."""
+
+REAPED_AT_ONCE = 10_000
+"""So many orphans are reaped before the next look at what else has come."""
 
 LOOKS = 10
 """So often one call looks for what it has missed: /proc is no snapshot, and a fork bomb must not hold the init."""
@@ -188,13 +191,14 @@ class Room:
 class Tree:
     """The init's view of everything below it.
 
-    `is_known` tells the pids that the init started itself and has not reaped: they are in nobody
+    `started` has the pids that the init started itself and has not reaped: they are in nobody
     else's session.
     """
 
-    def __init__(self, is_known: Callable[[int], bool]) -> None:
-        self._is_known = is_known
+    def __init__(self, started: Mapping[int, object]) -> None:
+        self._started = started
         self.childless = False
+        self.may_be_more = False
         self._orphans: bool | None = None
         self._found: dict[int, Survivor] = {}
         self._asked: dict[int, int] = {}
@@ -206,25 +210,32 @@ class Tree:
         self.pid = posix.getpid()
         self.room = Room()
 
-    def reap(self, known: Container[int]) -> tuple[list[tuple[int, int]], int]:
-        """Reap all that have ended: `(pid, wait status)` of those `known`, and how many others there were."""
+    def reap(self) -> tuple[list[tuple[int, int]], int]:
+        """Reap: `(pid, wait status)` of all that have ended of those the init started, and how many others had.
+
+        The others are bounded, so that no storm of them keeps the init from what else has come; `may_be_more` then.
+        """
         deaths: list[tuple[int, int]] = []
         orphans = 0
-        self.childless = False
+        self.childless = self.may_be_more = False
         self._orphans = None
-        waitpid = posix.waitpid
-        while True:
+        started, waitpid = self._started, posix.waitpid
+        while orphans < REAPED_AT_ONCE:
             try:
-                pid, status = waitpid(-1, 1)
+                pid, status = waitpid(-1, posix.WNOHANG)
             except ChildProcessError:
                 self.childless = True
                 return deaths, orphans
             if pid == 0:
                 return deaths, orphans
-            if pid in known:
+            if pid in started:
                 deaths.append((pid, status))
             else:
                 orphans += 1
+        self.may_be_more = True
+        taken = dict(deaths)
+        looked_at = [waitpid(pid, posix.WNOHANG) for pid in started if pid not in taken]
+        return [*deaths, *(death for death in looked_at if death[0])], orphans
 
     def session(self, leader: int, number: int) -> tuple[Survivor, ...]:
         """Who is left of a dead leader's session; each is sent `number` first: any but SIGKILL once in its life.
@@ -319,7 +330,7 @@ class Tree:
         listed = _read(f"/proc/self/task/{self.pid}/children")
         if not listed and not self._sees_itself():
             return True
-        return not listed or any(not self._is_known(int(word)) for word in listed.split())
+        return not listed or any(int(word) not in self._started for word in listed.split())
 
     def _sees_itself(self) -> bool:
         """Whether /proc is there and is that of the init's own PID namespace."""

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.real
 CHILD, GENERATION, PROBE = 2, 3, 4
 KEY = (CHILD, GENERATION, PROBE)
 YES = ProbeSucceeded(*KEY)
-INIT = Tree(lambda _pid: False)
+INIT = Tree({})
 
 
 class Asked(Bench):
