@@ -57,12 +57,18 @@ def judge(turn: Turn) -> None:
     fallen = [turn.edit(index) for index in sorted(turn.sweep)]
     found = [trigger for child in fallen if (trigger := answer(turn, child)) is not None]
     if found:
-        trigger = min(found, key=lambda candidate: verdict.rank(candidate.death))
+        trigger = min(found, key=_rank)
         begin_stop(turn, POLICY, trigger.cause, trigger.code, trigger.death)
         return
     for child in fallen:
         if child.next in (NEXT_BACKOFF, NEXT_START):
             rest_for_one(turn, child)
+
+
+def _rank(trigger: Trigger) -> tuple[int, int]:
+    """Worst first; a death that the init brought about is no worse than the 69 that it stands for (contract 2)."""
+    death = trigger.death
+    return verdict.LEFT if death.brought_about else death.severity, death.child
 
 
 def answer(turn: Turn, child: Child) -> Trigger | None:

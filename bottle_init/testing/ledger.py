@@ -162,7 +162,6 @@ class Ledger:
             happened.ForkFailed: self._fork_failed,
             happened.ChildExecuted: self._executed,
             happened.ProbeSucceeded: self._answered,
-            happened.ProbeFailed: self._answered,
             happened.Notified: self._notified,
             happened.SignalForwarded: self._forwarded,
             happened.SessionSurveyed: self._surveyed,
@@ -182,19 +181,22 @@ class Ledger:
             reached.update(other for other, needs in enumerate(self.needs) if reached.intersection(needs))
         return sorted(reached - {index})
 
-    # Reading: requests, observations, deaths, timers (contract 8); then what the core decided.
+    # Reading: requests, observations, deaths, failed probes, timers (contract 8); then what the core decided.
 
     def read(self, step: Step) -> None:
         """Take in one step."""
         self.now_ms = step.now_ms
         deaths: list[happened.ChildExited] = []
         rest: list[Event] = []
+        failed: list[happened.ProbeFailed] = []
         if step.events:
             heard = False
             for event in step.events:
                 kind = type(event)
                 if kind is happened.ChildExited:
                     deaths.append(event)  # type: ignore[arg-type]
+                elif kind is happened.ProbeFailed:
+                    failed.append(event)  # type: ignore[arg-type]
                 elif kind in happened.REQUESTS:
                     heard = self._request(event, heard=heard)
                 else:
@@ -204,6 +206,8 @@ class Ledger:
                 if rule is not None:
                     rule(event)
             self._sweep([fall for death in deaths if (fall := self._death(death)) is not None])
+            for event in failed:
+                self._answered(event)
         self._ring()
 
     def decided(self, step: Step) -> None:
@@ -416,7 +420,8 @@ class Ledger:
         if code in page.spec.success_codes:
             policy = page.spec.policy
             wanted = page.spec.kind == "daemon" and policy in ("exit-on-child-death", "restart")
-            return LEFT if wanted and not self.stop_kind else CLEAN
+            unasked = not self.stop_kind and not page.down
+            return LEFT if wanted and unasked else CLEAN
         if self.stop_kind and code - 128 in page.sent:
             return CLEAN
         return CRASH if signal else FAILURE
@@ -733,4 +738,6 @@ def _timer_order(due: tuple[int, int, Callable[[Page], None]]) -> tuple[int, int
 
 
 def _trigger_rank(trigger: tuple[Fall, int]) -> tuple[int, int]:
-    return trigger[0].rank
+    """What the init brought about does not count; where it has to end the bundle, it is a 69 like any other."""
+    fall = trigger[0]
+    return LEFT if fall.brought_about else fall.severity, fall.child
