@@ -45,7 +45,10 @@ ATTEMPT_MS = 5_000
 
 
 def may_start(turn: Turn, child: Child) -> bool:
-    """Whether all that the child is after is ready, and nothing that runs after it is still going down."""
+    """Whether all that the child is after is ready, and nothing that runs after it is still going down.
+
+    What a oneshot or an ended daemon is after is looked at too: rest-for-one takes readiness away.
+    """
     if not all(turn.children[other].ready for other in turn.state.needs[child.index]):
         return False
     if not child.spec.restart_dependents:

@@ -37,6 +37,7 @@ from bottle_init.core.model import (
     KILLING_ALL,
     NATURAL,
     REQUESTED,
+    STOPPED,
     UP,
     WAITING,
     State,
@@ -306,7 +307,9 @@ def _start_ready(turn: Turn) -> None:
 
 
 def _end_naturally(turn: Turn) -> None:
-    """Where no child is left and none is to be started again, the bundle ends (contract 2, rule 4)."""
-    if any(child.status in ALIVE or child.status in (CLEARING, BACKOFF) for child in turn.children):
-        return
-    stopping.begin_stop(turn, NATURAL, "no child is left")
+    """Where no child is left and none is to be started again, the bundle ends (contract 2, rule 4).
+
+    What still waits is left: only an operator can have taken away what it waits for, and can bring that back.
+    """
+    if all(child.status in (STOPPED, ENDED) for child in turn.children):
+        stopping.begin_stop(turn, NATURAL, "no child is left")

@@ -147,8 +147,9 @@ class Ledger:
         self.bundle = bundle
         self.pages = [Page(index, spec) for index, spec in enumerate(bundle.children)]
         names = {spec.name: index for index, spec in enumerate(bundle.children)}
-        self.needs = [[names[name] for name in spec.after] for spec in bundle.children]
+        self.direct = [[names[name] for name in spec.after] for spec in bundle.children]
         self.after = [self._reach(index) for index in range(len(self.pages))]
+        self.needs = [[i for i, later in enumerate(self.after) if page.index in later] for page in self.pages]
         self.stop_kind = ""
         self.stop_ms = 0
         self.stop_code: int | None = None
@@ -178,7 +179,7 @@ class Ledger:
         """All that runs after this child, transitively, in the order of declaration."""
         reached = {index}
         for _ in self.pages:
-            reached.update(other for other, needs in enumerate(self.needs) if reached.intersection(needs))
+            reached.update(other for other, needs in enumerate(self.direct) if reached.intersection(needs))
         return sorted(reached - {index})
 
     # Reading: requests, observations, deaths, failed probes, timers (contract 8); then what the core decided.
@@ -223,8 +224,7 @@ class Ledger:
     def _is_up(self, page: Page) -> bool:
         """Whether it keeps the bundle from its natural end (contract 2, rule 4)."""
         clearing = page.clearing and (page.signalled_ms is not None or page.fate != OVER)
-        comes_back = page.fate == PENDING and page.due_ms > self.now_ms
-        return page.alive or clearing or comes_back or self.may_start(page)
+        return page.alive or clearing or page.fate == PENDING
 
     def _stop(self, kind: str, code: int | None = None) -> None:
         """The first cause wins."""
@@ -300,7 +300,7 @@ class Ledger:
         page.fate = OVER
         if self.stop_kind:
             return
-        if page.spec.kind == "daemon" and page.spec.policy in RESTARTING and self._plan_restart(page, 0):
+        if page.spec.kind == "daemon" and page.spec.policy in RESTARTING and self._plan_restart(page):
             self._rest_for_one(page)
         else:
             self._stop("policy", UNAVAILABLE)
@@ -445,6 +445,8 @@ class Ledger:
         page.alive, page.last, page.fate = False, fall, OVER
         down, page.down = page.down, ""
         page.was_down = bool(down)
+        if page.forked_ms is not None and self.now_ms - page.forked_ms >= page.spec.backoff.limit_ms:
+            page.streak = 0
         if stopping:
             page.counted = fall
             return None
@@ -475,26 +477,20 @@ class Ledger:
         return None
 
     def _is_awaited(self, page: Page) -> bool:
-        return any(
-            page.index in self.needs[other.index] and not other.alive and other.fate == PENDING for other in self.pages
-        )
+        return any(self._comes_back(self.pages[index]) for index in self.after[page.index])
 
     def _restart(self, page: Page, fall: Fall) -> tuple[Fall, int] | None:
-        forked_ms = page.forked_ms
-        ran_ms = 0 if forked_ms is None else self.now_ms - forked_ms
-        if self._plan_restart(page, ran_ms):
+        if self._plan_restart(page):
             return None
         return fall, UNAVAILABLE if fall.success or fall.brought_about else fall.exit_code
 
-    def _plan_restart(self, page: Page, ran_ms: int) -> bool:
-        """Contract 3: the budget, judged now; then initial x factor^n, capped, reset after a long run."""
+    def _plan_restart(self, page: Page) -> bool:
+        """Contract 3: the budget, judged now; then initial x factor^n, capped."""
         budget, backoff = page.spec.restarts, page.spec.backoff
         recent = [at_ms for at_ms in page.restarts if at_ms > self.now_ms - budget.window_ms]
         if len(recent) + 1 > budget.max:
             return False
         page.restarts.append(self.now_ms)
-        if ran_ms >= backoff.limit_ms:
-            page.streak = 0
         delay_ms = min(backoff.initial_ms * backoff.factor**page.streak, backoff.limit_ms)
         page.streak += 1
         page.fate, page.due_ms, page.counted = PENDING, self.now_ms + int(delay_ms), None
@@ -512,8 +508,14 @@ class Ledger:
             if other.alive and not other.down:
                 other.decide_down(FOR_ANOTHER, self.now_ms)
                 other.ready = False
-            elif not other.alive and other.fate == PENDING:
+            elif self._comes_back(other):
                 other.ready = False
+
+    def _comes_back(self, page: Page) -> bool:
+        """Whether a child that is not up, or is going down, is to be started again."""
+        if page.alive:
+            return page.down in (AGAIN, FOR_ANOTHER, FOR_HEALTH, FOR_READINESS)
+        return page.fate == PENDING
 
     # Timers.
 

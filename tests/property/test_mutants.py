@@ -26,7 +26,7 @@ from bottle_init.core import (
 )
 from bottle_init.core.actions import SendSignal
 from bottle_init.core.events import StopTimeoutPassed, SurvivorEnded
-from bottle_init.core.model import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NEXT_START, UP, Stop
+from bottle_init.core.model import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NATURAL, NEXT_START, UP, Stop
 from bottle_init.core.transitions import TABLE, Row
 from bottle_init.testing import INVARIANTS, check, ledger, scenario_of, simulate, small_worlds
 
@@ -157,8 +157,12 @@ def one_start_at_a_time(surgeon: Surgeon) -> None:
 
 
 @mutant("first-cause")
-def nothing_is_ever_started(surgeon: Surgeon) -> None:
-    surgeon.replace(supervisor._start_ready, nothing)
+def what_waits_does_not_keep_the_bundle(surgeon: Surgeon) -> None:
+    def end_naturally(turn: Turn) -> None:
+        if all(child.status in ("waiting", "stopped", "ended") for child in turn.children):
+            stopping.begin_stop(turn, NATURAL, "no child is left")
+
+    surgeon.replace(supervisor._end_naturally, end_naturally)
 
 
 @mutant("health")
