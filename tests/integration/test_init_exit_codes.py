@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.harness import eventually, running, sh
+from tests.integration.harness import Init, eventually, running, sh
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.real
 
@@ -127,6 +132,31 @@ def test_simultaneous_deaths_are_judged_by_severity_not_by_order(tmp_path: Path)
         init.send(signal.SIGCONT)
         # Both are crashes and so equal: the one declared first decides.
         assert init.wait() == 143
+
+
+def by_signal(init: Init) -> None:
+    init.send(signal.SIGTERM)
+
+
+def by_the_control_socket(init: Init) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect("\0" + init.control[1:])
+        client.sendall(b"ctl stop\n")
+
+
+@pytest.mark.parametrize("ask", [by_signal, by_the_control_socket])
+def test_a_request_in_the_same_wake_up_as_a_death_came_first(tmp_path: Path, ask: Callable[[Init], None]) -> None:
+    """It exits with 0 before it is asked; in a requested stop that is clean, and not 69."""
+    with running(tmp_path, sh("daemon", "d", "trap 'exit 0' USR1; echo up; while :; do sleep 0.05; done")) as init:
+        init.line("[d] up")
+        pid = init.event("child_started", "d")["pid"]
+        init.send(signal.SIGSTOP)
+        os.kill(pid, signal.SIGUSR1)
+        eventually(lambda: is_zombie(pid), "its death")
+        ask(init)
+        init.send(signal.SIGCONT)
+        assert init.wait() == 0
+        assert init.report()["kind"] == "requested"
 
 
 def test_a_job_that_succeeds_ends_the_bundle_with_0(tmp_path: Path, pid_1: bool) -> None:
