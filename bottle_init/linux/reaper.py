@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SIGKILL = 9
 SIGCONT = 18
 
+_PF_EXITING = 0x4
+"""The kernel's flag of a thread in do_exit(), as /proc/PID/stat shows it of the first one."""
+
 _RESERVE = 2
 """A process is looked up while its pidfd is open."""
 
@@ -37,7 +40,7 @@ LOOKS = 10
 class Process:
     """One line of /proc/PID/stat, as far as the tree needs it."""
 
-    __slots__ = ("name", "parent", "pid", "session", "started", "state", "threads")
+    __slots__ = ("flags", "name", "parent", "pid", "session", "started", "state", "threads")
 
     def __init__(self, pid: int, stat: bytes) -> None:
         head, _, rest = stat.rpartition(b") ")
@@ -47,6 +50,7 @@ class Process:
         self.state = fields[0]
         self.parent = int(fields[1])
         self.session = int(fields[3])
+        self.flags = int(fields[6])
         self.threads = int(fields[17])
         self.started = int(fields[19])
 
@@ -117,6 +121,17 @@ def caught_signals(pid: int) -> int:
         if line.startswith(b"SigCgt:"):
             return int(line[7:], 16) << 1
     return 0
+
+
+def is_ending(pid: int) -> bool:
+    """Whether a process has begun to end: its sockets are closed some time before it can be reaped.
+
+    One of which the first thread alone has ended may live for long.
+    """
+    process = look(pid)
+    if process is None or not process.flags & _PF_EXITING:
+        return False
+    return process.is_gone() or process.state != b"Z"
 
 
 def survivor(process: Process, *, dying: bool = False) -> Survivor:

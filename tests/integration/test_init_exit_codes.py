@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,6 +158,38 @@ def test_a_request_in_the_same_wake_up_as_a_death_came_first(tmp_path: Path, ask
         init.send(signal.SIGCONT)
         assert init.wait() == 0
         assert init.report()["kind"] == "requested"
+
+
+CRASHES_WHEN_ASKED = """
+import os, resource, signal, socket, sys
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)[1:] * 2)
+question = socket.create_server(("127.0.0.1", int(sys.argv[1]))).accept()[0]
+for _ in range(15_000):
+    try:
+        os.open("/dev/null", os.O_RDONLY)
+    except OSError:
+        break
+os.kill(os.getpid(), signal.SIGSEGV)
+"""
+
+
+def test_a_crash_is_to_blame_and_not_the_check_that_it_broke_off(tmp_path: Path) -> None:
+    """The kernel resets a crashed daemon's connections some time before it can be reaped: two wake-ups."""
+    program = tmp_path / "crashes.py"
+    program.write_text(CRASHES_WHEN_ASKED)
+
+    def one(number: int) -> int:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        bundle = (
+            f"[daemons.d]\ncommand = ['{sys.executable}', '{program}', '{port}']\non_unhealthy = 'stop'\n"
+            f"health = {{ http = 'http://127.0.0.1:{port}/', interval = '1s', retries = 1 }}"
+        )
+        return code_of(tmp_path / str(number), bundle)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(one, range(4))) == [128 + signal.SIGSEGV] * 4
 
 
 def test_a_job_that_succeeds_ends_the_bundle_with_0(tmp_path: Path, pid_1: bool) -> None:
