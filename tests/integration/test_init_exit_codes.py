@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,9 +44,9 @@ def code_of(tmp_path: Path, bundle: str, *options: str, pid_1: bool = False) -> 
         return init.wait()
 
 
-def is_zombie(pid: int) -> bool:
-    """Whether a process has ended and waits for its reaper."""
-    return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+def has_state(pid: int, state: str) -> bool:
+    """Whether a process sleeps (S), or has ended and waits for its reaper (Z)."""
+    return f") {state} " in Path(f"/proc/{pid}/stat").read_text()
 
 
 def test_a_job_hands_on_each_of_its_256_codes(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_simultaneous_deaths_are_judged_by_severity_not_by_order(tmp_path: Path)
         init.send(signal.SIGSTOP)
         os.kill(pids["crash"], signal.SIGUSR1)
         os.kill(pids["failure"], signal.SIGTERM)
-        eventually(lambda: all(is_zombie(pid) for pid in pids.values()), "both deaths")
+        eventually(lambda: all(has_state(pid, "Z") for pid in pids.values()), "both deaths")
         init.send(signal.SIGCONT)
         # Both are crashes and so equal: the one declared first decides.
         assert init.wait() == 143
@@ -153,11 +154,32 @@ def test_a_request_in_the_same_wake_up_as_a_death_came_first(tmp_path: Path, ask
         pid = init.event("child_started", "d")["pid"]
         init.send(signal.SIGSTOP)
         os.kill(pid, signal.SIGUSR1)
-        eventually(lambda: is_zombie(pid), "its death")
+        eventually(lambda: has_state(pid, "Z"), "its death")
         ask(init)
         init.send(signal.SIGCONT)
         assert init.wait() == 0
         assert init.report()["kind"] == "requested"
+
+
+@pytest.mark.parametrize("ask", [None, by_signal])
+def test_a_deadline_that_passed_while_the_init_was_stopped_comes_after_all_else(
+    tmp_path: Path, ask: Callable[[Init], None] | None
+) -> None:
+    """The wait that it was stopped in is over by then, and comes back with nothing (EINTR): it has to look again."""
+    script = "trap 'exit 0' USR1; echo up; while :; do sleep 0.05; done"
+    with running(tmp_path, sh("job", "j", script, "timeout = '2s'")) as init:
+        init.line("[j] up")
+        pid = init.event("child_started", "j")["pid"]
+        eventually(lambda: has_state(init.pid, "S"), "its sleep")
+        init.send(signal.SIGSTOP)
+        if not ask:
+            os.kill(pid, signal.SIGUSR1)
+            eventually(lambda: has_state(pid, "Z"), "its death")
+        time.sleep(2.5)
+        if ask:
+            ask(init)
+        init.send(signal.SIGCONT)
+        assert init.wait() == 0
 
 
 CRASHES_WHEN_ASKED = """
