@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 SIGCONT = 18
+SIGSTOP = 19
 
 _RESERVE = 2
 """A process is looked up while its pidfd is open."""
@@ -84,10 +85,11 @@ def processes() -> Iterator[Process]:
                 yield process
 
 
-def descendants(root: int) -> list[Process]:
-    """All processes below `root` that have not ended, whatever sessions they have fled to."""
+def descendants(root: int, session: int = -1) -> list[Process]:
+    """All that have not ended below `root`, or in or below `session`, whatever sessions they have fled to."""
     every = {process.pid: process for process in processes()}
     below = {root: True}
+    below.update((pid, True) for pid, process in every.items() if process.session == session)
 
     def is_below(pid: int) -> bool:
         chain = []
@@ -233,6 +235,23 @@ class Tree:
                 for one in fresh:
                     seen[one.pid] = True
                     send(one, SIGKILL)
+
+    def kill_family(self, leader: int) -> None:
+        """SIGKILL for a child, its session and all below them.
+
+        They are stopped first: one that is not could fork meanwhile, or lose its parent and be found no more.
+        """
+        family: dict[int, Process] = {}
+        send_to_pid(leader, SIGSTOP)
+        with self.room:
+            seeing = self._sees_itself()
+            while seeing and (fresh := [one for one in descendants(leader, leader) if one.pid not in family]):
+                for one in fresh:
+                    family[one.pid] = one
+                    send(one, SIGSTOP)
+            for one in family.values():
+                send(one, SIGKILL)
+        send_to_pid(leader, SIGKILL)
 
     def _signal(self, left: list[Process], number: int) -> tuple[Survivor, ...]:
         found = tuple(survivor(process) for process in left)

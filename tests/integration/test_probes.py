@@ -39,7 +39,7 @@ class Asked(Bench):
     def __init__(self) -> None:
         super().__init__()
         self.leftovers: list[int] = []
-        self.probes = Probes(self.poller, self.emit, self.run, INIT.kill_session, self._kill_leftovers)
+        self.probes = Probes(self.poller, self.emit, self.run, INIT.kill_family, self._kill_leftovers)
         self.reaped = self.probes.reaped
 
     def _kill_leftovers(self, leader: int) -> None:
@@ -371,16 +371,21 @@ def test_exec_of_nothing_is_a_no(bench: Asked) -> None:
     assert reason == "/no/such/thing could not be started: No such file or directory"
 
 
-TREE = "sleep 600 & (sleep 600; true) & sh -c 'trap \"\" TERM; sleep 600; true' & sleep 600; true"
+FLED = "setsid sh -c 'setsid sleep 600 & sleep 600; true' & "
+TREE = FLED + "sleep 600 & (sleep 600; true) & sh -c 'trap \"\" TERM; sleep 600; true' & sleep 600; true"
+TREE_SIZE = 10
 
 
-def test_cancelled_exec_goes_with_its_whole_session(bench: Asked) -> None:
+def test_cancelled_exec_goes_with_its_whole_tree(bench: Asked) -> None:
+    """Also who has left its session, and would be nobody's once its parent is gone."""
     bench.probes.start(*KEY, command(TREE))
     (leader,) = bench.processes
-    bench.until(lambda: len(session_of(leader)) >= 6, "the probe's tree")
+    below = bench.until(lambda: len(found := descendants(leader)) >= TREE_SIZE - 1 and found, "the probe's tree")
+    sessions = {leader, *(os.getsid(pid) for pid in below)}
+    assert len(sessions) == 3
     assert bench.probes.knows(leader)
     bench.probes.cancel(*KEY)
-    bench.until(lambda: not session_of(leader) and not bench.processes, "the end of the tree")
+    bench.until(lambda: not any(map(session_of, sessions)) and not bench.processes, "the end of the tree")
     assert not bench.probes.knows(leader)
     assert bench.quiet() == []
 
@@ -473,7 +478,7 @@ def test_a_stop_takes_a_hung_probe_along(tmp_path: Path, pid_1: bool) -> None:
     ready = {{ exec = ["/bin/sh", "-c", '''{TREE}'''] }}
     """
     with running(tmp_path, bundle, pid_1=pid_1) as init:
-        eventually(lambda: len(descendants(init.pid)) >= 6, "the probe's tree")
+        eventually(lambda: len(descendants(init.pid)) >= TREE_SIZE + 1, "the probe's tree")
         below = descendants(init.pid)
         assert init.stop() == 0
         assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
