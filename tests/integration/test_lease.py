@@ -16,7 +16,7 @@ from bottle_init.core.events import LeaseEnded
 from bottle_init.core.model import Lease
 from bottle_init.linux.lease import Watch
 from bottle_init.linux.loop import lease_as_given
-from tests.integration.harness import running
+from tests.integration.harness import PATIENCE_S, running
 from tests.integration.turning import Bench, open_descriptors
 
 pytestmark = pytest.mark.real
@@ -261,6 +261,7 @@ def test_the_bundle_ends_with_its_connection(tmp_path: Path) -> None:
 
 def test_a_peers_path_is_from_where_the_init_was_started(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
+        server.settimeout(PATIENCE_S)
         server.bind(str(tmp_path / "peer"))
         server.listen()
         with running(tmp_path, f"[bundle]\nlease = {{ connect = 'unix:peer' }}\n{SLEEPER}", cwd=tmp_path) as init:
