@@ -284,6 +284,7 @@ class Child:
         "generation",
         "halt",
         "halt_at_ms",
+        "ill",
         "index",
         "last_death",
         "next",
@@ -348,6 +349,7 @@ class Child:
         self.failures = 0
         self.unhealthy = False
         self.proved = False
+        self.ill = ""
         self.check_ok: bool | None = None
         self.check_at_ms: int | None = None
         self.check_since_ms: int | None = None
