@@ -213,15 +213,28 @@ def test_http_2xx_and_3xx_pass(bench: Asked, status: int) -> None:
         assert bench.ask(http(port)) == YES
 
 
-@pytest.mark.parametrize("status", [100, 199, 400, 404, 500, 503])
+@pytest.mark.parametrize("status", [101, 400, 404, 500, 503])
 def test_http_tells_any_other_status(bench: Asked, status: int) -> None:
     with saying(b"HTTP/1.0 %d Whatever\r\n\r\n" % status) as port:
         assert bench.reason(http(port)) == f"HTTP {status}"
 
 
+@pytest.mark.parametrize("status", [200, 503])
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+def test_http_goes_on_after_an_interim_answer(bench: Asked, status: int, size: int) -> None:
+    said = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+    said += b"HTTP/1.1 %d Whatever\r\n\r\n" % status
+    with saying(*(said[at : at + size] for at in range(0, len(said), size))) as port:
+        assert bench.ask(http(port)) == (YES if status == 200 else ProbeFailed(*KEY, f"HTTP {status}"))
+
+
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "the connection was closed without an answer"),
+        (b"HTTP/1.1 100 Continue\r\n", "HTTP 100"),
+        (b"HTTP/1.1 100 Continue\r\n" + b"x" * 100_000, "HTTP 100"),
+        (b"HTTP/1.1 1" + b"x" * 100_000, "not an HTTP answer: HTTP/1.1 1" + "x" * 47 + "..."),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "not an HTTP answer: SSH-2.0-OpenSSH_9.2"),
         (b"HTTP/1.1 OK\r\n", "not an HTTP answer: HTTP/1.1 OK"),
         (b"HTTP/1.1 20\r\n", "not an HTTP answer: HTTP/1.1 20"),
