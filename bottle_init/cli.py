@@ -377,7 +377,7 @@ def complain(line: str) -> None:
     """One line on stderr, as far as that is open; the exit code says it too."""
     try:
         if sys.stderr is not None:
-            say(2, line + "\n")
+            say(2, line.encode("utf-8", "backslashreplace").decode() + "\n")
     except (OutputLost, BrokenPipeError):
         pass
 
