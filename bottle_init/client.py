@@ -110,8 +110,12 @@ def _status_once(options: Options, figures: Any) -> str:
     answer = ask(options.control or "", "status")
     if not answer.startswith("{"):
         raise NoAnswer(answer.strip())
-    facts = loads(answer)
-    figures.add(facts["children"])
+    try:
+        facts = loads(answer)
+        children = facts["children"]
+    except (ValueError, KeyError, RecursionError):
+        raise NoAnswer(f"what listens at {options.control} does not answer as an init does") from None
+    figures.add(children)
     return dumps(facts) + "\n" if options.json else tables.table(facts)
 
 

@@ -22,6 +22,7 @@ from bottle_init.core.events import (
     StartTurnCame,
     StopOrdered,
     StopTurnCame,
+    SurvivorEnded,
     TreeSurveyed,
 )
 from bottle_init.core.model import (
@@ -195,8 +196,8 @@ def _renew_lease(turn: Turn, event: LeaseRenewed) -> None:
 
 
 def _observe(turn: Turn, event: Event) -> None:
-    if isinstance(event, OrphansReaped):
-        stopping.look_again(turn)
+    if isinstance(event, (OrphansReaped, SurvivorEnded)):
+        turn.others_ended = True
     elif isinstance(event, TreeSurveyed):
         stopping.tree_surveyed(turn, event)
     else:
@@ -259,6 +260,8 @@ def _advance(turn: Turn) -> None:
     """Start and stop whatever has its turn, until nothing moves any more."""
     if turn.state.phase == DONE:
         return
+    if turn.others_ended:
+        stopping.look_again(turn)
     if turn.state.phase == UP:
         _take_down_halted(turn)
         _start_ready(turn)

@@ -50,7 +50,7 @@ class Leaves:
         if any(spec.ready or spec.health for spec in init.bundle.children):
             from bottle_init.linux.probes import Probes
 
-            self.probes = Probes(init.poller, init.emit, init.run_probe, init.tree.kill_family, self._kill_leftovers)
+            self.probes = Probes(init.poller, init.emit, init.run_probe, init.tree.end_probe, self._kill_leftovers)
         if init.control:
             from bottle_init.linux.control import Control
 

@@ -64,16 +64,17 @@ class Init:
         cwd_fd = open_cwd()
         self.bundle = bundle
         self.events: list[Event] = []
-        self.pids: dict[int, tuple[int, int]] = {}
+        self.pids: dict[int, tuple[int, int] | None] = {}
+        """What the init has started and not reaped: whose process each is, None for a probe's."""
         self.reports: dict[int, int] = {}
-        self.helpers: dict[int, None] = {}
+        self.watched: dict[int, int] = {}
         self.sigchld = False
         self.deadline_ms: int | None = None
         self.awaits_orphans = False
         self.exit: Exit | None = None
         self.poller = Poller()
         self.poller.watch(self.signals.fd, EPOLLIN, self._on_signals)
-        self.tree = reaper.Tree(self.__contains__)
+        self.tree = reaper.Tree(self.pids)
         environ = environ_of.inherited()
         self.plans = [spawn.Plan(spec.command, spec.process, environ, cwd_fd) for spec in bundle.children]
         self.null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
@@ -115,7 +116,7 @@ class Init:
             self._step(now_ms)  # Bulk output alone gives the core nothing to judge.
 
     def _timeout_ms(self) -> int | None:
-        if self.events:
+        if self.events or self.sigchld:
             return 0
         times = (self.deadline_ms, self.leaves.deadline_ms())
         soonest = min((at_ms for at_ms in times if at_ms is not None), default=None)
@@ -149,23 +150,18 @@ class Init:
                 self.emit(ev.SignalReceived(number, pid, uid))
 
     def _reap(self) -> None:
-        self.sigchld = False
-        deaths, orphans = self.tree.reap(self)
+        deaths, orphans = self.tree.reap()
+        self.sigchld = self.tree.may_be_more
         for pid, status in deaths:
-            if pid in self.helpers:
-                del self.helpers[pid]
+            owner = self.pids.pop(pid)
+            if owner is None:
                 self.leaves.probe_reaped(pid, status)
             else:
-                self._child_reaped(pid, status)
+                self._child_reaped(pid, status, *owner)
         if orphans and self.awaits_orphans:
             self.emit(ev.OrphansReaped(orphans))
 
-    def __contains__(self, pid: object) -> bool:
-        """Whether the init has started this pid itself: what `Tree.reap` is to hand back."""
-        return pid in self.pids or pid in self.helpers
-
-    def _child_reaped(self, pid: int, status: int) -> None:
-        child, generation = self.pids.pop(pid)
+    def _child_reaped(self, pid: int, status: int, child: int, generation: int) -> None:
         report = self.reports.pop(pid, None)
         if report is not None:
             self._read_report(report, child, generation)
@@ -215,7 +211,7 @@ class Init:
         """Start a probe as its daemon is started (contract 6); returns its pid. Raises OSError."""
         words = [spawn.encode(word) for word in command]
         pid = spawn.fork(self.plans[child], words, (self.null, output, output), {}, output)
-        self.helpers[pid] = None
+        self.pids[pid] = None
         return pid
 
     def pid_of(self, child: int, generation: int) -> int:
@@ -242,13 +238,43 @@ class Init:
     def _survey_session(self, action: act.SurveySession) -> None:
         death = self.state.children[action.child].last_death
         left = self.tree.session(death.pid, action.signal) if death is not None else ()
+        if self.tree.others is not None:
+            self._watch(self.tree.others)
         self.emit(ev.SessionSurveyed(action.child, action.generation, left))
+
+    def _watch(self, process: reaper.Process) -> None:
+        """Learn of the end of a process that another one will reap: no SIGCHLD tells the init.
+
+        One of a session is enough, as its end leads to the next look. Without a descriptor the deadline has to do.
+        """
+        if process.pid in self.watched:
+            return
+        try:
+            fd = reaper.hold(process)
+        except ProcessLookupError:
+            self.emit(ev.SurvivorEnded(process.pid))
+            return
+        except OSError:
+            return
+
+        def on_end(_mask: int) -> None:
+            del self.watched[process.pid]
+            self.poller.forget(fd)
+            posix.close(fd)
+            self.emit(ev.SurvivorEnded(process.pid))
+
+        self.watched[process.pid] = fd
+        self.poller.watch(fd, EPOLLIN, on_end)
 
     def _survey_tree(self, action: act.SurveyTree) -> None:
         left = self.tree.everything(action.signal)
-        while not left and not self.tree.childless:
+        for _ in range(reaper.LOOKS):
+            if left or self.tree.childless:
+                break
             self._reap()  # What has ended since the last look is gone only once it has been reaped.
-            left = self.tree.everything(0)
+            left = self.tree.everything(action.signal)
+        else:
+            left = self.tree.unreaped()
         self.emit(ev.TreeSurveyed(left))
 
     def _exit(self, action: act.Exit) -> None:

@@ -47,8 +47,8 @@ class Probes:
 
     `run(child, command, output)` starts a command as that child would be started, in a session of
     its own, writing to the descriptor `output`; it returns the pid or raises OSError.
-    `kill_family(pid)` ends one that has not been reaped, with its session and all below it, `kill_leftovers(pid)`
-    what is left of a session whose leader has been.
+    `end(pid)` ends one that has not been reaped, with its session and all below it, `kill_leftovers(pid)` what is
+    left of a session whose leader has been.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class Probes:
         poller: Poller,
         emit: Callable[[Event], None],
         run: Callable[[int, tuple[str, ...], int], int],
-        kill_family: Callable[[int], object],
+        end: Callable[[int], object],
         kill_leftovers: Callable[[int], object],
     ) -> None:
         self._poller = poller
         self._emit = emit
         self._run = run
-        self._kill_family = kill_family
+        self._end = end
         self._kill_leftovers = kill_leftovers
         self._out: dict[Key, _Connection | _Command] = {}
         self._commands: dict[int, _Command] = {}
@@ -91,7 +91,7 @@ class Probes:
         if question is not None:
             question.drop()
             if isinstance(question, _Command):
-                self._kill_family(question.pid)
+                self._end(question.pid)
 
     def knows(self, pid: int) -> bool:
         """Whether this process is a probe's that has not been reaped."""

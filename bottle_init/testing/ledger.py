@@ -633,10 +633,11 @@ class Ledger:
 
     def _survey(self, action: SurveySession) -> None:
         page = self.pages[action.child]
-        if action.signal:
-            page.cleared_from_ms = page.cleared_from_ms if page.clearing else self.now_ms
-            page.clearing = True
-            page.clear_give_up_ms = self.now_ms + GIVE_UP_MS if action.signal == KILL else None
+        if not page.clearing:
+            page.cleared_from_ms, page.clear_give_up_ms = self.now_ms, None
+        page.clearing = True
+        if action.signal == KILL and page.clear_give_up_ms is None:
+            page.clear_give_up_ms = self.now_ms + GIVE_UP_MS
 
     # Asking.
 

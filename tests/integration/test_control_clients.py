@@ -170,6 +170,22 @@ def test_at_a_path(tmp_path: Path, operator: Operator) -> None:
     assert done.stderr == f"bottle-init health: no running init answers at {path}: no such file or directory\n"
 
 
+@pytest.mark.parametrize("said", [b"{}\n", b"{not json}\n", b'{"a": ' * 50_000 + b"\n"])
+def test_what_is_no_init_is_said_and_gives_no_traceback(tmp_path: Path, operator: Operator, said: bytes) -> None:
+    path = str(tmp_path / "control")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        other.listen()
+        command = [*PYTHON, "status", f"--control={path}"]
+        with subprocess.Popen(command, env=operator.environ, stderr=subprocess.PIPE, text=True) as process:
+            with other.accept()[0] as client:
+                client.recv(100)
+                client.sendall(said)
+            _, told = process.communicate(timeout=PATIENCE_S)
+            assert told == f"bottle-init status: what listens at {path} does not answer as an init does\n"
+            assert process.returncode == 1
+
+
 def test_an_init_that_is_stopped_is_not_waited_for_forever(tmp_path: Path, operator: Operator) -> None:
     with running(tmp_path, TWO) as init:
         listening(init, operator)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.real
 CHILD, GENERATION, PROBE = 2, 3, 4
 KEY = (CHILD, GENERATION, PROBE)
 YES = ProbeSucceeded(*KEY)
-INIT = Tree(lambda _pid: False)
+INIT = Tree({})
 
 
 class Asked(Bench):
@@ -39,7 +39,7 @@ class Asked(Bench):
     def __init__(self) -> None:
         super().__init__()
         self.leftovers: list[int] = []
-        self.probes = Probes(self.poller, self.emit, self.run, INIT.kill_family, self._kill_leftovers)
+        self.probes = Probes(self.poller, self.emit, self.run, INIT.end_probe, self._kill_leftovers)
         self.reaped = self.probes.reaped
 
     def _kill_leftovers(self, leader: int) -> None:

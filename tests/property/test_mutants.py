@@ -25,7 +25,7 @@ from bottle_init.core import (
     verdict,
 )
 from bottle_init.core.actions import SendSignal
-from bottle_init.core.events import StopTimeoutPassed
+from bottle_init.core.events import StopTimeoutPassed, SurvivorEnded
 from bottle_init.core.model import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NEXT_START, UP, Stop
 from bottle_init.core.transitions import TABLE, Row
 from bottle_init.testing import INVARIANTS, check, ledger, scenario_of, simulate, small_worlds
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from bottle_init.core.model import Child
     from bottle_init.core.turn import Turn
 
-RUNS = 4_000
+RUNS = 40_000
 """So many random lives at most are tried on a mutant, after a part of the small worlds."""
 
 
@@ -392,6 +392,22 @@ def checks_come_twice_as_often(surgeon: Surgeon) -> None:
 @mutant("forwarding")
 def nothing_is_rewritten(surgeon: Surgeon) -> None:
     surgeon.replace(signals.for_child, lambda _, signal: signal)
+
+
+@mutant("asked-first")
+def what_is_forked_after_the_first_look_is_forgotten(surgeon: Surgeon) -> None:
+    surgeon.replace(stopping.look_again, nothing)
+
+
+@mutant("stops-at-once")
+def only_what_the_init_reaps_ends(surgeon: Surgeon) -> None:
+    whole = supervisor._observe
+
+    def observe(turn: Turn, event: Event) -> None:
+        if not isinstance(event, SurvivorEnded):
+            whole(turn, event)
+
+    surgeon.replace(whole, observe)
 
 
 @mutant("answers")

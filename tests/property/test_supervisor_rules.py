@@ -12,7 +12,15 @@ import pytest
 
 from bottle_init.core import events as happened
 from bottle_init.core import health
-from bottle_init.core.actions import ForwardSignal, KillSession, SendSignal, Spawn, StartProbe, SurveyTree
+from bottle_init.core.actions import (
+    ForwardSignal,
+    KillSession,
+    SendSignal,
+    Spawn,
+    StartProbe,
+    SurveySession,
+    SurveyTree,
+)
 from bottle_init.core.model import DAEMON, JOB, ONESHOT, Backoff, Budget, Bundle, Check, Lease, Probe, Ready, Spec
 from bottle_init.testing import (
     End,
@@ -213,6 +221,30 @@ def test_what_is_left_of_a_session_gets_term_and_then_kill() -> None:
     assert trace.exit is not None
     assert [survivor.name for survivor in trace.exit.survivors] == ["remnant-4"]
     assert code(trace) == 0
+
+
+def test_what_is_forked_while_a_session_ends_gets_its_term_too() -> None:
+    heirs = Life(leaves=(Remnant(stop_ms=500, heirs=2),))
+    trace = live((spec("a"), spec("b", after=("a",))), STAYS, heirs, stop_at_ms=2_000)
+    assert times(trace, SendSignal, child=0, signal=TERM) == [3_500]
+    assert times(trace, SurveySession, signal=KILL) == []
+    assert trace.exit is not None
+    assert [survivor.name for survivor in trace.exit.survivors] == ["remnant-4", "remnant-5", "remnant-6"]
+
+
+def test_the_end_of_what_another_process_reaps_is_not_waited_out() -> None:
+    kept = Life(leaves=(Remnant(stop_ms=500, kept=True),))
+    trace = live((spec("a"), spec("b", after=("a",))), STAYS, kept, stop_at_ms=2_000)
+    assert times(trace, SendSignal, child=0, signal=TERM) == [2_500]
+    assert trace.end_ms == 2_500
+
+
+def test_all_that_is_left_is_named() -> None:
+    """More of them than anybody would read: the contract knows no bound."""
+    many = Life(leaves=(Remnant(),) * 500)
+    trace = live((spec("a"), spec("b", after=("a",))), many, many, stop_at_ms=2_000)
+    assert trace.exit is not None
+    assert len(trace.exit.survivors) == 1_000
 
 
 def test_what_escaped_its_session_goes_with_the_whole_tree() -> None:
