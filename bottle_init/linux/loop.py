@@ -108,11 +108,14 @@ class Init:
         """One wake-up."""
         self.poller.wait(self._timeout_ms())
         now_ms = monotonic_ms()
+        is_late = self.deadline_ms is not None and self.deadline_ms <= now_ms
+        if is_late:
+            self.poller.wait(0)  # Stopped, or frozen, since its last look, the init has not seen what came in time.
         if self.sigchld:
             self._reap()
             self._on_signals(EPOLLIN)  # A request that came in while deaths were collected came before them.
         self.leaves.tick(now_ms)
-        if self.events or (self.deadline_ms is not None and self.deadline_ms <= now_ms):
+        if self.events or is_late:
             self._step(now_ms)  # Bulk output alone gives the core nothing to judge.
 
     def _timeout_ms(self) -> int | None:
