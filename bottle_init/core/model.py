@@ -290,6 +290,7 @@ class Child:
         "generation",
         "halt",
         "halt_at_ms",
+        "ill",
         "index",
         "last_death",
         "next",
@@ -354,6 +355,7 @@ class Child:
         self.failures = 0
         self.unhealthy = False
         self.proved = False
+        self.ill = ""
         self.check_ok: bool | None = None
         self.check_at_ms: int | None = None
         self.check_since_ms: int | None = None

@@ -217,6 +217,7 @@ class Command:
 
             self.oom_counter = OomCounter()
             self.report = environ.absolute(self.report)
+        self.control = environ.socket_address(self.control)
         let_go(keep_descriptors=bool(self.report))
         if self.control:
             self._listen()

@@ -60,11 +60,10 @@ class Leaves:
             problem = self.control.open()
             if problem:
                 self.log("control_unavailable", "warning", (("reason", problem),))
-        lease = init.bundle.lease
-        if lease is not None and lease.renew_ms is None:
+        if init.lease is not None and init.lease.renew_ms is None:
             from bottle_init.linux.lease import Watch
 
-            self.lease = Watch(lease, init.poller, init.emit)
+            self.lease = Watch(init.lease, init.has_lease_fd, init.poller, init.emit)
 
     def _view(self) -> tuple[State, int]:
         """What `health` and `status` are answered from."""

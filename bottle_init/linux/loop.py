@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bottle_init.cli import Options
     from bottle_init.core.actions import Action, Exit
     from bottle_init.core.events import Event
-    from bottle_init.core.model import Bundle, State
+    from bottle_init.core.model import Bundle, Lease, State
 
 EPOLLIN = 1
 
@@ -52,6 +52,7 @@ class Init:
     """The descriptors, the pids and the leaves; all that is decided is in `state`."""
 
     def __init__(self, bundle: Bundle, options: Options) -> None:
+        self.lease, self.has_lease_fd = lease_as_given(bundle.lease)
         hold_stdio()
         libc.keep_descriptors_from_children()
         self.signals = Signals()
@@ -59,8 +60,7 @@ class Init:
         if not self.is_pid_1:
             libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
         self.report = environ_of.absolute(options.report) if options.report else None
-        address = bundle.control
-        self.control = environ_of.absolute(address) if address and not address.startswith("@") else address
+        self.control = environ_of.socket_address(bundle.control)
         cwd_fd = open_cwd()
         self.bundle = bundle
         self.events: list[Event] = []
@@ -108,11 +108,14 @@ class Init:
         """One wake-up."""
         self.poller.wait(self._timeout_ms())
         now_ms = monotonic_ms()
+        is_late = self.deadline_ms is not None and self.deadline_ms <= now_ms
+        if is_late:
+            self.poller.wait(0)  # Stopped, or frozen, since its last look, the init has not seen what came in time.
         if self.sigchld:
             self._reap()
             self._on_signals(EPOLLIN)  # A request that came in while deaths were collected came before them.
         self.leaves.tick(now_ms)
-        if self.events or (self.deadline_ms is not None and self.deadline_ms <= now_ms):
+        if self.events or is_late:
             self._step(now_ms)  # Bulk output alone gives the core nothing to judge.
 
     def _timeout_ms(self) -> int | None:
@@ -279,6 +282,16 @@ class Init:
 
     def _exit(self, action: act.Exit) -> None:
         self.exit = action
+
+
+def lease_as_given(lease: Lease | None) -> tuple[Lease | None, bool]:
+    """The lease, a path in it made absolute, and whether its descriptor is there: to be asked before any is opened."""
+    if lease is None:
+        return None, False
+    scheme, _, path = (lease.connect or "").partition(":")
+    if scheme == "unix":
+        lease = lease.but(connect=f"unix:{environ_of.socket_address(path)}")
+    return lease, lease.fd is not None and environ_of.is_open(lease.fd)
 
 
 def hold_stdio() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 SIGCONT = 18
+SIGSTOP = 19
 
 _PF_EXITING = 0x4
 """The kernel's flag of a thread in do_exit(), as /proc/PID/stat shows it of the first one."""
@@ -98,10 +99,11 @@ def processes() -> Iterator[Process]:
                 yield process
 
 
-def descendants(root: int) -> list[Process]:
-    """All processes below `root` that have not ended, whatever sessions they have fled to."""
+def descendants(root: int, session: int | None = None) -> list[Process]:
+    """All that have not ended below `root`, or in or below `session`, whatever sessions they have fled to."""
     every = {process.pid: process for process in processes()}
     below = {root: True}
+    below.update((pid, True) for pid, process in every.items() if process.session == session)
 
     def is_below(pid: int) -> bool:
         chain = []
@@ -294,25 +296,39 @@ class Tree:
         found = tuple(survivor(one) for one in processes() if one.parent == self.pid)
         return found or (Survivor(0, "unknown: hidden in /proc"),)
 
-    def kill_session(self, leader: int) -> dict[int, int]:
-        """SIGKILL for a child and its session, until a look finds nobody new; when each of these pids was started."""
+    def kill_session(self, leader: int) -> None:
+        """SIGKILL for a child and its session, until a look finds nobody new."""
         send_to_pid(leader, SIGKILL)
-        seen: dict[int, int] = {}
+        seen: dict[int, bool] = {}
         with self.room:
             for _ in range(LOOKS):
                 every = processes()
                 fresh = [one for one in every if one.session == leader and not one.is_gone() and one.pid not in seen]
                 if not fresh:
-                    break
+                    return
                 for one in fresh:
-                    seen[one.pid] = one.started
+                    seen[one.pid] = True
                     send(one, SIGKILL)
-        return seen
 
     def end_probe(self, leader: int) -> None:
-        """SIGKILL for a probe and its session: nothing that a child has left behind."""
-        self._ended = {pid: born for pid, born in self._ended.items() if (one := look(pid)) and one.started == born}
-        self._ended.update(self.kill_session(leader))
+        """SIGKILL for a probe, its session and all below them: nothing that a child has left behind.
+
+        They are stopped first: one that is not could fork meanwhile, or lose its parent and be found no more.
+        """
+        family: dict[int, Process] = {}
+        with self.room:
+            for _ in range(LOOKS if self._sees_itself() else 0):
+                fresh = [one for one in descendants(-1, leader) if one.pid not in family]
+                if not fresh:
+                    break
+                for one in fresh:
+                    family[one.pid] = one
+                    send(one, SIGSTOP)
+            for one in family.values():
+                send(one, SIGKILL)
+        send_to_pid(leader, SIGKILL)
+        self._ended = {pid: born for pid, born in self._ended.items() if (now := look(pid)) and now.started == born}
+        self._ended.update((pid, one.started) for pid, one in family.items())
 
     def _signal(self, left: list[Process], number: int) -> tuple[Survivor, ...]:
         """Name all, then signal all: the name of what has been signalled may be gone."""

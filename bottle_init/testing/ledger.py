@@ -120,6 +120,7 @@ class Page:
         self.failing = False
         self.unhealthy = False
         self.proved = False
+        self.ill = False
         self.watchdog_ms = 0
         self.watchdog_at_ms: int | None = None
         self.check_ms: int | None = None
@@ -345,7 +346,7 @@ class Ledger:
         page.failing = not works
         page.check_ms = self.now_ms + check.interval_ms
         if works:
-            page.failures, page.proved, page.unhealthy = 0, True, False
+            page.failures, page.proved, page.unhealthy = 0, True, page.ill
         elif page.proved or self.now_ms >= page.forked_ms + check.start_period_ms:
             page.failures += 1
             if page.failures >= check.retries:
@@ -375,12 +376,20 @@ class Ledger:
             if event.ready and ready is not None and ready.probe.kind == "notify":
                 self._become_ready(page)
             return
+        check: Check | None = page.spec.health
         if event.watchdog_trigger:
-            page.failing = True
-            self._become_unhealthy(page)
-        elif event.watchdog and page.unhealthy and page.spec.health is None:
-            page.unhealthy = page.failing = False
+            self._say_ill(page)
+        elif event.watchdog and page.ill:
+            page.ill = False
+            page.failing = page.failing and check is not None
+            page.unhealthy = check is not None and page.failures >= check.retries
         self._arm_watchdog(page, event)
+
+    def _say_ill(self, page: Page) -> None:
+        """By its own word, or for lack of it: what no check has said, no check takes back."""
+        page.ill = True
+        page.failing = page.failing or page.spec.health is None
+        self._become_unhealthy(page)
 
     def _arm_watchdog(self, page: Page, event: happened.Notified) -> None:
         if page.down or event.watchdog_ms == 0:
@@ -570,8 +579,7 @@ class Ledger:
 
     def _miss_watchdog(self, page: Page) -> None:
         page.watchdog_at_ms = None
-        page.failing = True
-        self._become_unhealthy(page)
+        self._say_ill(page)
 
     def _give_up(self, page: Page) -> None:
         """No SIGKILL has ended it: it counts as forced, and nothing can take its place."""

@@ -523,6 +523,17 @@ def test_a_watchdog_that_is_not_fed_is_unhealthy() -> None:
     assert (10_500, "unhealthy") in answers(trace)
 
 
+@pytest.mark.parametrize("ill", [Say(200, watchdog_ms=2_300), Say(2_500, watchdog_trigger=True)])
+def test_what_the_watchdog_has_said_no_check_takes_back(ill: Say) -> None:
+    trace = live((spec("a", health=CHECKED),), Life(says=(ill, Say(6_500, watchdog=True))))
+    assert answers(trace)[1:4] == [(0, "healthy"), (2_500, "unhealthy"), (6_500, "healthy")]
+
+
+def test_nor_does_the_watchdog_take_back_what_a_check_has_said() -> None:
+    trace = live((spec("a", health=CHECKED),), Life(sick=((500, 5_500),), says=(Say(3_500, watchdog=True),)))
+    assert answers(trace)[2:5] == [(1_000, "degraded"), (3_000, "unhealthy"), (6_000, "healthy")]
+
+
 def test_the_job_ends_the_bundle_and_its_daemons_are_stopped() -> None:
     trace = live((spec("a"), spec("tests", JOB, after=("a",))), SLOW_TO_STOP, Life(run_ms=500))
     assert trace.end_ms == 1_500
