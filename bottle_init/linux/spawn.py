@@ -261,7 +261,7 @@ def reset_signals() -> None:
     """Default dispositions for all signals: the interpreter ignores some, and others were inherited ignored."""
     for number in _NOT_DEFAULT:
         signal(number, SIG_DFL)
-    libc.default_threading_signals()
+    libc.set_threading_signals(ignored=False)
 
 
 def read_env_file(path: str) -> dict[bytes, bytes]:
