@@ -298,13 +298,13 @@ class Command:
         """One signal to the command, with all that it brings; `info` is None where nobody wants to know the sender."""
         target = self.targets[number]
         if target and (info is None or not self._has_it_already(info)):
-            self.send(target)
+            self.send(SIGSTOP if self._must_be_stopped(target) else target)
             self.sent |= 1 << target
         if number in STOP_SIGNALS:
             by_process = info is not None and info.si_code <= 0
             sender = (info.si_pid, info.si_uid) if info is not None and by_process else (0, None)
             self.note_request(f"signal {number}", *sender)
-        if core.sleeps_too(target, is_pid_1=self.init_pid == 1):
+        if core.sleeps_too(target, is_pid_1=self.init_pid == 1) and CONT not in sigpending():  # STOP discards a CONT.
             posix.kill(self.init_pid, SIGSTOP)
 
     def send(self, number: int) -> None:
@@ -320,6 +320,17 @@ class Command:
             posix.kill(self.pid, number)
         else:
             say(f"{self.words[0]}: signal {number} could not be passed on: {problem.strerror}")
+
+    def _must_be_stopped(self, target: int) -> bool:
+        """Whether a single child leaves this stop signal to the kernel, which ignores it if their group is orphaned.
+
+        STOP does the same, and everywhere.
+        """
+        if not self.rules.single_child or target not in core.JOB_CONTROL:
+            return False
+        from bottle_init.linux import reaper
+
+        return reaper.is_default(self.pid, target)
 
     def _has_it_already(self, info: struct_siginfo) -> bool:
         """Whether a terminal has sent this signal to the command itself."""
