@@ -186,7 +186,7 @@ class Command:
                 signal(SIGCHLD, SIG_IGN)
             words = [spawn.encode(word) for word in self.words]
             pthread_sigmask(SIG_SETMASK, mask)
-            spawn.execute(words, environment)
+            spawn.execute(words, environment, scripts=True)
         except spawn.CannotStart as problem:
             code = problem.code
             say(str(problem))

@@ -74,12 +74,33 @@ def test_a_command_killed_by_a_signal_gives_128_and_its_number(pid_1: bool) -> N
 def test_what_cannot_be_run_gives_a_shells_codes_and_says_so(tmp_path: Path, pid_1: bool) -> None:
     plain = tmp_path / "plain"
     plain.write_text("")
-    for command, code in (("/nonexistent/program", 127), ("no-such-program", 127), (str(plain), 126), ("/", 126)):
+    orphaned, binary = tmp_path / "orphaned", tmp_path / "binary"
+    orphaned.write_text("#!/nonexistent/interpreter\n")
+    binary.write_bytes(b"\x7fELF\0\0\n")
+    for path in (orphaned, binary):
+        path.chmod(0o755)
+    missing = [("/nonexistent/program", 127), ("no-such-program", 127), ("", 127), ("x" * 300, 127)]
+    refused = [(str(plain), 126), ("/", 126), (str(binary), 126), ("/" + "x" * 300, 126), (str(orphaned), 127)]
+    for command, code in missing + refused:
         end = run(command, pid_1=pid_1)
         assert end.returncode == code
         assert end.stdout == ""
         assert end.stderr.startswith(f"bottle-init: {command}: ")
         assert end.stderr.count("\n") == 1
+
+
+def test_a_script_without_a_first_line_is_a_shells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As execvp(3) and every shell have it; what has no line at all is one that succeeds."""
+    script, empty = tmp_path / "script", tmp_path / "empty"
+    script.write_text('echo "$0 $*"; exit 9')
+    empty.write_text("")
+    for path in (script, empty):
+        path.chmod(0o755)
+    monkeypatch.setitem(ENVIRON, "PATH", f"{tmp_path}:{ENVIRON['PATH']}")
+    for command in (str(script), "script"):
+        end = run(command, "a", "b")
+        assert (end.returncode, end.stdout, end.stderr) == (9, f"{script} a b\n", "")
+    assert run("empty").returncode == 0
 
 
 def test_a_code_that_is_mapped_becomes_0() -> None:
