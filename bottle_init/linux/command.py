@@ -31,6 +31,7 @@ from _signal import (
     sigwaitinfo,
     valid_signals,
 )
+from os import fsencode
 
 from bottle_init.core import command as core
 from bottle_init.core.signals import CONT, STOP_SIGNALS
@@ -184,7 +185,7 @@ class Command:
             signal(SIGXFSZ, SIG_DFL)
             if children_ignored:
                 signal(SIGCHLD, SIG_IGN)
-            words = [spawn.encode(word) for word in self.words]
+            words = [fsencode(word) for word in self.words]
             pthread_sigmask(SIG_SETMASK, mask)
             spawn.execute(words, environment, scripts=True)
         except spawn.CannotStart as problem:
@@ -487,7 +488,7 @@ def let_go(*, keep_descriptors: bool) -> None:
     `<(...)`). Held on to here, a pipe among them would never end.
     """
     posix.chdir("/")
-    while (fd := posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)) <= _STDERR:
+    while (fd := posix.open("/", posix.O_PATH | posix.O_CLOEXEC)) <= _STDERR:
         pass  # Nothing that the init opens later may become its own stderr.
     posix.close(fd)
     if keep_descriptors:  # `--report /dev/fd/3` is one of them.

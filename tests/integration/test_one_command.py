@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -337,14 +338,47 @@ def test_the_environment_is_the_one_that_was_given() -> None:
     command = [*PYTHON, "--", "/usr/bin/env"]
     told = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
     assert dict(line.split("=", 1) for line in told.splitlines()) == environ
-    told = run("/usr/bin/env", env={**environ, "LC_CTYPE": "C.UTF-8"}).stdout
-    assert "LC_CTYPE=C.UTF-8" in told.splitlines()
+    for locale in ("C.UTF-8", "C", ""):
+        told = run("/usr/bin/env", env={**environ, "LC_CTYPE": locale}).stdout
+        assert f"LC_CTYPE={locale}" in told.splitlines()
+
+
+def test_a_variable_without_a_name_is_no_reason_not_to_start() -> None:
+    """The interpreter can pass on none."""
+    end = run("/usr/bin/env", env={"": "value", "A": "b", "PYTHONPATH": ENVIRON["PYTHONPATH"]})
+    assert end.returncode == 0, end.stderr
+    assert "A=b" in end.stdout.splitlines()
 
 
 def test_words_that_are_no_utf_8_arrive_as_they_were() -> None:
     command = [word.encode() for word in one("printf", "%s")]
     end = subprocess.run([*command, b"\xff\xfe"], env=ENVIRON, capture_output=True, timeout=PATIENCE_S, check=True)
     assert end.stdout == b"\xff\xfe"
+
+
+def test_words_arrive_as_they_were_in_a_locale_of_single_bytes(tmp_path: Path) -> None:
+    """There the interpreter decodes them by that locale, and not as UTF-8."""
+    if shutil.which("localedef") is None:
+        pytest.skip("no localedef(1) to make a locale with")
+    made = subprocess.run(
+        ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(tmp_path / "de_DE.ISO-8859-1")],
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip("the sources of that locale are not installed")
+    environ = {**ENVIRON, "LOCPATH": str(tmp_path), "LC_ALL": "de_DE.ISO-8859-1"}
+    command = [word.encode() for word in one("printf", "%s")]
+    end = subprocess.run([*command, b"\xe4\xff"], env=environ, capture_output=True, timeout=PATIENCE_S, check=True)
+    assert end.stdout == b"\xe4\xff"
+
+
+def test_nothing_is_needed_of_dev() -> None:
+    for redirections in ("", "0<&- 1>&-"):
+        script = f'mount -t tmpfs none /dev; exec "$@" {redirections}'
+        command = ["unshare", "--mount", "sh", "-c", script, "sh", *one("sh", "-c", "exit 7")]
+        end = subprocess.run(command, env=ENVIRON, capture_output=True, timeout=PATIENCE_S, check=False)
+        assert (end.returncode, end.stderr) == (7, b"")
 
 
 def test_the_init_sleeps_until_a_signal_comes() -> None:
