@@ -488,9 +488,12 @@ def let_go(*, keep_descriptors: bool) -> None:
     `<(...)`). Held on to here, a pipe among them would never end.
     """
     posix.chdir("/")
-    while (fd := posix.open("/", posix.O_PATH | posix.O_CLOEXEC)) <= _STDERR:
-        pass  # Nothing that the init opens later may become its own stderr.
-    posix.close(fd)
+    try:
+        while (fd := posix.open("/", posix.O_PATH | posix.O_CLOEXEC)) <= _STDERR:
+            pass  # Nothing that the init opens later may become its own stderr.
+        posix.close(fd)
+    except OSError:
+        pass  # No descriptor is free, and so none of these three.
     if keep_descriptors:  # `--report /dev/fd/3` is one of them.
         return
     try:
