@@ -306,7 +306,7 @@ SETTERS: Final[dict[str, Callable[[Options, str], None]]] = {
 
 
 def _one_command(argv: tuple[str, ...]) -> tuple[str, ...]:
-    if not argv or not argv[0]:
+    if not argv:
         raise UsageError("a command must come after --")
     return argv
 

@@ -31,6 +31,7 @@ from _signal import (
     sigwaitinfo,
     valid_signals,
 )
+from os import fsencode
 
 from bottle_init.core import command as core
 from bottle_init.core.signals import CONT, STOP_SIGNALS
@@ -184,9 +185,9 @@ class Command:
             signal(SIGXFSZ, SIG_DFL)
             if children_ignored:
                 signal(SIGCHLD, SIG_IGN)
-            words = [spawn.encode(word) for word in self.words]
+            words = [fsencode(word) for word in self.words]
             pthread_sigmask(SIG_SETMASK, mask)
-            spawn.execute(words, environment)
+            spawn.execute(words, environment, scripts=True)
         except spawn.CannotStart as problem:
             code = problem.code
             say(str(problem))
@@ -298,13 +299,13 @@ class Command:
         """One signal to the command, with all that it brings; `info` is None where nobody wants to know the sender."""
         target = self.targets[number]
         if target and (info is None or not self._has_it_already(info)):
-            self.send(target)
+            self.send(SIGSTOP if self._must_be_stopped(target) else target)
             self.sent |= 1 << target
         if number in STOP_SIGNALS:
             by_process = info is not None and info.si_code <= 0
             sender = (info.si_pid, info.si_uid) if info is not None and by_process else (0, None)
             self.note_request(f"signal {number}", *sender)
-        if core.sleeps_too(target, is_pid_1=self.init_pid == 1):
+        if core.sleeps_too(target, is_pid_1=self.init_pid == 1) and CONT not in sigpending():  # STOP discards a CONT.
             posix.kill(self.init_pid, SIGSTOP)
 
     def send(self, number: int) -> None:
@@ -320,6 +321,17 @@ class Command:
             posix.kill(self.pid, number)
         else:
             say(f"{self.words[0]}: signal {number} could not be passed on: {problem.strerror}")
+
+    def _must_be_stopped(self, target: int) -> bool:
+        """Whether a single child leaves this stop signal to the kernel, which ignores it if their group is orphaned.
+
+        STOP does the same, and everywhere.
+        """
+        if not self.rules.single_child or target not in core.JOB_CONTROL:
+            return False
+        from bottle_init.linux import reaper
+
+        return reaper.is_default(self.pid, target)
 
     def _has_it_already(self, info: struct_siginfo) -> bool:
         """Whether a terminal has sent this signal to the command itself."""
@@ -476,9 +488,12 @@ def let_go(*, keep_descriptors: bool) -> None:
     `<(...)`). Held on to here, a pipe among them would never end.
     """
     posix.chdir("/")
-    while (fd := posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)) <= _STDERR:
-        pass  # Nothing that the init opens later may become its own stderr.
-    posix.close(fd)
+    try:
+        while (fd := posix.open("/", posix.O_PATH | posix.O_CLOEXEC)) <= _STDERR:
+            pass  # Nothing that the init opens later may become its own stderr.
+        posix.close(fd)
+    except OSError:
+        pass  # No descriptor is free, and so none of these three.
     if keep_descriptors:  # `--report /dev/fd/3` is one of them.
         return
     try:

@@ -119,10 +119,19 @@ def descendants(root: int, session: int | None = None) -> list[Process]:
 
 def caught_signals(pid: int) -> int:
     """The set of signals that a process catches, as bits `1 << s` (SigCgt of /proc/PID/status); 0 if unknown."""
-    for line in _read(f"/proc/{pid}/status").split(b"\n"):
-        if line.startswith(b"SigCgt:"):
-            return int(line[7:], 16) << 1
-    return 0
+    return _signal_sets(pid).get(b"SigCgt", 0)
+
+
+def is_default(pid: int, number: int) -> bool:
+    """Whether a process neither blocks nor ignores nor catches a signal; false if unknown."""
+    sets = _signal_sets(pid)
+    return bool(sets) and not any(sets[key] >> number & 1 for key in (b"SigBlk", b"SigIgn", b"SigCgt"))
+
+
+def _signal_sets(pid: int) -> dict[bytes, int]:
+    """The lines `Sig...` of /proc/PID/status that are sets, by their names, as bits `1 << s`; none if unknown."""
+    lines = [line.partition(b":") for line in _read(f"/proc/{pid}/status").split(b"\n") if line.startswith(b"Sig")]
+    return {key: int(value, 16) << 1 for key, _, value in lines if key != b"SigQ"}
 
 
 def is_ending(pid: int) -> bool:
