@@ -72,7 +72,7 @@ def run(words: Sequence[str], rules: core.Rules, mask: Iterable[int], report: st
         from bottle_init.linux import emergency
 
         pids = {command.pid: (0, 1)} if command.pid and command.code is None else {}
-        return emergency.end(problem, command.as_bundle(), pids)
+        return emergency.end_command(problem, command.as_bundle(), pids, command.report)
 
 
 def say(text: str) -> None:

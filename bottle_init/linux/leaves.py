@@ -46,6 +46,7 @@ class Leaves:
         from bottle_init.linux import emergency, report  # noqa: F401 - at the end there may be no descriptor to import with.
         from bottle_init.linux.oom import OomCounter
 
+        jsonlines.quoting()
         self.oom = OomCounter()
         if any(spec.ready or spec.health for spec in init.bundle.children):
             from bottle_init.linux.probes import Probes

@@ -287,6 +287,14 @@ class Logs:
             sink.push()
         return not self.pending()
 
+    def pump(self) -> bool:
+        """Take a chunk of each pipe and write what can be written, where nobody polls; whether there was a chunk."""
+        sources = [source for each in self._sources.values() for source in each]
+        taken = [self._take(source) for source in sources]
+        for sink in self._sinks:
+            sink.push()
+        return any(taken)
+
     def give_up(self) -> None:
         """Nobody takes what is left in the queues: count it as lost, before the report is made."""
         for sink in self._waiting:

@@ -172,47 +172,65 @@ def test_a_read_only_root_without_any_writable_filesystem(tmp_path: Path) -> Non
 
 
 BREAK = """
-import sys
+import os, sys
 from bottle_init.linux import loop
 real = loop.supervisor.step
 def step(state, now_ms, events):
     events = list(events)
     if any(type(event).__name__ == "SignalReceived" and event.signal == 10 for event in events):
-        raise ZeroDivisionError("on purpose")
+        try:
+            while sys.argv[1] == "without descriptors":
+                os.dup(0)
+        except OSError:
+            pass
+        raise ZeroDivisionError('on "purpose" ' * 1_000)
     return real(state, now_ms, events)
 loop.supervisor.step = step
 from bottle_init.cli import main
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(sys.argv[2:]))
 """
 
 
-def test_an_error_inside_the_init_ends_everything_with_70(tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", ["as usual", "without descriptors"])
+def test_an_error_inside_the_init_ends_everything_with_70(tmp_path: Path, state: str) -> None:
+    def few_descriptors() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    asleep = "echo up; while :; do sleep 0.05; done"
     bundle = (
         "[bundle]\nstop_timeout = '2s'\n"
-        + sh("daemon", "good", "trap 'echo got term; exit 0' TERM; echo up; while :; do sleep 0.05; done")
-        + sh(
-            "daemon",
-            "usr2",
-            "trap 'echo got usr2; exit 0' USR2; echo up; while :; do sleep 0.05; done",
-            "stop_signal = 'USR2'",
-        )
-        + sh("daemon", "bad", "trap '' TERM; setsid sleep 4545 & echo up; while :; do sleep 0.05; done")
+        + sh("daemon", "good", f"trap 'seq 50000; touch {tmp_path}/TERM; printf gone; exit 0' TERM; {asleep}")
+        + sh("daemon", "usr2", f"trap 'touch {tmp_path}/USR2; exit 0' USR2; {asleep}", "stop_signal = 'USR2'")
+        + sh("daemon", "bad", f"trap '' TERM; setsid sleep 4545 & {asleep}")
     )
-    marks = [f"trap 'touch {tmp_path}/{name}; exit 0' {name}" for name in ("TERM", "USR2")]
-    bundle = bundle.replace("trap 'echo got term; exit 0' TERM", marks[0]).replace(
-        "trap 'echo got usr2; exit 0' USR2", marks[1]
-    )
-    with running(tmp_path, bundle, executable_code=(BREAK,)) as init:
+    path, log = tmp_path / "report.json", tmp_path / "termination-log"
+    log.touch()
+    with running(
+        tmp_path,
+        bundle,
+        f"--report={path}",
+        env={"BOTTLE_INIT_TERMINATION_LOG": str(log)},
+        executable_code=(BREAK, state),
+        preexec_fn=few_descriptors,
+    ) as init:
         for name in ("good", "usr2", "bad"):
             init.line(f"[{name}] up")
         below = descendants(init.pid)
         init.send(signal.SIGUSR1)
         assert init.wait() == 70
-        assert (tmp_path / "TERM").exists()
+        assert (tmp_path / "TERM").exists(), "each child gets its own stop signal, and is read while it ends"
         assert (tmp_path / "USR2").exists(), "each child gets its own stop signal"
-        assert "on purpose" in json.dumps(init.event("internal_error"))
         left = [pid for pid in below if Path(f"/proc/{pid}").exists()]
         assert not left, left
+        assert init.out[-1] == "[good] gone"
+        error = init.event("internal_error")
+        assert 'on "purpose"' in error["exception"]
+        assert error["timestamp"]
+        report = init.events[-1]
+    assert (report["event"], report["code"], report["kind"]) == ("exit_report", 70, "internal")
+    assert report["cause"].startswith("internal error: ZeroDivisionError: on ")
+    assert json.loads(path.read_text()) == report
+    assert log.read_text().startswith("exit code 70: internal error: ZeroDivisionError: on ")
 
 
 def test_sigchld_inherited_ignored_loses_no_death(tmp_path: Path) -> None:
