@@ -189,8 +189,9 @@ class Leaves:
     def _flush(self, deadline_ms: int) -> None:
         """A reader that still reads is waited for, within the deadline; one that does not is not."""
         moved_ms = now_ms = monotonic_ms()
+        last_ms = max(deadline_ms, now_ms + FLUSH_STALL_MS)
         left = self.logs.pending()
-        while left and now_ms - moved_ms < FLUSH_STALL_MS and now_ms < max(deadline_ms, moved_ms + FLUSH_STALL_MS):
+        while left and now_ms < min(last_ms, moved_ms + FLUSH_STALL_MS):
             self.init.poller.wait(FLUSH_STALL_MS)
             now_ms = monotonic_ms()
             self.logs.flush(now_ms)

@@ -278,7 +278,7 @@ class Logs:
 
     def pending(self) -> int:
         """Bytes that a reader may still get."""
-        return sum(sink.size for sink in self._waiting if not sink.failing)
+        return sum(sink.left() for sink in self._waiting if not sink.failing)
 
     def flush(self, _now_ms: int) -> bool:
         """Write what can be written; whether nothing is left that anybody could get."""

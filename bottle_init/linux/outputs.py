@@ -112,6 +112,10 @@ class Sink:
         """How much of the queue is of one account."""
         return sum(len(block) + BLOCK_BYTES for block, whose in self._blocks if whose is account)
 
+    def left(self) -> int:
+        """Bytes in the queue that have not been written."""
+        return self.size - self._offset
+
     def stalled(self) -> bool:
         """Whether the reader has taken nothing for so long that lines are dropped."""
         return self.blocked_at_ms is not None and self._clock() - self.blocked_at_ms >= self.patience_ms
