@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -163,6 +164,54 @@ def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
     assert publish(pipe) == []
     assert os.read(reader, 100) == b'{"a": 1}\n'
     os.close(reader)
+
+
+def test_a_pipe_that_is_read_gets_a_report_that_is_larger_than_the_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    line = b"x" * 500_000
+    with (tmp_path / "got").open("wb") as got, subprocess.Popen(["cat", pipe], stdout=got):
+        writer = os.open(pipe, os.O_WRONLY)
+        problems = report.publish(report.build(crash(), BUNDLE, lines_of, 0), line, str(pipe))
+        os.close(writer)
+    assert problems == []
+    assert (tmp_path / "got").read_bytes() == line + b"\n"
+
+
+def test_what_an_earlier_init_of_this_pid_left_is_replaced(tmp_path: Path) -> None:
+    """A container's init is always 1, and may have been killed in the middle."""
+    (tmp_path / f".report.json.{os.getpid()}").write_text("half a rep")
+    assert publish(tmp_path / "report.json") == []
+    assert os.listdir(tmp_path) == ["report.json"]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1", "out"])
+def test_a_log_that_the_init_writes_to_is_added_to(path: str, tmp_path: Path) -> None:
+    """It is stdout's file that is named there: what is in it already stays, for all who have it open."""
+    out = tmp_path / "out"
+    out.write_text("earlier\n")
+    bundle = "[jobs.work]\ncommand = ['echo', 'hello']\n"
+    env = {"BOTTLE_INIT_TERMINATION_LOG": path}
+    with (
+        out.open("ab") as stdout,
+        running_bundle(tmp_path, bundle, f"--report={path}", stdout=stdout, env=env, cwd=tmp_path) as init,
+    ):
+        assert init.wait() == 0
+        facts = init.report()
+    first, second, third, *rest = out.read_text().splitlines()
+    assert [first, second] == ["earlier", "[work] hello"]
+    assert json.loads(third) == facts
+    assert rest[:1] == (["exit code 0: work exited with 0"] if path != "out" else [])
+
+
+@pytest.mark.real
+def test_a_socket_that_is_stdout_is_written_to(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    bundle = "[jobs.work]\ncommand = ['true']\n"
+    with ours, theirs, running_bundle(tmp_path, bundle, "--report=/dev/stdout", stdout=theirs) as init:
+        assert init.wait() == 0
+        assert json.loads(ours.recv(100_000)) == init.report()
 
 
 @pytest.mark.parametrize(
