@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -48,6 +49,51 @@ def test_a_fork_that_fails_is_a_failed_start(tmp_path: Path) -> None:
         assert init.wait() == 69
         assert "Resource temporarily unavailable" in init.event("fork_failed")["reason"]
         assert [e for e in init.events if e["event"] == "child_started"], "some were started, and were stopped again"
+
+
+NO_MORE_FORKS = """
+import ctypes, os, sys
+from bottle_init.linux import spawn
+real, lost = spawn.start, []
+def start(plan, *rest):
+    if plan.command[0] == b"lost" and not lost:
+        # A PID namespace whose first process has ended takes no other: fork(2) gives ENOMEM from then on.
+        lost.append(ctypes.CDLL(None).unshare(0x20000000))
+        first = os.fork() or os._exit(0)
+        os.waitpid(first, 0)
+    return real(plan, *rest)
+spawn.start = start
+from bottle_init.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a PID namespace")
+def test_no_memory_for_a_fork_is_a_failed_start(tmp_path: Path) -> None:
+    bundle = sh("daemon", "steady", "exec sleep 600") + "[daemons.lost]\ncommand = ['lost']\nafter = ['steady']\n"
+    with running(tmp_path, bundle, executable_code=(NO_MORE_FORKS,)) as init:
+        assert init.wait() == 69
+        assert init.event("fork_failed", "lost")["reason"] == os.strerror(errno.ENOMEM)
+        assert [death["name"] for death in init.report()["deaths"]] == ["steady"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a PID namespace")
+def test_no_memory_for_any_fork_delays_no_stop(tmp_path: Path) -> None:
+    """Starts and probes fail all the time; what runs is stopped as ever."""
+    checked = "health = { exec = ['true'], interval = '20ms', retries = 1 }"
+    restarted = (
+        "policy = 'restart'\nbackoff = { initial = '20ms', limit = '20ms' }\nrestarts = { max = 100000, window = '1h' }"
+    )
+    bundle = (
+        sh("daemon", "steady", "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done", checked)
+        + f"[daemons.lost]\ncommand = ['lost']\nafter = ['steady']\n{restarted}\n"
+    )
+    with running(tmp_path, bundle, executable_code=(NO_MORE_FORKS,)) as init:
+        init.line("[steady] up")
+        init.event("fork_failed", "lost", count=3)
+        assert os.strerror(errno.ENOMEM) in init.event("child_unhealthy", "steady")["reason"]
+        assert init.stop() == 0
+        assert "[steady] bye" in init.out
 
 
 def test_no_descriptors_left_is_a_failed_start(tmp_path: Path) -> None:
