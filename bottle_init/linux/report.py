@@ -64,7 +64,7 @@ def build(
         "sender": _sender(stop, sender),
         "culprit": stop.culprit.name if stop.culprit else None,
         "stop_ms": end.ended_at_ms - stop.at_ms,
-        "deaths": [_death(death, bundle.children[death.child].kind, tail(death.child)) for death in end.deaths],
+        "deaths": [_death(death, stop, bundle.children[death.child].kind, tail(death.child)) for death in end.deaths],
         "survivors": [_survivor(survivor) for survivor in end.survivors],
         "lines_dropped": lines_dropped,
     }
@@ -94,7 +94,7 @@ def process_name(pid: int) -> str:
         posix.close(fd)
 
 
-def _death(death: Death, kind: str, lines: Sequence[str]) -> Record:
+def _death(death: Death, stop: Stop, kind: str, lines: Sequence[str]) -> Record:
     return {
         "name": death.name,
         "kind": kind,
@@ -106,6 +106,7 @@ def _death(death: Death, kind: str, lines: Sequence[str]) -> Record:
         "forced": death.forced,
         "oom": death.oom,
         "during_stop": death.stopping,
+        "ended_ms": death.at_ms - stop.at_ms,
         "ran_ms": death.ran_ms,
         "stop_ms": death.stop_ms,
         "detail": death.detail or None,
