@@ -147,6 +147,8 @@ def _become(
         _attach(stdio)
         environ = dict(plan.environ)
         _set_limits(plan.process)
+        if plan.process.env_files:
+            _do("env_files", posix.fchdir, plan.cwd_fd)  # A relative path is one from where the init was started.
         for path in plan.process.env_files:
             environ.update(read_env_file(path))
         environ.update((encode(name), encode(value)) for name, value in plan.process.env)

@@ -90,6 +90,12 @@ def test_the_environment_is_the_inits_and_files_and_env_in_that_order(tmp_path: 
     assert "LC_CTYPE" not in env or "LC_CTYPE" in os.environ
 
 
+def test_an_environment_file_is_looked_for_where_the_init_was_started(tmp_path: Path) -> None:
+    (tmp_path / "own.env").write_text("A=own\n")
+    (tmp_path / "elsewhere").mkdir()
+    assert told(tmp_path, "env_files = ['own.env']\ncwd = 'elsewhere'", cwd=tmp_path)["env"]["A"] == "own"
+
+
 def test_user_group_and_what_follows_them(tmp_path: Path) -> None:
     child = told(tmp_path, "user = 'nobody'")
     assert (child["uid"], child["gid"]) == (65534, 65534)
