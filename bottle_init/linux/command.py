@@ -109,6 +109,7 @@ class Command:
         self.may_be_more = False
         self.asked: tuple[str, int, int | None] | None = None
         self.asked_at_ms = 0
+        self.asker = ""
         self.sent = 0
         self.started_at_ms = 0
         self.ended_at_ms = 0
@@ -333,6 +334,15 @@ class Command:
             from bottle_init.linux.clock import monotonic_ms
 
             self.asked, self.asked_at_ms = (cause, pid, uid), monotonic_ms()
+            if self.report and pid:
+                self._note_asker(pid)
+
+    def _note_asker(self, pid: int) -> None:
+        """Keep a name while it is there: at the end another process may have the pid."""
+        from bottle_init.linux import reaper
+
+        process = reaper.look(pid)
+        self.asker = process.name if process is not None else ""
 
     # Once it has ended.
 
@@ -401,7 +411,7 @@ class Command:
         from bottle_init.linux import jsonlines, report
         from bottle_init.linux.clock import monotonic_ms, wall_s
 
-        record = report.build(self._exit(code, monotonic_ms()), self.as_bundle(), lambda _child: (), 0)
+        record = report.build(self._exit(code, monotonic_ms()), self.as_bundle(), lambda _child: (), 0, self.asker)
         line = report.encode(record, jsonlines.timestamp(wall_s()))
         for problem in report.publish(record, line, self.report):
             say(problem)

@@ -39,6 +39,7 @@ class Leaves:
         self.lease: Watch | None = None
         self.oom: OomCounter | None = None
         self.untold: list[tuple[str, str, tuple[tuple[str, object], ...]]] = []
+        self.asker = ""
 
     def open_late(self) -> None:
         """What no daemon has to wait for."""
@@ -157,7 +158,14 @@ class Leaves:
         """Log what has been announced: after the actions, so that no signal waits for a line about it."""
         untold, self.untold = self.untold, []
         for event, level, facts in untold:
+            if event == "stopping":
+                self._note_asker(dict(facts).get("sender_pid"))
             self.log(event, level, facts)
+
+    def _note_asker(self, pid: object) -> None:
+        """Keep the name of who asked for the stop while it is there: at the end another process may have the pid."""
+        process = reaper.look(pid) if isinstance(pid, int) else None
+        self.asker = process.name if process is not None else ""
 
     def log(self, event: str, level: str, facts: tuple[tuple[str, object], ...]) -> None:
         """One line of the init's own; a fact that is None is left out."""
@@ -175,7 +183,7 @@ class Leaves:
         self.logs.finish()
         self._flush(end.stop.deadline_ms)
         self.logs.give_up()
-        record = report.build(end, init.bundle, self.logs.tail, self.logs.dropped())
+        record = report.build(end, init.bundle, self.logs.tail, self.logs.dropped(), self.asker)
         line = report.encode(record, jsonlines.timestamp(wall_s()))
         for problem in report.publish(record, line, init.report):
             self.log("report_unwritten", "error", (("reason", problem),))

@@ -49,19 +49,19 @@ def build(
     bundle: Bundle,
     tail: Callable[[int], Sequence[str]],
     lines_dropped: int,
-    sender: str = "",
+    asker: str = "",
 ) -> Record:
     """The report as plain dicts, lists, strings, numbers and None; times are whole milliseconds.
 
-    `tail` gives a child's last lines by its index; `sender` is the name of the process that asked
-    for the stop, where somebody has kept it.
+    `tail` gives a child's last lines by its index; `asker` is the name of the process that asked for
+    the stop, as it was then.
     """
     stop = end.stop
     return {
         "code": end.code,
         "kind": stop.kind,
         "cause": stop.cause,
-        "sender": _sender(stop, sender),
+        "sender": _sender(stop, asker),
         "culprit": stop.culprit.name if stop.culprit else None,
         "stop_ms": end.ended_at_ms - stop.at_ms,
         "deaths": [_death(death, stop, bundle.children[death.child].kind, tail(death.child)) for death in end.deaths],
@@ -74,24 +74,7 @@ def _sender(stop: Stop, name: str) -> Record | None:
     """Who asked for a stop; pid 0 is the kernel, or a process outside of the container."""
     if stop.kind != REQUESTED:
         return None
-    pid = stop.sender_pid
-    return {"pid": pid, "uid": stop.sender_uid, "name": name or process_name(pid) or None}
-
-
-def process_name(pid: int) -> str:
-    """The name of a process, "" where it is gone or out of sight."""
-    if pid <= 0:
-        return ""
-    try:
-        fd = posix.open(f"/proc/{pid}/comm", posix.O_RDONLY | posix.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        return posix.read(fd, 64).decode("utf-8", "replace").rstrip("\n")
-    except OSError:
-        return ""
-    finally:
-        posix.close(fd)
+    return {"pid": stop.sender_pid, "uid": stop.sender_uid, "name": name or None}
 
 
 def _death(death: Death, stop: Stop, kind: str, lines: Sequence[str]) -> Record:
