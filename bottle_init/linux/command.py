@@ -56,6 +56,7 @@ REAPED_AT_ONCE = 1_000
 _SI_KERNEL = 0x80
 _STDIN = 0
 _STDERR = 2
+_TOLD = 1_000
 
 
 def run(words: Sequence[str], rules: core.Rules, mask: Iterable[int], report: str = "", control: str = "") -> int:
@@ -83,6 +84,16 @@ def say(text: str) -> None:
         sigtimedwait((SIGPIPE,), 0)  # That was about the init's own line, and is not the command's to hear of.
     except OSError:
         pass  # Nobody reads it.
+
+
+def tell(text: str) -> None:
+    """As `say`, for the init, which waits for no reader: a pipe that is not full takes so much at once (pipe(7))."""
+    from select import POLLOUT, poll
+
+    watcher = poll()
+    watcher.register(_STDERR, POLLOUT)
+    if watcher.poll(0):
+        say(text[:_TOLD])
 
 
 class Command:
@@ -123,7 +134,7 @@ class Command:
         try:
             self._start(mask)
         except OSError as problem:
-            say(f"{self.words[0]}: cannot be started: {problem.strerror}")
+            tell(f"{self.words[0]}: cannot be started: {problem.strerror}")
             return EX_UNAVAILABLE
         self._settle()
         self._supervise()
@@ -228,7 +239,7 @@ class Command:
         self.remote = Remote(self)
         problem = self.remote.open()
         if problem:
-            say(f"control socket {problem}")
+            tell(f"control socket {problem}")
         self.wait = self.remote.wait
 
     def _wait(self, timeout_s: float | None) -> struct_siginfo | None:
@@ -319,7 +330,7 @@ class Command:
         if isinstance(problem, ProcessLookupError):
             posix.kill(self.pid, number)
         else:
-            say(f"{self.words[0]}: signal {number} could not be passed on: {problem.strerror}")
+            tell(f"{self.words[0]}: signal {number} could not be passed on: {problem.strerror}")
 
     def _has_it_already(self, info: struct_siginfo) -> bool:
         """Whether a terminal has sent this signal to the command itself."""
@@ -375,7 +386,7 @@ class Command:
             tree.everything(SIGKILL)
         elif stage == core.GIVE_UP:
             left = tree.everything(0)
-            say("no SIGKILL ended: " + ", ".join(f"{one.name} ({one.pid})" for one in left))
+            tell("no SIGKILL ended: " + ", ".join(f"{one.name} ({one.pid})" for one in left))
             return False
         return True
 
@@ -414,7 +425,7 @@ class Command:
         record = report.build(self._exit(code, monotonic_ms()), self.as_bundle(), lambda _child: (), 0, self.asker)
         line = report.encode(record, jsonlines.timestamp(wall_s()))
         for problem in report.publish(record, line, self.report):
-            say(problem)
+            tell(problem)
         return line
 
     def _exit(self, code: int, now_ms: int) -> Exit:
