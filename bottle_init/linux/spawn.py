@@ -147,14 +147,14 @@ def _become(
         _attach(stdio)
         environ = dict(plan.environ)
         _set_limits(plan.process)
-        if plan.process.env_files:
-            _do("env_files", posix.fchdir, plan.cwd_fd)  # A relative path is one from where the init was started.
+        _do("where the init was started", posix.fchdir, plan.cwd_fd)  # Inherited: no right to enter it is needed.
         for path in plan.process.env_files:
             environ.update(read_env_file(path))
         environ.update((encode(name), encode(value)) for name, value in plan.process.env)
         environ.update(extra)
         _set_identity(plan)
-        _change_directory(plan)
+        if plan.process.cwd is not None:
+            _do(f"cwd: {plan.process.cwd}", posix.chdir, plan.process.cwd)
         reset_signals()
         pthread_sigmask(SIG_SETMASK, ())
         execute(command, environ)
@@ -237,16 +237,6 @@ def _bound(keep: tuple[int, ...]) -> None:
     for number in libc.bounded_capabilities():
         if number not in keep:
             libc.prctl(libc.PR_CAPBSET_DROP, number)
-
-
-def _change_directory(plan: Plan) -> None:
-    cwd = plan.process.cwd
-    try:
-        posix.fchdir(plan.cwd_fd)
-        if cwd is not None:
-            posix.chdir(cwd)
-    except OSError as problem:
-        raise CannotStart(f"cwd: {cwd or 'where the init was started'}: {problem.strerror}") from None
 
 
 def reset_signals() -> None:

@@ -76,6 +76,15 @@ def test_it_starts_where_the_init_was_started_and_the_init_itself_is_in_the_root
         assert init.stop() == 0
 
 
+@pytest.mark.parametrize("more", ["", "cwd = '/'"])
+def test_it_starts_there_though_its_user_could_not_go_there(tmp_path: Path, more: str) -> None:
+    """As it is with any directory that is inherited."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    child = told(tmp_path, f"user = 65534\n{more}", cwd=home)
+    assert (child["uid"], child["cwd"]) == (65534, "/" if more else str(home))
+
+
 def test_no_notify_socket_of_the_inits_own(tmp_path: Path) -> None:
     assert "NOTIFY_SOCKET" not in told(tmp_path, env={"NOTIFY_SOCKET": "/run/systemd/notify"})["env"]
 
