@@ -279,6 +279,33 @@ def test_an_error_inside_the_init_ends_everything_with_70(tmp_path: Path, state:
     assert log.read_text().startswith("exit code 70: internal error: ZeroDivisionError: on ")
 
 
+@pytest.mark.parametrize(
+    ("closed", "out"), [("<&-", ["[d] out"]), (">&-", []), ("2>&-", ["[d] out"]), ("<&- >&- 2>&-", [])]
+)
+def test_what_was_closed_at_the_start_becomes_nobodys(tmp_path: Path, closed: str, out: list[str]) -> None:
+    """Else the first file that the init opens would be its stderr, or its children's."""
+    path = tmp_path / "report.json"
+    script = f"trap 'exit 0' TERM; echo out; echo err >&2; cat; touch {tmp_path}/up; while :; do sleep 0.05; done"
+    prefix = ("sh", "-c", f'exec "$@" {closed}', "sh")
+    with running(tmp_path, sh("daemon", "d", script), f"--report={path}", prefix=prefix) as init:
+        eventually((tmp_path / "up").exists, "a daemon that is up")
+        assert init.stop() == 0
+        assert init.out == out
+    (death,) = json.loads(path.read_text())["deaths"]
+    assert sorted(death["last_lines"]) == ["err", "out"]
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("busy", errno.ETXTBSY), ("corrupt", errno.ENOEXEC)])
+def test_a_program_that_cannot_be_executed_now_is_a_death_with_126(tmp_path: Path, kind: str, reason: int) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(Path("/bin/sleep").read_bytes() if kind == "busy" else b"\x7fELF but no more")
+    program.chmod(0o755)
+    bundle = sh("daemon", "calm", "exec sleep 600") + f"[daemons.d]\ncommand = ['{program}', '600']\nafter = ['calm']\n"
+    with program.open("r+b" if kind == "busy" else "rb"), running(tmp_path, bundle) as init:
+        assert init.wait() == 126
+        assert os.strerror(reason) in init.report()["deaths"][1]["detail"]
+
+
 def test_sigchld_inherited_ignored_loses_no_death(tmp_path: Path) -> None:
     def ignore() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
