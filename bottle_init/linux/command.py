@@ -134,13 +134,25 @@ class Command:
         try:
             self._start(mask)
         except OSError as problem:
-            tell(f"{self.words[0]}: cannot be started: {problem.strerror}")
-            return EX_UNAVAILABLE
+            return self._give_up(f"{self.words[0]}: cannot be started: {problem.strerror}")
         self._settle()
         self._supervise()
         if not self.childless:
             self._end_leftovers()
         return self._close()
+
+    def _give_up(self, reason: str) -> int:
+        """Nothing runs, and nothing will."""
+        tell(reason)
+        if self.report:
+            from bottle_init.core.actions import Exit
+            from bottle_init.core.model import POLICY, Stop
+            from bottle_init.linux.clock import monotonic_ms
+
+            now_ms = monotonic_ms()
+            stop = Stop(POLICY, reason, now_ms, now_ms, EX_UNAVAILABLE)
+            self._write_report(Exit(EX_UNAVAILABLE, stop, (), (), now_ms))
+        return EX_UNAVAILABLE
 
     # Until the command runs.
 
@@ -403,7 +415,11 @@ class Command:
         if self.code is None:
             raise RuntimeError("the command has not ended")
         code = core.exit_code(self.rules, self.code)
-        line = self._write_report(code) if self.report else b""
+        line = b""
+        if self.report:
+            from bottle_init.linux.clock import monotonic_ms
+
+            line = self._write_report(self._exit(code, monotonic_ms()))
         if self.remote is not None:
             self.remote.close(line)
         return code
@@ -417,12 +433,12 @@ class Command:
         name = self.words[0].rpartition("/")[2] or self.words[0]
         return Bundle((Spec(name, JOB, self.words),), logs="inherit", control=self.control)
 
-    def _write_report(self, code: int) -> bytes:
+    def _write_report(self, end: Exit) -> bytes:
         """The report, as if of that bundle. It goes where it was asked for, and not into the command's own stderr."""
         from bottle_init.linux import jsonlines, report
-        from bottle_init.linux.clock import monotonic_ms, wall_s
+        from bottle_init.linux.clock import wall_s
 
-        record = report.build(self._exit(code, monotonic_ms()), self.as_bundle(), lambda _child: (), 0, self.asker)
+        record = report.build(end, self.as_bundle(), lambda _child: (), 0, self.asker)
         line = report.encode(record, jsonlines.timestamp(wall_s()))
         for problem in report.publish(record, line, self.report):
             tell(problem)

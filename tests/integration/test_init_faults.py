@@ -8,13 +8,16 @@ import os
 import resource
 import select
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import descendants, eventually, running, sh
+from tests.integration.harness import PATIENCE_S, descendants, eventually, running, sh
+from tests.integration.one_command import ENVIRON
 
 pytestmark = pytest.mark.real
 
@@ -51,21 +54,29 @@ def test_a_fork_that_fails_is_a_failed_start(tmp_path: Path) -> None:
         assert [e for e in init.events if e["event"] == "child_started"], "some were started, and were stopped again"
 
 
-NO_MORE_FORKS = """
+LOSE_FORKS = """
 import ctypes, os, sys
+from bottle_init.cli import main
+def lose_forks():
+    # A PID namespace whose first process has ended takes no other: fork(2) gives ENOMEM from then on.
+    ctypes.CDLL(None).unshare(0x20000000)
+    first = os.fork() or os._exit(0)
+    os.waitpid(first, 0)
+"""
+
+NO_MORE_FORKS = (
+    LOSE_FORKS
+    + """
 from bottle_init.linux import spawn
 real, lost = spawn.start, []
 def start(plan, *rest):
     if plan.command[0] == b"lost" and not lost:
-        # A PID namespace whose first process has ended takes no other: fork(2) gives ENOMEM from then on.
-        lost.append(ctypes.CDLL(None).unshare(0x20000000))
-        first = os.fork() or os._exit(0)
-        os.waitpid(first, 0)
+        lost.append(lose_forks())
     return real(plan, *rest)
 spawn.start = start
-from bottle_init.cli import main
 sys.exit(main(sys.argv[1:]))
 """
+)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a PID namespace")
@@ -94,6 +105,27 @@ def test_no_memory_for_any_fork_delays_no_stop(tmp_path: Path) -> None:
         assert os.strerror(errno.ENOMEM) in init.event("child_unhealthy", "steady")["reason"]
         assert init.stop() == 0
         assert "[steady] bye" in init.out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a PID namespace")
+def test_one_command_that_cannot_be_forked_is_reported_too(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    words = [
+        sys.executable,
+        "-c",
+        LOSE_FORKS + "lose_forks(); sys.exit(main(sys.argv[1:]))",
+        f"--report={path}",
+        "--",
+        "true",
+    ]
+    end = subprocess.run(
+        words, env=ENVIRON, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert end.returncode == 69
+    assert os.strerror(errno.ENOMEM) in end.stderr
+    facts = json.loads(path.read_text())
+    assert (facts["code"], facts["deaths"]) == (69, [])
+    assert os.strerror(errno.ENOMEM) in facts["cause"]
 
 
 def test_no_descriptors_left_is_a_failed_start(tmp_path: Path) -> None:
