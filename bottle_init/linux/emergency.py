@@ -19,7 +19,7 @@ from bottle_init.linux.text import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from bottle_init.core.model import Bundle
@@ -69,18 +69,17 @@ class Outlet:
 def end(
     problem: BaseException,
     bundle: Bundle,
-    pids: dict[int, tuple[int, int]],
-    tree: reaper.Tree | None = None,
+    pids: Mapping[int, tuple[int, int] | None],
     logs: Logs | None = None,
     path: str | None = None,
 ) -> int:
     """Say what has gone wrong, end everything below the init, report as for a bundle, and return 70.
 
-    `pids` are the children that have not been reaped; `path` is the report's.
+    `pids` are what the init has started and not reaped, as the loop has them; `path` is the report's.
     """
     began_ms = monotonic_ms()
     outlet = Outlet(logs)
-    end_all(problem, bundle, pids, tree, outlet)
+    end_all(problem, bundle, pids, outlet)
     try:
         _report(problem, bundle, began_ms, outlet, path)
     except Exception:  # noqa: BLE001 - the exit code says the least that there is to say.
@@ -101,51 +100,41 @@ def _report(problem: BaseException, bundle: Bundle, began_ms: int, outlet: Outle
     outlet.flush()
 
 
-def end_command(problem: BaseException, bundle: Bundle, pids: dict[int, tuple[int, int]], path: str) -> int:
+def end_command(problem: BaseException, bundle: Bundle, pids: Mapping[int, tuple[int, int] | None], path: str) -> int:
     """The same for one command, which is reported on only if there is a path for that, and not on its own stderr."""
     began_ms = monotonic_ms()
-    end_all(problem, bundle, pids, None, Outlet(None))
+    end_all(problem, bundle, pids, Outlet(None))
     if path:
         record = record_of(problem, bundle, began_ms, 0)
         report.publish(record, report.encode(record, jsonlines.timestamp(wall_s())), path)
     return EX_SOFTWARE
 
 
-def end_all(
-    problem: BaseException,
-    bundle: Bundle,
-    pids: dict[int, tuple[int, int]],
-    tree: reaper.Tree | None,
-    outlet: Outlet,
-) -> None:
+def end_all(problem: BaseException, bundle: Bundle, pids: Mapping[int, tuple[int, int] | None], outlet: Outlet) -> None:
     """Each child's own stop signal at once, SIGKILL for all that is left at the deadline."""
     deadline_ms = monotonic_ms() + bundle.stop_timeout_ms
-    for pid, (child, _) in pids.items():
-        reaper.send_to_pid(pid, bundle.children[child].stop_signal)
-        reaper.send_to_pid(pid, reaper.SIGCONT)
+    for pid, owner in pids.items():
+        if owner is not None:
+            reaper.send_to_pid(pid, bundle.children[owner[0]].stop_signal)
+            reaper.send_to_pid(pid, reaper.SIGCONT)
     outlet.attempt(lambda logs: logs.stop())
     outlet.event(internal_error(problem))
-    if tree is None:
-        tree = reaper.Tree(lambda _pid: False)
-    left = dict(pids)
-    if not _wait(tree, left, deadline_ms, outlet):
-        for pid in left:
-            reaper.send_to_pid(pid, reaper.SIGKILL)
+    tree = reaper.Tree({})
+    if not _wait(tree, deadline_ms, outlet):
         tree.everything(reaper.SIGKILL)
-        _wait(tree, left, deadline_ms + GIVE_UP_MS, outlet)
+        _wait(tree, deadline_ms + GIVE_UP_MS, outlet)
 
 
-def _wait(tree: reaper.Tree, left: dict[int, tuple[int, int]], until_ms: int, outlet: Outlet) -> bool:
+def _wait(tree: reaper.Tree, until_ms: int, outlet: Outlet) -> bool:
     """Reap until no child is left; False if the time is over first. Who still writes is read, and so never waits."""
     while True:
-        for pid, _ in tree.reap(left)[0]:
-            del left[pid]
+        tree.reap()
         if tree.childless:
             return True
         left_ms = until_ms - monotonic_ms()
         if left_ms <= 0:
             return False
-        if not outlet.attempt(lambda logs: logs.pump()):
+        if not outlet.attempt(lambda logs: logs.pump()) and not tree.may_be_more:
             sigtimedwait((SIGCHLD,), min(left_ms, _LOOK_MS) / 1_000)
 
 
