@@ -57,6 +57,7 @@ REAPED_AT_ONCE = 1_000
 _SI_KERNEL = 0x80
 _STDIN = 0
 _STDERR = 2
+_TOLD = 1_000
 
 
 def run(words: Sequence[str], rules: core.Rules, mask: Iterable[int], report: str = "", control: str = "") -> int:
@@ -73,7 +74,7 @@ def run(words: Sequence[str], rules: core.Rules, mask: Iterable[int], report: st
         from bottle_init.linux import emergency
 
         pids = {command.pid: (0, 1)} if command.pid and command.code is None else {}
-        return emergency.end(problem, command.as_bundle(), pids)
+        return emergency.end_command(problem, command.as_bundle(), pids, command.report)
 
 
 def say(text: str) -> None:
@@ -84,6 +85,16 @@ def say(text: str) -> None:
         sigtimedwait((SIGPIPE,), 0)  # That was about the init's own line, and is not the command's to hear of.
     except OSError:
         pass  # Nobody reads it.
+
+
+def tell(text: str) -> None:
+    """As `say`, for the init, which waits for no reader: a pipe that is not full takes so much at once (pipe(7))."""
+    from select import POLLOUT, poll
+
+    watcher = poll()
+    watcher.register(_STDERR, POLLOUT)
+    if watcher.poll(0):
+        say(text[:_TOLD])
 
 
 class Command:
@@ -110,6 +121,7 @@ class Command:
         self.may_be_more = False
         self.asked: tuple[str, int, int | None] | None = None
         self.asked_at_ms = 0
+        self.asker = ""
         self.sent = 0
         self.started_at_ms = 0
         self.ended_at_ms = 0
@@ -123,13 +135,25 @@ class Command:
         try:
             self._start(mask)
         except OSError as problem:
-            say(f"{self.words[0]}: cannot be started: {problem.strerror}")
-            return EX_UNAVAILABLE
+            return self._give_up(f"{self.words[0]}: cannot be started: {problem.strerror}")
         self._settle()
         self._supervise()
         if not self.childless:
             self._end_leftovers()
         return self._close()
+
+    def _give_up(self, reason: str) -> int:
+        """Nothing runs, and nothing will."""
+        tell(reason)
+        if self.report:
+            from bottle_init.core.actions import Exit
+            from bottle_init.core.model import POLICY, Stop
+            from bottle_init.linux.clock import monotonic_ms
+
+            now_ms = monotonic_ms()
+            stop = Stop(POLICY, reason, now_ms, now_ms, EX_UNAVAILABLE)
+            self._write_report(Exit(EX_UNAVAILABLE, stop, (), (), now_ms))
+        return EX_UNAVAILABLE
 
     # Until the command runs.
 
@@ -229,7 +253,7 @@ class Command:
         self.remote = Remote(self)
         problem = self.remote.open()
         if problem:
-            say(f"control socket {problem}")
+            tell(f"control socket {problem}")
         self.wait = self.remote.wait
 
     def _wait(self, timeout_s: float | None) -> struct_siginfo | None:
@@ -320,7 +344,7 @@ class Command:
         if isinstance(problem, ProcessLookupError):
             posix.kill(self.pid, number)
         else:
-            say(f"{self.words[0]}: signal {number} could not be passed on: {problem.strerror}")
+            tell(f"{self.words[0]}: signal {number} could not be passed on: {problem.strerror}")
 
     def _must_be_stopped(self, target: int) -> bool:
         """Whether a single child leaves this stop signal to the kernel, which ignores it if their group is orphaned.
@@ -346,6 +370,15 @@ class Command:
             from bottle_init.linux.clock import monotonic_ms
 
             self.asked, self.asked_at_ms = (cause, pid, uid), monotonic_ms()
+            if self.report and pid:
+                self._note_asker(pid)
+
+    def _note_asker(self, pid: int) -> None:
+        """Keep a name while it is there: at the end another process may have the pid."""
+        from bottle_init.linux import reaper
+
+        process = reaper.look(pid)
+        self.asker = process.name if process is not None else ""
 
     # Once it has ended.
 
@@ -365,7 +398,7 @@ class Command:
                 stage = core.stage(left, now_ms)
                 found = self._press(tree, stage)
                 if stage == core.GIVE_UP:
-                    say("no SIGKILL ended: " + ", ".join(f"{one.name} ({one.pid})" for one in found))
+                    tell("no SIGKILL ended: " + ", ".join(f"{one.name} ({one.pid})" for one in found))
                     return
             pause_ms = 0 if self.may_be_more else core.next_stage_ms(left, now_ms) - now_ms
             info = self.wait(pause_ms / 1_000)
@@ -386,7 +419,11 @@ class Command:
         if self.code is None:
             raise RuntimeError("the command has not ended")
         code = core.exit_code(self.rules, self.code)
-        line = self._write_report(code) if self.report else b""
+        line = b""
+        if self.report:
+            from bottle_init.linux.clock import monotonic_ms
+
+            line = self._write_report(self._exit(code, monotonic_ms()))
         if self.remote is not None:
             self.remote.close(line)
         return code
@@ -400,15 +437,15 @@ class Command:
         name = self.words[0].rpartition("/")[2] or self.words[0]
         return Bundle((Spec(name, JOB, self.words),), logs="inherit", control=self.control)
 
-    def _write_report(self, code: int) -> bytes:
+    def _write_report(self, end: Exit) -> bytes:
         """The report, as if of that bundle. It goes where it was asked for, and not into the command's own stderr."""
         from bottle_init.linux import jsonlines, report
-        from bottle_init.linux.clock import monotonic_ms, wall_s
+        from bottle_init.linux.clock import wall_s
 
-        record = report.build(self._exit(code, monotonic_ms()), self.as_bundle(), lambda _child: (), 0)
+        record = report.build(end, self.as_bundle(), lambda _child: (), 0, self.asker)
         line = report.encode(record, jsonlines.timestamp(wall_s()))
         for problem in report.publish(record, line, self.report):
-            say(problem)
+            tell(problem)
         return line
 
     def _exit(self, code: int, now_ms: int) -> Exit:

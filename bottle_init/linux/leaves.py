@@ -41,6 +41,7 @@ class Leaves:
         self.lease: Watch | None = None
         self.oom: OomCounter | None = None
         self.untold: list[tuple[str, str, tuple[tuple[str, object], ...]]] = []
+        self.asker = ""
 
     def open_late(self) -> None:
         """What no daemon has to wait for."""
@@ -48,6 +49,7 @@ class Leaves:
         from bottle_init.linux import emergency, report  # noqa: F401 - at the end there may be no descriptor to import with.
         from bottle_init.linux.oom import OomCounter
 
+        jsonlines.quoting()
         self.oom = OomCounter()
         if any(spec.ready or spec.health for spec in init.bundle.children):
             from bottle_init.linux.probes import Probes
@@ -163,7 +165,14 @@ class Leaves:
         """Log what has been announced: after the actions, so that no signal waits for a line about it."""
         untold, self.untold = self.untold, []
         for event, level, facts in untold:
+            if event == "stopping":
+                self._note_asker(dict(facts).get("sender_pid"))
             self.log(event, level, facts)
+
+    def _note_asker(self, pid: object) -> None:
+        """Keep the name of who asked for the stop while it is there: at the end another process may have the pid."""
+        process = reaper.look(pid) if isinstance(pid, int) else None
+        self.asker = process.name if process is not None else ""
 
     def log(self, event: str, level: str, facts: tuple[tuple[str, object], ...]) -> None:
         """One line of the init's own; a fact that is None is left out."""
@@ -181,7 +190,7 @@ class Leaves:
         self.logs.finish()
         self._flush(end.stop.deadline_ms)
         self.logs.give_up()
-        record = report.build(end, init.bundle, self.logs.tail, self.logs.dropped())
+        record = report.build(end, init.bundle, self.logs.tail, self.logs.dropped(), self.asker)
         line = report.encode(record, jsonlines.timestamp(wall_s()))
         for problem in report.publish(record, line, init.report):
             self.log("report_unwritten", "error", (("reason", problem),))
@@ -195,8 +204,9 @@ class Leaves:
     def _flush(self, deadline_ms: int) -> None:
         """A reader that still reads is waited for, within the deadline; one that does not is not."""
         moved_ms = now_ms = monotonic_ms()
+        last_ms = max(deadline_ms, now_ms + FLUSH_STALL_MS)
         left = self.logs.pending()
-        while left and now_ms - moved_ms < FLUSH_STALL_MS and now_ms < max(deadline_ms, moved_ms + FLUSH_STALL_MS):
+        while left and now_ms < min(last_ms, moved_ms + FLUSH_STALL_MS):
             self.init.poller.wait(FLUSH_STALL_MS)
             now_ms = monotonic_ms()
             self.logs.flush(now_ms)

@@ -10,8 +10,8 @@ taken nothing for a second (during a stop: at once), whole lines are dropped and
 
 Memory is bounded, whatever children write and readers do not read. For each output: 1 MiB of queue, 64 KiB more for
 the init's own lines, 8 MiB for what the dead have left in their pipes, and one chunk on top. For each pipe: an
-unfinished line of 64 KiB; for each child: a tail of 16 KiB. A chunk is what one read takes: 64 KiB, times the tag's
-length where every line is empty; as JSON 16 KiB, times the length of an object.
+unfinished line of 64 KiB; for each child: its last 20 lines, 4 KiB of each. A chunk is what one read takes: 64 KiB,
+times the tag's length where every line is empty; as JSON 16 KiB, times the length of an object.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ DRAIN_BYTES: Final = 1024 * 1024
 """How much `drain` takes from one pipe: a descendant that goes on writing holds up nothing."""
 HELD_LINES: Final = 256
 """How many events wait for their renderer."""
-TAIL_BYTES: Final = 16 * 1024
 TAIL_LINES: Final = 20
+TAIL_LINE_BYTES: Final = 4 * 1024
+"""How much of each of a child's last lines is kept: more than a report shows."""
 
 
 class Source:
@@ -97,7 +98,7 @@ class Logs:
         self._accounts = [(Account(name, "stdout"), Account(name, "stderr")) for name in names]
         self._sources: dict[int, list[Source]] = {}
         self._handed: dict[int, tuple[int, ...]] = {}
-        self._tails: dict[int, bytes] = {}
+        self._tails: dict[int, list[bytes]] = {}
         self._finished = False
         self._renderer: Renderer | None = None
         self._held: list[bytes] = []
@@ -183,12 +184,8 @@ class Logs:
                     self._close(source)
 
     def tail(self, child: int) -> tuple[str, ...]:
-        """The last lines of a child, both streams as they were read, as far as 16 KiB hold them."""
-        kept = self._tails.get(child, b"")
-        lines = kept.decode("utf-8", "replace").split("\n")[:-1]
-        if len(kept) == TAIL_BYTES and len(lines) > 1:
-            del lines[0]  # Its beginning is gone.
-        return tuple(_printable(line) for line in lines[-TAIL_LINES:])
+        """The last lines of a child, both streams as they were read, as far as TAIL_LINE_BYTES hold them."""
+        return tuple(_printable(line.decode("utf-8", "replace")) for line in self._tails.get(child, ()))
 
     # The init's own.
 
@@ -278,7 +275,7 @@ class Logs:
 
     def pending(self) -> int:
         """Bytes that a reader may still get."""
-        return sum(sink.size for sink in self._waiting if not sink.failing)
+        return sum(sink.left() for sink in self._waiting if not sink.failing)
 
     def flush(self, _now_ms: int) -> bool:
         """Write what can be written; whether nothing is left that anybody could get."""
@@ -286,6 +283,14 @@ class Logs:
         for sink in self._sinks:
             sink.push()
         return not self.pending()
+
+    def pump(self) -> bool:
+        """Take a chunk of each pipe and write what can be written, where nobody polls; whether there was a chunk."""
+        sources = [source for each in self._sources.values() for source in each]
+        taken = [self._take(source) for source in sources]
+        for sink in self._sinks:
+            sink.push()
+        return any(taken)
 
     def give_up(self) -> None:
         """Nobody takes what is left in the queues: count it as lost, before the report is made."""
@@ -319,7 +324,8 @@ class Logs:
     def _pass_on(self, source: Source, lines: bytes) -> None:
         if not lines:
             return
-        self._tails[source.child] = (self._tails.get(source.child, b"") + lines[-TAIL_BYTES:])[-TAIL_BYTES:]
+        fresh = [line[:TAIL_LINE_BYTES] for line in lines[:-1].rsplit(b"\n", TAIL_LINES)[-TAIL_LINES:]]
+        self._tails[source.child] = (self._tails.get(source.child, []) + fresh)[-TAIL_LINES:]
         sink, account = source.sink, source.account
         if sink.size >= QUEUE_BYTES and sink.stalled():
             sink.lose(account, lines.count(b"\n"))

@@ -43,9 +43,18 @@ def run(bundle: Bundle, options: Options) -> int:
         init = Init(bundle, options)
         return init.run()
     except BaseException as problem:  # noqa: BLE001 - contract 8: whatever it is, every child is ended, and 70.
+        return _fail(problem, bundle, init)
+
+
+def _fail(problem: BaseException, bundle: Bundle, init: Init | None) -> int:
+    if init is None:
         from bottle_init.linux import emergency
 
-        return emergency.end(problem, bundle, init.pids if init else {})
+        return emergency.end(problem, bundle, {})
+    with init.tree.room:  # There may be no other descriptor, to import with or to look for what is left with.
+        from bottle_init.linux import emergency
+
+        return emergency.end(problem, bundle, init.pids, init.leaves.logs, init.report)
 
 
 class Init:

@@ -1,7 +1,7 @@
 """The init's own stdout and stderr, as queues that never block (contract 8).
 
 No descriptor that the init inherited ever gets O_NONBLOCK: that flag lives in the open file description, which others
-share (fcntl(2)). `_writer` says what is done instead.
+share (fcntl(2)). `writer` says what is done instead.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Sink:
     )
 
     def __init__(self, fd: int, poller: Poller, clock: Callable[[], int], progressed: Callable[[Sink], None]) -> None:
-        self._fd, self._write = _writer(fd)
+        self._fd, self._write = writer(fd)
         self._poller = poller
         self._clock = clock
         self._progressed = progressed
@@ -111,6 +111,10 @@ class Sink:
     def queued(self, account: Account) -> int:
         """How much of the queue is of one account."""
         return sum(len(block) + BLOCK_BYTES for block, whose in self._blocks if whose is account)
+
+    def left(self) -> int:
+        """Bytes in the queue that have not been written."""
+        return self.size - self._offset
 
     def stalled(self) -> bool:
         """Whether the reader has taken nothing for so long that lines are dropped."""
@@ -218,7 +222,7 @@ def same_file(stdout: int, stderr: int) -> bool:
     return (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino)
 
 
-def _writer(fd: int) -> tuple[int, Write]:
+def writer(fd: int) -> tuple[int, Write]:
     """How to write to an inherited descriptor without ever blocking: `(descriptor to poll, write)`.
 
     A pipe, a FIFO or a terminal is opened once more through /proc, which makes an open file description

@@ -191,6 +191,16 @@ def test_during_a_stop_a_stalled_reader_makes_nobody_wait() -> None:
         assert logs.logs.dropped() >= 20_000 - DRAIN_BYTES // LINE
 
 
+def test_each_byte_that_a_reader_takes_is_seen() -> None:
+    """At the end of the init only that tells a slow reader from one that is gone."""
+    with bench() as (logs, out, _):
+        stall(logs, logs.open()[0])
+        before = logs.logs.pending()
+        assert len(out.read(4_096)) == 4_096
+        logs.settle()
+        assert logs.logs.pending() == before - 4_096
+
+
 def test_a_child_that_waits_dies_and_its_last_words_are_kept_for_a_slow_reader() -> None:
     with bench() as (logs, out, _):
         stdout = logs.open()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -458,3 +459,20 @@ def test_an_error_of_the_inits_own_ends_the_command_and_gives_70() -> None:
         assert it.wait() == 70
         assert it.process.stderr is not None
         assert "a bug" in it.process.stderr.read()
+
+
+def test_a_reader_of_stderr_that_stalls_holds_up_no_end(tmp_path: Path) -> None:
+    """The init has something to say there: that it cannot write the report."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4_096)
+    os.set_blocking(writer, True)
+    with subprocess.Popen(one("true", options=[f"--report={tmp_path}/no/report"]), env=ENVIRON, stderr=writer) as init:
+        try:
+            assert init.wait(PATIENCE_S) == 0
+        finally:
+            init.kill()
+            os.close(reader)
+            os.close(writer)
