@@ -93,6 +93,19 @@ def test_up_shows_the_agent_and_ends_with_its_code(tmp_path: Path) -> None:
     assert leftovers(slug) == slugs_of(tmp_path) == []
 
 
+def test_what_is_done_does_not_hang_on_who_reads_of_it(tmp_path: Path) -> None:
+    """`up | head -2` is gone before the agent's first word; the agent lives its life all the same."""
+    talkative = ["sh", "-c", "for i in 1 2 3; do sleep 1; echo words; done; exit 7"]
+    with cli(tmp_path, "up", manifest(tmp_path, talkative)) as process:
+        assert process.stdout
+        assert "is healthy" in process.stdout.readline()
+        assert "runs" in process.stdout.readline()
+        process.stdout.close()
+        slug = slug_once_there(process, tmp_path)
+        assert process.wait(timeout=DEADLINE_S) == 7
+    assert leftovers(slug) == slugs_of(tmp_path) == []
+
+
 def test_down_takes_everything_and_may_be_said_twice(tmp_path: Path) -> None:
     code, said = finish(cli(tmp_path, "up", "--detach", manifest(tmp_path, ["sleep", "infinity"])))
     assert code == 0, said
