@@ -20,7 +20,7 @@ from launcher.engine import ensure_engine
 from launcher.errors import LauncherError
 from launcher.interrupts import hold_signals
 from launcher.manifest import load
-from launcher.plan import new_slug
+from launcher.plan import new_slug, slug_of
 
 
 class Screen(Console):
@@ -96,12 +96,13 @@ def down(
     """Take a bottle down, with all it left behind."""
     backend = get_bottle_backend()
     present = _yours(backend)
+    known = {*present, *(each.slug for each in backend.running())}
     if not (slug or everything) and len(present) > 1:
         raise LauncherError("there are several bottles", hint=f"name one, or --all: {', '.join(present)}")
     chosen = present if everything or not slug else slug
     for each in chosen:
         backend.stop(each, tell)
-        screen.print(f"{each} is down")
+        screen.print(f"{each} is down" if slug_of(each) in known else f"there is no bottle {each}")
     if not chosen:
         screen.print("no bottle is up")
 
