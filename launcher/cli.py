@@ -1,5 +1,6 @@
 """The command line: up, down, status, plan, engine, demo."""
 
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,11 +20,21 @@ from launcher.engine import ensure_engine
 from launcher.errors import LauncherError
 from launcher.interrupts import hold_signals
 from launcher.manifest import load
-from launcher.plan import new_slug
+from launcher.plan import new_slug, slug_of
+
+
+class Screen(Console):
+    """A console that nobody has to listen to (`up | head -1`): what is to be done is done, whoever hears of it."""
+
+    def on_broken_pipe(self) -> None:
+        """Say no more."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-screen = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+screen = Screen(highlight=False, soft_wrap=True)
+errors = Screen(stderr=True, highlight=False, soft_wrap=True)
 
 Manifest = Annotated[Path | None, typer.Argument(help="The manifest. Default: ~/.claude-bottle/bottle.toml")]
 
@@ -37,6 +48,9 @@ def main() -> None:
         if error.hint:
             errors.print(Text(error.hint))
         sys.exit(error.exit_code)
+    except OSError as error:  # A disk that is full, a home that is not there: where, and what.
+        errors.print(Text(f"{error.filename}: {error.strerror}" if error.filename else str(error), style="bold red"))
+        sys.exit(1)
 
 
 def tell(line: str) -> None:
@@ -82,12 +96,13 @@ def down(
     """Take a bottle down, with all it left behind."""
     backend = get_bottle_backend()
     present = _yours(backend)
+    known = {*present, *(each.slug for each in backend.running())}
     if not (slug or everything) and len(present) > 1:
         raise LauncherError("there are several bottles", hint=f"name one, or --all: {', '.join(present)}")
     chosen = present if everything or not slug else slug
     for each in chosen:
         backend.stop(each, tell)
-        screen.print(f"{each} is down")
+        screen.print(f"{each} is down" if slug_of(each) in known else f"there is no bottle {each}")
     if not chosen:
         screen.print("no bottle is up")
 

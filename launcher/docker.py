@@ -4,13 +4,17 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import termios
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launcher.errors import LauncherError
+
+ENDED_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +90,38 @@ def foreground(command: Command, sleep: Callable[[float], None]) -> int:
 
     `sleep` is called between two looks at it; where it raises, the command is ended before the exception goes on.
     """
-    with subprocess.Popen(command.argv) as process:
+    with _terminal_kept(), subprocess.Popen(command.argv) as process:
         try:
             while process.poll() is None:
                 sleep(0.1)
         except BaseException:
-            process.terminate()
+            _end(process)
             raise
     return process.returncode
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """A `docker attach` to a terminal does not end by a TERM."""
+    process.terminate()
+    try:
+        process.wait(ENDED_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+@contextmanager
+def _terminal_kept() -> Iterator[None]:
+    """The settings of the launcher's terminal, if it has one, are afterwards what they were before the block."""
+    try:
+        before = termios.tcgetattr(sys.stdin)
+    except (termios.error, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(termios.error):
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 
 @contextmanager

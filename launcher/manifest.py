@@ -17,6 +17,7 @@ from launcher.plan import AGENT_IMAGE, BUNDLE_IMAGE, DAEMONS
 DEFAULT_USER = "1000:1000"
 DEFAULT_HEADER = "Authorization"
 ENGINES = ("auto", "pipelock", "portable")
+ID_MAX = 2**31 - 1  # The engine's own limit for the ids of users and groups.
 T = TypeVar("T")
 D = TypeVar("D")
 EMPTY: Mapping[str, Any] = {}
@@ -80,6 +81,8 @@ def load(path: Path) -> BottleSpec:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ManifestError(str(path), (str(error),)) from None
+    except (RecursionError, ValueError):  # Python's own limits, for lists in lists and for digits.
+        raise ManifestError(str(path), ("nested too deep, or a number of thousands of digits",)) from None
     return parse(document, path.absolute())
 
 
@@ -110,7 +113,7 @@ def _agent(table: "_Table") -> AgentSpec:
     agent = AgentSpec(
         image=table.take("image", _string, AGENT_IMAGE),
         user=table.take("user", _user, DEFAULT_USER),
-        command=table.take("command", _strings, ()),
+        command=table.strings("command"),
         env=table.take("env", _env, ()),
         tty=table.take("tty", _boolean, default=False),
     )
@@ -140,7 +143,7 @@ def _credential(name: str, table: "_Table") -> Credential:
 
 def _egress(table: "_Table") -> dict[str, Any]:
     keys = {
-        "allow": table.take("allow", _strings, ()),
+        "allow": table.strings("allow"),
         "upstream_ca": table.take("upstream_ca", _path, None),
     }
     table.finish()
@@ -185,10 +188,22 @@ def _faults_between_keys(spec: BottleSpec) -> Iterator[str]:
     for credential in spec.credentials:
         if credential.host and credential.host not in spec.allow:
             yield f"credentials.{credential.name}.host: {credential.host!r} is not listed in egress.allow"
+    if "egress" not in spec.daemons:
+        yield from _faults_without_egress(spec)
     if spec.git_repos and "git-gate" not in spec.daemons:
         yield "git.repos: repositories need git-gate, which `daemons` leaves out"
     if spec.answer_timeout is not None and "supervise" not in spec.daemons:
         yield "supervise: `daemons` leaves supervise out"
+
+
+def _faults_without_egress(spec: BottleSpec) -> Iterator[str]:
+    if "pipelock" in spec.daemons:
+        yield "daemons: pipelock needs egress behind it"
+    if spec.credentials:
+        yield "credentials: egress adds them, which `daemons` leaves out"
+    for name, upstream in spec.git_repos:
+        if upstream is not None and upstream.startswith(("https://", "http://")):
+            yield f"git.repos.{name}.upstream: is reached through egress, which `daemons` leaves out"
 
 
 def _faults_of_place(spec: BottleSpec, path: Path) -> Iterator[str]:
@@ -231,24 +246,26 @@ class _Table:
         return _Table(f"{self.path}.{key}" if self.path else key, values, self._faults)
 
     def tables(self, key: str) -> list[tuple[str, "_Table"]]:
-        """The tables of a table: `[key.NAME]`."""
+        """The tables of a table: `[key.NAME]`; what is none is noted and left out."""
         outer = self.table(key)
-        return [(name, outer.table(name)) for name in outer.values]
+        found = [(name, outer.table(name)) for name in outer.values]
+        return [(name, table) for name, table in found if isinstance(outer.values[name], dict)]
 
     def array_of_tables(self, key: str) -> list["_Table"]:
         """`[[key]]`, each with its index in its path."""
-        items = self.take(key, _list, ())
-        return [
-            _Table(f"{self.path}.{key}[{index}]", self._mapping_at(f"{key}[{index}]", item), self._faults)
-            for index, item in enumerate(items)
-        ]
+        return [_Table(f"{self.path}.{at}", values, self._faults) for at, values in self._items(key, _mapping)]
 
-    def _mapping_at(self, key: str, value: Any) -> Mapping[str, Any]:
-        try:
-            return _mapping(value)
-        except ValueError as error:
-            self.fault(key, str(error))
-            return {}
+    def strings(self, key: str) -> tuple[str, ...]:
+        """A list of strings."""
+        return tuple(text for _, text in self._items(key, _string))
+
+    def _items(self, key: str, convert: Callable[[Any], T]) -> Iterator[tuple[str, T]]:
+        """The items of a list, each with its key (`allow[1]`); one that is wrong is noted and left out."""
+        for index, item in enumerate(self.take(key, _list, ())):
+            try:
+                yield f"{key}[{index}]", convert(item)
+            except ValueError as error:
+                self.fault(f"{key}[{index}]", str(error))
 
     def finish(self) -> None:
         """Note every key that nothing has asked for."""
@@ -293,10 +310,13 @@ def _path(value: Any) -> Path:
 
 
 def _user(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"\d+(:\d+)?", value):
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,20}(:[0-9]{1,20})?", value):
         raise ValueError(f'"UID" or "UID:GID" in numbers is needed, not {value!r}')
-    if "0" in {part.lstrip("0") or "0" for part in value.split(":")}:
+    ids = [int(part) for part in value.split(":")]
+    if 0 in ids:
         raise ValueError("an agent does not run as root")
+    if max(ids) > ID_MAX:
+        raise ValueError(f"{value!r} is beyond the engine's greatest id, {ID_MAX}")
     return value
 
 

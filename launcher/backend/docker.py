@@ -270,7 +270,8 @@ class DockerBackend(BottleBackend):
             if tty:
                 return foreground(Command(("docker", "attach", target)), look)
             foreground(Command(("docker", "logs", "--follow", target)), look)
-            return int(_exit_code(target))
+            # The showing may end before the agent: nobody reads it any more, or the engine keeps no logs.
+            return _wait_ended(target, look)
 
     def stop(self, target: str, tell: Tell = lambda _line: None) -> None:
         slug = slug_of(target)
@@ -431,3 +432,10 @@ def _exit_code(container: str) -> str:
     return (
         docker("container", "inspect", "--format", "{{.State.ExitCode}}", container, check=False).stdout.strip() or "?"
     )
+
+
+def _wait_ended(container: str, sleep: Callable[[float], None]) -> int:
+    """A container's exit code, once it has ended. Raises `CommandError` where it is gone."""
+    while (now := docker_json("container", "inspect", container)[0]["State"])["Running"]:
+        sleep(POLL_S)
+    return int(now["ExitCode"])

@@ -12,22 +12,22 @@ AGENT_IMAGE = "claude-bottle-agent"
 DEADLINE_S = 180
 
 
-def cli(home: Path, *args: str) -> "subprocess.Popen[str]":
-    """Start `python -m launcher ARGS…` for an operator whose home directory this is."""
+def cli(home: Path, *args: str, terminal: int | None = None) -> "subprocess.Popen[str]":
+    """Start `python -m launcher ARGS…` for an operator whose home directory this is, and perhaps at a terminal."""
     return subprocess.Popen(
         [sys.executable, "-m", "launcher", *args],
         env={**os.environ, "HOME": str(home)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL if terminal is None else terminal,
+        stdout=subprocess.PIPE if terminal is None else terminal,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
 def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    """Its exit code, and all that it said."""
+    """Its exit code, and all that it said elsewhere than at a terminal."""
     stdout, stderr = process.communicate(timeout=DEADLINE_S)
-    return process.returncode, stdout + stderr
+    return process.returncode, (stdout or "") + stderr
 
 
 def leftovers(slug: str) -> list[str]:

@@ -87,6 +87,13 @@ def test_a_secret_that_is_missing_starts_no_daemon(bundle_image: str, tmp_path: 
         assert "egress.credentials[0].value_file: /run/secrets/missing: No such file or directory" in started.logs
 
 
+def test_a_container_that_is_too_poor_says_what_it_lacks(bundle_image: str, tmp_path: Path) -> None:
+    with bundle(bundle_image, tmp_path, capabilities=["KILL"]) as started:
+        assert started.wait_ended() == 78, started.logs
+        assert "setup: Operation not permitted. The bundle has to start as root with SETUID" in started.logs
+        assert "Traceback" not in started.logs
+
+
 def test_pipelock_by_name_never_falls_back(bundle_image: str, tmp_path: Path) -> None:
     """Without NET_ADMIN there is no redirect, whether the image has the binary or not."""
     assert "NET_ADMIN" not in CAPABILITIES

@@ -1,9 +1,11 @@
 """However a bottle ends, nothing of it is left."""
 
+import os
 import re
 import shutil
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from launcher.backend import get_bottle_backend
 from launcher.backend.base import BottleBackend
-from launcher.docker import docker
+from launcher.docker import Command, docker, foreground
 from launcher.errors import LauncherError
 from launcher.manifest import BottleSpec
 from launcher.plan import new_slug, object_name
@@ -93,6 +95,19 @@ def test_up_shows_the_agent_and_ends_with_its_code(tmp_path: Path) -> None:
     assert leftovers(slug) == slugs_of(tmp_path) == []
 
 
+def test_what_is_done_does_not_hang_on_who_reads_of_it(tmp_path: Path) -> None:
+    """`up | head -2` is gone before the agent's first word; the agent lives its life all the same."""
+    talkative = ["sh", "-c", "for i in 1 2 3; do sleep 1; echo words; done; exit 7"]
+    with cli(tmp_path, "up", manifest(tmp_path, talkative)) as process:
+        assert process.stdout
+        assert "is healthy" in process.stdout.readline()
+        assert "runs" in process.stdout.readline()
+        process.stdout.close()
+        slug = slug_once_there(process, tmp_path)
+        assert process.wait(timeout=DEADLINE_S) == 7
+    assert leftovers(slug) == slugs_of(tmp_path) == []
+
+
 def test_down_takes_everything_and_may_be_said_twice(tmp_path: Path) -> None:
     code, said = finish(cli(tmp_path, "up", "--detach", manifest(tmp_path, ["sleep", "infinity"])))
     assert code == 0, said
@@ -100,9 +115,9 @@ def test_down_takes_everything_and_may_be_said_twice(tmp_path: Path) -> None:
     assert len(leftovers(slug)) >= 4
     code, status = finish(cli(tmp_path, "status"))
     assert (code, status.count(slug) >= 4) == (0, True), status
-    for _ in range(2):
+    for last_line in (f"{slug} is down\n", f"there is no bottle {slug}\n"):
         code, said = finish(cli(tmp_path, "down", slug))
-        assert code == 0, said
+        assert (code, said.endswith(last_line)) == (0, True), said
         assert leftovers(slug) == slugs_of(tmp_path) == []
 
 
@@ -149,6 +164,46 @@ def test_a_bundle_that_dies_ends_the_bottle(tmp_path: Path) -> None:
     assert code == 1, said
     assert f"{bundle} ended with 137" in said
     assert leftovers(slug) == slugs_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("event", ["the bundle dies", "TERM"])
+def test_an_agent_with_a_terminal_is_no_harder_to_end(tmp_path: Path, event: str) -> None:
+    ours, terminal = os.openpty()
+    try:
+        settings = termios.tcgetattr(terminal)
+        process = cli(tmp_path, "up", manifest(tmp_path, ["cat"], "tty = true\n"), terminal=terminal)
+        slug = slug_once_there(process, tmp_path)
+        wait_until(process, "the terminal is the agent's", lambda: termios.tcgetattr(terminal) != settings)
+        if event == "TERM":
+            process.terminate()
+        else:
+            docker("kill", object_name(slug, "sidecars"))
+        code, said = finish(process)
+        assert code == (143 if event == "TERM" else 1), said
+        assert termios.tcgetattr(terminal) == settings
+        assert leftovers(slug) == slugs_of(tmp_path) == []
+    finally:
+        os.close(ours)
+        os.close(terminal)
+
+
+def test_a_command_that_has_to_be_killed_leaves_the_terminal_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, terminal = os.openpty()
+    settings = termios.tcgetattr(terminal)
+    stubborn = f"trap '' TERM; stty -F {os.ttyname(terminal)} raw; exec sleep 1000"
+
+    def look(seconds: float) -> None:
+        time.sleep(seconds)
+        if termios.tcgetattr(terminal) != settings:
+            raise InterruptedError
+
+    with open(terminal) as stdin, pytest.raises(InterruptedError):
+        monkeypatch.setattr("sys.stdin", stdin)
+        try:
+            foreground(Command(("sh", "-c", stubborn)), look)
+        finally:
+            assert termios.tcgetattr(terminal) == settings
+            os.close(ours)
 
 
 def test_a_launcher_that_is_killed_leaves_what_down_finds(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_all_faults_at_once_each_with_its_path() -> None:
     """)
     paths = [fault.partition(": ")[0] for fault in faults]
     assert sorted(paths) == sorted([
-        "nmae", "daemons", "agent.user", "agent.command", "agent.env", "egress.allow", "credentials.one",
+        "nmae", "daemons", "agent.user", "agent.command", "agent.env", "egress.allow[1]", "credentials.one",
         "credentials.one.from_file", "credentials.one.host", "credentials.two", "credentials.two.host",
         "pipelock.patterns[0].regex", "git.repos.demo.url",
     ])  # fmt: skip
@@ -151,7 +151,38 @@ def test_anything_else_is_a_spec_or_a_list_of_faults(document: dict[str, Any]) -
         tomllib.loads(policy_toml(spec))
 
 
-@pytest.mark.parametrize("user", ["0", "00", "0:0", "1000:0", "root", "1000:", "-1", ""])
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        (
+            '[egress]\nallow = [7, "a.example"]\n[credentials.x]\nhost = "a.example"\nfrom_env = "X"',
+            ["egress.allow[0]"],
+        ),
+        ("[pipelock]\npatterns = [7]", ["pipelock.patterns[0]"]),
+        ("[credentials]\nx = 7", ["credentials.x"]),
+        ("[git.repos]\nx = 7", ["git.repos.x"]),
+    ],
+)
+def test_a_fault_brings_no_other_with_it(text: str, faults: list[str]) -> None:
+    assert [fault.partition(": ")[0] for fault in faults_of(text)] == faults
+
+
+@pytest.mark.parametrize(
+    ("daemons", "rest", "path"),
+    [
+        ("pipelock", "", "daemons"),
+        ("git-gate", '[git.repos.x]\nupstream = "https://a.example/x.git"', "git.repos.x.upstream"),
+        ("supervise", '[credentials.x]\nhost = "a.example"\nfrom_env = "X"', "credentials"),
+    ],
+)
+def test_what_needs_egress_says_so_where_it_is_left_out(daemons: str, rest: str, path: str) -> None:
+    document = f'daemons = ["{daemons}"]\n[egress]\nallow = ["a.example"]\n{rest}'
+    (fault,) = faults_of(document)
+    assert fault.startswith(f"{path}: ")
+    parse(tomllib.loads(document.replace('"]', '", "egress"]', 1)), HERE)
+
+
+@pytest.mark.parametrize("user", ["0", "00", "0:0", "1000:0", "root", "1000:", "-1", "", "\uff11", "2147483648"])
 def test_an_agent_is_never_root(user: str) -> None:
     assert faults_of(f'[agent]\nuser = "{user}"')[0].startswith("agent.user")
 
@@ -180,7 +211,7 @@ def test_nor_has_it_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert load(own / "mine.toml").credentials
 
 
-@pytest.mark.parametrize("content", [None, b"\xff", b"= nonsense"])
+@pytest.mark.parametrize("content", [None, b"\xff", b"= nonsense", b"a = " + b"[" * 9999, b"a = 1" + b"0" * 9999])
 def test_an_unreadable_manifest_is_said_in_one_line(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "bottle.toml"
     if content is not None:

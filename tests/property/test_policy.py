@@ -117,6 +117,10 @@ def test_what_is_not_toml_is_a_fault_with_the_files_name(tmp_path: Path) -> None
     broken.write_text("[egress\n")
     with pytest.raises(PolicyError, match=r"policy\.toml: not TOML: .*line 1"):
         policy.load(broken)
+    for beyond_python in ("a = " + "[" * 9999, "a = 1" + "0" * 9999):
+        broken.write_text(beyond_python)
+        with pytest.raises(PolicyError, match="too deep, or a number of thousands of digits"):
+            policy.load(broken)
     with pytest.raises(PolicyError, match="No such file or directory"):
         policy.load(tmp_path / "missing.toml")
 

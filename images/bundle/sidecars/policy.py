@@ -335,6 +335,8 @@ def load(path: Path | None = None) -> Policy:
         raise PolicyError(path, [error.strerror or str(error)]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PolicyError(path, [f"not TOML: {error}"]) from error
+    except (RecursionError, ValueError) as error:  # Python's own limits, for lists in lists and for digits.
+        raise PolicyError(path, ["nested too deep, or a number of thousands of digits"]) from error
     return parse(document, path)
 
 

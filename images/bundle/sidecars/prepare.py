@@ -20,6 +20,7 @@ from sidecars.policy import EX_CONFIG, Policy, default_path, or_exit
 
 EX_UNAVAILABLE = 69
 _CA_DAYS = "365"
+_NEEDS = "The bundle has to start as root with SETUID and SETGID, and to write to /run (--tmpfs /run): docs/image.md"
 
 
 class SetupError(Exception):
@@ -155,6 +156,10 @@ def main() -> None:
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         raise SystemExit(error.code) from None
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        print(f"setup: {what}. {_NEEDS}", file=sys.stderr)
+        raise SystemExit(EX_CONFIG) from None
 
 
 if __name__ == "__main__":
