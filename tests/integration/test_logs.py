@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from bottle_init.linux import logs as logs_module
-from bottle_init.linux.logs import LINE_BYTES, TAIL_BYTES
+from bottle_init.core import flow
+from bottle_init.core.flow import LINE_BYTES
+from bottle_init.linux.logs import TAIL_BYTES
 from tests.integration.logs_bench import Pipe, bench, events, write_all
 from tests.integration.turning import open_descriptors
 
@@ -135,7 +136,7 @@ def test_the_last_words_of_the_dead_are_taken_and_a_descendant_is_read_on() -> N
 
 def test_drain_takes_a_bounded_amount_and_the_rest_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
     """A descendant that goes on writing must not hold up the judgement of its leader's death."""
-    monkeypatch.setattr(logs_module, "DRAIN_BYTES", 128 * 1024)
+    monkeypatch.setattr(flow, "DRAIN_BYTES", 128 * 1024)
     with bench() as (logs, out, _):
         stdout = logs.open()[0]
         fcntl.fcntl(stdout, fcntl.F_SETPIPE_SZ, 1024 * 1024)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,22 @@ def test_a_stop_is_clean_though_nobody_reads_any_output(tmp_path: Path, mode: st
         eventually(lambda: is_full(out.writer))
         assert init.stop(signal.SIGTERM) == 0
     assert fcntl.fcntl(out.writer, fcntl.F_GETFL) == flags
+    out.close()
+
+
+def test_a_slow_reader_gets_lines_until_the_deadline_and_not_beyond(tmp_path: Path) -> None:
+    out = Pipe()
+    bundle = f"[bundle]\nstop_timeout = '2s'\n{FLOOD}"
+    with running(tmp_path, bundle, stdout=out.writer) as init:
+        eventually(lambda: is_full(out.writer))
+        os.kill(init.pid, signal.SIGTERM)
+        started_s = time.monotonic()
+        while init.process.poll() is None:
+            time.sleep(0.03)
+            out.read(4_096)  # A megabyte takes eight seconds so.
+        assert init.wait() == 0
+        assert time.monotonic() - started_s < 6
+        assert len(out.got) > 20 * 4_096
     out.close()
 
 
