@@ -179,7 +179,7 @@ class Outlet:
         return self.size >= LAST_WORDS_BYTES and not self.stalled()
 
     def drops(self) -> bool:
-        """Whether lines that were read are lost, if the reader, asked once more, still takes nothing."""
+        """Whether lines that are read now are lost, if the reader, asked once more, still takes nothing."""
         return self.size >= QUEUE_BYTES and self.stalled()
 
     def lets_go_on(self) -> bool:

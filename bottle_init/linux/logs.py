@@ -152,6 +152,7 @@ class Logs:
         """Take what a pipe holds, within bounds: what is left is read when its turn comes."""
         taken = 0
         while taken < flow.DRAIN_BYTES:
+            source.sink.ask()
             if source.sink.holds_up_the_dead():
                 return
             read = self._take(source)
@@ -289,6 +290,7 @@ class Logs:
     def _readable(self, source: Source) -> None:
         """One chunk of one pipe: epoll comes back to it, after all others had their turn."""
         sink = source.sink
+        sink.ask()
         if sink.holds_up():
             self._poller.forget(source.fd)
             self._waiting[sink].append(source)
@@ -314,10 +316,8 @@ class Logs:
         self._tails[source.child] = (self._tails.get(source.child, b"") + lines[-TAIL_BYTES:])[-TAIL_BYTES:]
         sink, account = source.sink, source.account
         if sink.drops():
-            sink.push()  # It may read again by now.
-            if sink.drops():
-                sink.lose(account, lines.count(b"\n"))
-                return
+            sink.lose(account, lines.count(b"\n"))
+            return
         if account.unreported and not sink.failing:
             self._report(sink, account)
         sink.put(source.render(lines), account)
@@ -359,8 +359,8 @@ class Logs:
         self._poller.watch(source.fd, EPOLLIN, lambda _mask: self._readable(source))
 
     def _report(self, sink: Sink, account: Account) -> None:
-        """Say how many lines are missing, unless there is no room even for that."""
-        if not self._has_room():
+        """Say how many lines are missing, unless there is no room even for that, or the last event has led to it."""
+        if account not in sink.owed or not self._has_room():
             return
         whose = (("child", account.name),) if account.name else ()
         facts = (*whose, ("stream", account.stream), ("count", sink.told(account)))

@@ -64,6 +64,11 @@ class Sink(Outlet):
         if self.blocked_at_ms is None:
             self.push()
 
+    def ask(self) -> None:
+        """Before lines are dropped: does the reader still take nothing?"""
+        if self.drops():
+            self.push()
+
     def push(self, _mask: int = 0) -> None:
         """Write until the queue is empty or the reader takes no more."""
         moved = False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bottle_init.core import events as happened
 from bottle_init.core.model import DAEMON, EXIT_ON_CHILD_DEATH, RESTART, WAIT_FOR_ALL, Bundle, Probe, Ready, Spec
-from bottle_init.testing.scenario import End, Life, Remnant, Request, Say, Scenario
+from bottle_init.testing.scenario import End, Life, Remnant, Request, Say, Scenario, Stall, Write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +61,17 @@ def small_worlds() -> Iterator[Scenario]:
                 pair = (Request(first, second[0]), Request(first + 300, second[1]))
                 yield Scenario(bundle, lives, pair, stop_at_ms=8_000, jumbled=True)
     yield _killed_as_its_exec_fails()
+    yield from _stalled_worlds()
+
+
+def _stalled_worlds() -> Iterator[Scenario]:
+    """A child that writes more than the pipes and the queue hold, every kind of reader, and a stop at any time."""
+    bundle = _bundle(WAIT_FOR_ALL, "")
+    writer = Life(run_ms=600, catches=(TERM,), stop_ms=100, writes=(Write(100, 25, 50_000), Write(3_000, 100, 1_000)))
+    for for_ms, sip_bytes in product((999, 1_000, 6_000, 100_000), (0, 500, 8_192)):
+        for stop_at_ms, one_pipe in product((100, 1_099, 1_100, 4_000, 20_000), (False, True)):
+            stalls = (Stall(50, for_ms, sip_bytes),)
+            yield Scenario(bundle, ((writer,), (writer,)), stalls=stalls, stop_at_ms=stop_at_ms, one_pipe=one_pipe)
 
 
 def _killed_as_its_exec_fails() -> Scenario:

@@ -493,6 +493,27 @@ def test_a_fifo_whose_reader_comes_back_gets_whole_lines_again(tmp_path: Path) -
     os.close(writer)
 
 
+def test_the_losses_of_several_are_told_once_each_when_the_reader_comes_back(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(tmp_path / "fifo", os.O_WRONLY)
+    with bench(names=["a", "b", "c"], stdout=writer, stderr=writer) as (logs, _, _):
+        ends = [logs.open(child)[0] for child in range(3)]
+        os.close(reader)
+        for fd in ends:
+            os.write(fd, b"lost\n")
+        logs.settle()
+        reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+        os.write(ends[0], b"again\n")
+        logs.settle()
+        lines = read_nonblocking(reader).splitlines()
+        told = sorted(json.loads(line)["child"] for line in lines if b"lines_dropped" in line)
+        assert told == ["a", "b", "c"]
+        assert b"[a] again" in lines
+        os.close(reader)
+    os.close(writer)
+
+
 def test_a_full_device_costs_lines_and_nothing_else() -> None:
     fd = os.open("/dev/full", os.O_WRONLY)
     with bench(stdout=fd) as (logs, _, _):

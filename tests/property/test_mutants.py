@@ -15,6 +15,7 @@ import pytest
 from bottle_init.core import (
     backoff,
     control,
+    flow,
     health,
     invariants,
     policy,
@@ -402,6 +403,73 @@ def orders_are_carried_out_in_silence(surgeon: Surgeon) -> None:
 @mutant("report")
 def survivors_are_not_named(surgeon: Surgeon) -> None:
     surgeon.replace(stopping.note_survivors, nothing)
+
+
+@mutant("early-loss")
+def half_a_second_is_enough(surgeon: Surgeon) -> None:
+    surgeon.set(flow, "STALL_MS", 500)
+
+
+@mutant("early-loss")
+def a_reader_is_believed_to_read_only_by_whole_pages(surgeon: Surgeon) -> None:
+    whole = flow.Outlet.refused
+
+    def refused(outlet: flow.Outlet, now_ms: int, _unread: int = 0, *, moved: bool = False) -> None:
+        whole(outlet, now_ms, 0, moved=moved)
+
+    surgeon.set(flow.Outlet, "refused", refused)
+
+
+@mutant("lost-lines")
+def lines_are_counted_by_the_block(surgeon: Surgeon) -> None:
+    whole = flow.Outlet.lose
+    surgeon.set(flow.Outlet, "lose", lambda outlet, account, lines: whole(outlet, account, min(lines, 1)))
+
+
+@mutant("lost-lines")
+def what_is_left_at_the_end_is_not_counted(surgeon: Surgeon) -> None:
+    def failed(outlet: flow.Outlet) -> None:
+        outlet._blocks.clear()
+        outlet._offset = outlet.size = 0
+        outlet.failing, outlet.blocked_at_ms = True, None
+
+    surgeon.set(flow.Outlet, "failed", failed)
+
+
+@mutant("torn-lines")
+def what_was_begun_is_begun_anew(surgeon: Surgeon) -> None:
+    whole = flow.Outlet.took
+
+    def took(outlet: flow.Outlet, written: int) -> None:
+        whole(outlet, written)
+        outlet._offset = 0
+
+    surgeon.set(flow.Outlet, "took", took)
+
+
+@mutant("made-to-wait")
+def nobody_is_made_to_wait(surgeon: Surgeon) -> None:
+    surgeon.set(flow.Outlet, "holds_up", lambda _: False)
+
+
+@mutant("stalled-reader")
+def a_stalled_reader_is_waited_for(surgeon: Surgeon) -> None:
+    surgeon.set(flow.Outlet, "stalled", lambda _: False)
+
+
+@mutant("stalled-reader")
+def nobody_is_let_go_on(surgeon: Surgeon) -> None:
+    surgeon.set(flow.Outlet, "lets_go_on", lambda _: False)
+
+
+@mutant("stalled-reader")
+def the_reader_is_never_asked_again(surgeon: Surgeon) -> None:
+    surgeon.set(flow.Outlet, "due_ms", nothing)
+
+
+@mutant("stalled-reader")
+def a_stop_hurries_nobody(surgeon: Surgeon) -> None:
+    surgeon.set(flow.Outlet, "hurry", nothing)
 
 
 @mutant("no-crash")
