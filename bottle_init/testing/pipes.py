@@ -38,8 +38,12 @@ class Reader:
         """All that it has taken, in order."""
         self.took_ms = 0
         """When it has last taken something, or began to have something before it."""
-        self.full_ms: int | None = None
-        """Since when it has taken nothing of a full pipe; None while there is room."""
+        self.hopeless_ms: int | None = None
+        """From when on nobody has to wait for it; None while its pipe has room.
+
+        That is a second after its pipe was full. A sip that makes no room is known only when the init asks next, within
+        a second; and then it has another one.
+        """
 
     @property
     def got(self) -> bytes:
@@ -62,7 +66,7 @@ class Reader:
             self.took_ms = now_ms
             return len(data)
         if not self.has_room(now_ms):
-            self.full_ms = now_ms if self.full_ms is None else self.full_ms
+            self.hopeless_ms = now_ms + SECOND_MS if self.hopeless_ms is None else self.hopeless_ms
             return 0
         if not self._pipe:
             self.took_ms = now_ms
@@ -91,7 +95,7 @@ class Reader:
                 self._took.append(bytes(self._pipe[:size]))
                 del self._pipe[:size]
                 self.took_ms = at_ms
-                self.full_ms = None if self.has_room(at_ms) else at_ms
+                self.hopeless_ms = None if self.has_room(at_ms) else at_ms + 2 * SECOND_MS
         self._seen_ms = max(self._seen_ms, now_ms)
 
     def _stall(self, at_ms: int) -> Stall | None:
@@ -259,6 +263,14 @@ class Logs:
         self.event("exit_report")
         self._flush(deadline_ms)
 
+    def begun(self) -> int:
+        """How many lines the children have written, the last one of a child perhaps in part."""
+        return sum(pipe.begun for pipe in self.all)
+
+    def dropped(self) -> int:
+        """How many of those nobody got whole."""
+        return sum(map(self.dropped_of, self.accounts))
+
     def dropped_of(self, account: Account) -> int:
         """Lines of this account that nobody got whole."""
         torn = self.outlet.failing and self.outlet.begun() is account
@@ -408,9 +420,8 @@ class Logs:
 
     def _look_for_waits(self) -> None:
         """Who waits has to wait for somebody: for a reader that has taken something within the last second."""
-        full_ms = self.reader.full_ms
-        needless = self._stopping or full_ms is None or self.now_ms - full_ms >= SECOND_MS
-        if needless:
+        hopeless_ms = self.reader.hopeless_ms
+        if self._stopping or hopeless_ms is None or self.now_ms >= hopeless_ms:
             self.vain.extend((self.now_ms, pipe.account.name) for pipe in self.pipes if pipe.outgoing)
 
     def _say(self, what: str) -> None:

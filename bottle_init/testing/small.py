@@ -10,7 +10,17 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from bottle_init.core import events as happened
-from bottle_init.core.model import DAEMON, EXIT_ON_CHILD_DEATH, RESTART, WAIT_FOR_ALL, Bundle, Probe, Ready, Spec
+from bottle_init.core.model import (
+    DAEMON,
+    EXIT_ON_CHILD_DEATH,
+    ONESHOT,
+    RESTART,
+    WAIT_FOR_ALL,
+    Bundle,
+    Probe,
+    Ready,
+    Spec,
+)
 from bottle_init.testing.scenario import End, Life, Remnant, Request, Say, Scenario, Stall, Write
 
 if TYPE_CHECKING:
@@ -60,8 +70,14 @@ def small_worlds() -> Iterator[Scenario]:
             for first, second in product(MOMENTS_MS[::2], _pairs()):
                 pair = (Request(first, second[0]), Request(first + 300, second[1]))
                 yield Scenario(bundle, lives, pair, stop_at_ms=8_000, jumbled=True)
-    yield _killed_as_its_exec_fails()
+    yield from corners()
     yield from _stalled_worlds()
+
+
+def corners() -> Iterator[Scenario]:
+    """Where more than two rare things have to meet."""
+    yield _killed_as_its_exec_fails()
+    yield _outlived_by_what_it_has_left()
 
 
 def _stalled_worlds() -> Iterator[Scenario]:
@@ -79,6 +95,13 @@ def _killed_as_its_exec_fails() -> Scenario:
     bundle = Bundle((Spec("a", DAEMON, ("a",), stop_delay_ms=500),))
     term = happened.SignalReceived(TERM, 1, 0)
     return Scenario(bundle, ((Life(exec_ms=300, exec_error=127),),), (Request(0, term), Request(300, term)))
+
+
+def _outlived_by_what_it_has_left() -> Scenario:
+    """A child has ended long before the stop, and what it has left in its session outlives even SIGKILL."""
+    setup = Spec("setup", ONESHOT, ("x",), ("a",), stop_timeout_ms=0)
+    lives = ((Life(run_ms=0, leaves=(Remnant(kill_ms=None),)),), (Life(),))
+    return Scenario(Bundle((setup, Spec("a", DAEMON, ("a",)))), lives, stop_at_ms=2_000)
 
 
 def _bundle(policy: str, ready: str) -> Bundle:

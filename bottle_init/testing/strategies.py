@@ -208,6 +208,8 @@ def _draw_ready(draw: Draw) -> Ready | None:
 def draw_scenario(draw: Draw, bundle: Bundle, *, faults: Sequence[str] = FAULTS) -> Scenario:
     """What happens to this bundle in one run: which of these faults exist, then where they strike."""
     faults = tuple(fault for fault in faults if draw.pick((False, True)))
+    if bundle.logs == "inherit":  # Then the init has no part in what becomes of the lines.
+        faults = tuple(fault for fault in faults if fault != "stalls")
     stop_at_ms = draw.pick((60_000, 30_000, 10_000, 2_000, 120_000))
     storms = _several(draw, (0, 1, 2)) if "orphans" in faults else ()
     freezes = _several(draw, (0, 1, 2)) if "freezes" in faults else ()

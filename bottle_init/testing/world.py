@@ -47,8 +47,8 @@ SUSPENDING = (STOP, 20, 21, 22)
 MAX_STEPS = 20_000
 """More steps than any bundle needs for a virtual day; a run that takes more is going round in circles."""
 
-MAX_TURNS = 20_000
-"""The same of wake-ups for nothing but lines."""
+MAX_TURNS = 1_000
+"""More wake-ups at one moment than all that children can write in it takes."""
 
 
 class Process:
@@ -203,7 +203,7 @@ class World:
         self._seen: list[Event] = []
         self._answers: list[Event] = []
         self._orphans = 0
-        self._turns = 0
+        self._turns = self._turned_ms = 0
         self._logs = self.trace.logs = Logs(scenario) if scenario.has_logs else None
         for request in scenario.requests:
             self._at(request.at_ms, self._see, request.event)
@@ -265,9 +265,10 @@ class World:
         for process in free:
             if not process.stopped:
                 self._go_on(process)
-        self._turns += 1
+        self._turns = self._turns + 1 if self._turned_ms == self.now_ms else 0
+        self._turned_ms = self.now_ms
         if self._turns > MAX_TURNS:
-            self.trace.stuck = f"{MAX_TURNS} wake-ups for lines, and the bundle has not ended"
+            self.trace.stuck = f"{MAX_TURNS} wake-ups for lines at one moment"
 
     def _reorder(self, order: Order) -> None:
         deaths = [event for event in self._seen if isinstance(event, happened.ChildExited)]

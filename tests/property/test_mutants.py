@@ -30,6 +30,7 @@ from bottle_init.core.events import StopTimeoutPassed
 from bottle_init.core.model import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NEXT_START, UP, Stop
 from bottle_init.core.transitions import TABLE, Row
 from bottle_init.testing import INVARIANTS, check, ledger, scenario_of, simulate, small_worlds
+from bottle_init.testing.small import corners
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -529,7 +530,7 @@ def test_a_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invariants, "check", nothing)
     MUTANTS[name](Surgeon(monkeypatch))
     wanted = name.partition(":")[0]
-    lives = chain(islice(small_worlds(), 0, None, 23), (scenario_of("mutants", run) for run in range(RUNS)))
+    lives = chain(corners(), islice(small_worlds(), 0, None, 23), (scenario_of("mutants", run) for run in range(RUNS)))
     caught = (violation.invariant for scenario in lives for violation in check(simulate(scenario)))
     assert wanted in caught
 
