@@ -315,8 +315,9 @@ def _order(event: object, bundle: Bundle) -> list[str]:
             raise ValueError(f"{event} cannot be ordered on a real machine")
 
 
-def _read(log: str, report: dict[str, Any], code: int, lines: int) -> Told:
-    records = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+def _read(log: str, report: dict[str, Any], code: int, arrived: int) -> Told:
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    records = [line for line in lines if "stream" not in line]  # Those are about a child's own output, or are it.
     deaths = [
         (death["name"], death["code"], death["severity"], death["sent_by_init"], death["forced"])
         for death in report["deaths"]
@@ -324,10 +325,10 @@ def _read(log: str, report: dict[str, Any], code: int, lines: int) -> Told:
     events = [
         _event(record.pop("event"), record.pop("child", ""), record)
         for record in records
-        if record["event"] not in ("exit_report", "control_unavailable", "lines_dropped")
+        if record["event"] not in ("exit_report", "control_unavailable")
     ]
     dropped = report["lines_dropped"]
-    return Told(tuple(events), code, tuple(deaths), len(report["survivors"]), lines + dropped, dropped=dropped > 0)
+    return Told(tuple(events), code, tuple(deaths), len(report["survivors"]), arrived + dropped, dropped=dropped > 0)
 
 
 def standing_in(scenario: Scenario, directory: Path) -> Bundle:

@@ -51,6 +51,8 @@ class StandIn:
         inbox, outbox = os.pipe()
         os.set_blocking(outbox, False)
         signal.set_wakeup_fd(outbox, warn_on_full_buffer=False)
+        for caught in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(caught, signal.SIG_DFL)  # The interpreter has handlers of its own for these.
         for number in self.life.get("catches", ()):
             signal.signal(number, lambda *_: None)
         if self.life.get("reaps", True):

@@ -72,6 +72,10 @@ SCRIPTS = {
     ),
     "a suspended daemon": script((daemon("a"), life(stopped_ms=1_000)), (daemon("b"), STAYS)),
     "another stop signal": script((daemon("a", stop_signal=2), life(catches=(2, TERM), stop_ms=500, stop_end=End(7)))),
+    "a stop signal that an interpreter catches by itself": script((daemon("a", stop_signal=2), STAYS)),
+    "lines as objects": script(
+        (daemon("a"), life(writes=(*FLOODS, Write(7_000, 5)))), stalls=(Stall(0, 5_000),), stop_at_ms=9_000, logs="json"
+    ),
     "a job ends it": script((daemon("a"), SLOW), (Spec("tests", JOB, ("x",), ("a",)), life(run_ms=1_000, end=End(4)))),
     "a oneshot comes first": script(
         (Spec("setup", ONESHOT, ("x",)), life(run_ms=800)), (daemon("a", "setup"), STAYS), stop_at_ms=4_000
