@@ -398,13 +398,21 @@ class Logs:
             self.event(f"lines_dropped {account.name} {count}")
 
     def _lose(self, account: Account, lines: int) -> None:
-        idle_ms = self.now_ms - self.reader.took_ms
-        self.losses.append(Loss(account.name, lines, self.now_ms, idle_ms, closing=self._closing))
+        self._note_loss(account, lines)
         self.outlet.lose(account, lines)
 
     def _fail(self) -> None:
+        accounts = (self.own, *self.accounts)
+        before = [account.lost for account in accounts]
         self.outlet.failed()
+        for account, lost in zip(accounts, before, strict=True):
+            if account.lost > lost:
+                self._note_loss(account, account.lost - lost)
         self._progressed()
+
+    def _note_loss(self, account: Account, lines: int) -> None:
+        idle_ms = self.now_ms - self.reader.took_ms
+        self.losses.append(Loss(account.name, lines, self.now_ms, idle_ms, closing=self._closing))
 
     def _flush(self, deadline_ms: int) -> None:
         farewell = Farewell(self.now_ms, deadline_ms)

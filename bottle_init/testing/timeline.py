@@ -66,11 +66,13 @@ def _story(trace: Trace) -> Iterator[tuple[int, str]]:
     """What became of the lines."""
     told = [*trace.logs.story, *_losses(trace.logs)] if trace.logs is not None else []
     for stall in trace.scenario.stalls:
-        told.append((stall.at_ms, f"the reader of the logs {_takes(stall)}"))
-        told.append((stall.at_ms + stall.for_ms, "the reader of the logs reads again"))
+        turns = (
+            (stall.at_ms, f"the reader of the logs {_takes(stall)}"),
+            (stall.at_ms + stall.for_ms, "the reader of the logs reads again"),
+        )
+        told.extend(turn for turn in turns if turn[0] <= trace.end_ms)
     for at_ms, line in sorted(told, key=itemgetter(0)):
-        if at_ms <= trace.end_ms:
-            yield at_ms, f"~ {line}"
+        yield at_ms, f"~ {line}"
 
 
 def _losses(logs: Logs) -> Iterator[tuple[int, str]]:
