@@ -179,8 +179,12 @@ class Outlet:
         return self.size >= LAST_WORDS_BYTES and not self.stalled()
 
     def drops(self) -> bool:
-        """Whether lines that are read now are lost, if the reader, asked once more, still takes nothing."""
+        """Whether lines that are read now are lost, by what the reader has answered last."""
         return self.size >= QUEUE_BYTES and self.stalled()
+
+    def doubts(self, now_ms: int) -> bool:
+        """Whether that answer is an old one: the reader is to be asked again before lines are lost by it."""
+        return self.asked_at_ms < now_ms
 
     def lets_go_on(self) -> bool:
         """Whether those that were made to wait may go on, because the queue has become short."""

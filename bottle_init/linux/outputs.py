@@ -66,7 +66,7 @@ class Sink(Outlet):
 
     def ask(self) -> None:
         """Before lines are dropped: does the reader still take nothing?"""
-        if self.drops():
+        if self.drops() and self.doubts(self._clock()):
             self.push()
 
     def push(self, _mask: int = 0) -> None:

@@ -55,6 +55,10 @@ class Reader:
         """What waits before it."""
         return len(self._pipe)
 
+    def idle_ms(self, now_ms: int) -> int:
+        """For how long it has taken nothing of what is before it."""
+        return now_ms - self.took_ms if self._pipe else 0
+
     def has_room(self, now_ms: int) -> bool:
         """Whether a write would take something."""
         return self._stall(now_ms) is None or PIPE_BYTES - len(self._pipe) >= PIPE_BUF
@@ -293,7 +297,7 @@ class Logs:
             pipe.parked = True
             self._say(f"{pipe.account.name} is made to wait for the reader")
             return
-        idle = self._stopping or self.now_ms - self.reader.took_ms >= SECOND_MS
+        idle = self._stopping or self.reader.idle_ms(self.now_ms) >= SECOND_MS
         if self.outlet.size >= flow.QUEUE_BYTES and not idle:
             self.greedy.append((self.now_ms, pipe.account.name))
         self._take(pipe)
@@ -350,7 +354,7 @@ class Logs:
             self._push()
 
     def _ask(self) -> None:
-        if self.outlet.drops():
+        if self.outlet.drops() and self.outlet.doubts(self.now_ms):
             self._push()
 
     def _push(self) -> None:
@@ -411,7 +415,7 @@ class Logs:
         self._progressed()
 
     def _note_loss(self, account: Account, lines: int) -> None:
-        idle_ms = self.now_ms - self.reader.took_ms
+        idle_ms = self.reader.idle_ms(self.now_ms)
         self.losses.append(Loss(account.name, lines, self.now_ms, idle_ms, closing=self._closing))
 
     def _flush(self, deadline_ms: int) -> None:

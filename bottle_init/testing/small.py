@@ -21,7 +21,7 @@ from bottle_init.core.model import (
     Ready,
     Spec,
 )
-from bottle_init.testing.scenario import End, Life, Remnant, Request, Say, Scenario, Stall, Write
+from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Stall, Write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,6 +78,7 @@ def corners() -> Iterator[Scenario]:
     """Where more than two rare things have to meet."""
     yield _killed_as_its_exec_fails()
     yield _outlived_by_what_it_has_left()
+    yield _not_scheduled_while_the_reader_comes_back()
 
 
 def _stalled_worlds() -> Iterator[Scenario]:
@@ -102,6 +103,15 @@ def _outlived_by_what_it_has_left() -> Scenario:
     setup = Spec("setup", ONESHOT, ("x",), ("a",), stop_timeout_ms=0)
     lives = ((Life(run_ms=0, leaves=(Remnant(kill_ms=None),)),), (Life(),))
     return Scenario(Bundle((setup, Spec("a", DAEMON, ("a",)))), lives, stop_at_ms=2_000)
+
+
+def _not_scheduled_while_the_reader_comes_back() -> Scenario:
+    """The reader had been given up; it reads again, and children write, before the init knows of either."""
+    writes = (Write(100, 25, 50_000), Write(2_000, 25, 50_000), Write(4_000, 25, 50_000))
+    freezes, stalls = (Freeze(3_000, 5_000),), (Stall(50, 3_200),)
+    lives = ((Life(writes=writes),),)
+    bundle = Bundle((Spec("a", DAEMON, ("a",)),))
+    return Scenario(bundle, lives, freezes=freezes, stalls=stalls, stop_at_ms=10_000, jumbled=True)
 
 
 def _bundle(policy: str, ready: str) -> Bundle:

@@ -421,6 +421,11 @@ def a_reader_is_believed_to_read_only_by_whole_pages(surgeon: Surgeon) -> None:
     surgeon.set(flow.Outlet, "refused", refused)
 
 
+@mutant("early-loss")
+def an_old_refusal_is_as_good_as_a_new_one(surgeon: Surgeon) -> None:
+    surgeon.set(flow.Outlet, "doubts", lambda *_: False)
+
+
 @mutant("lost-lines")
 def lines_are_counted_by_the_block(surgeon: Surgeon) -> None:
     whole = flow.Outlet.lose
