@@ -13,6 +13,7 @@
 from bottle_init.testing.fuzz import CounterExample, Outcome, fuzz, scenario_of, smallest_like
 from bottle_init.testing.invariants import INVARIANTS, Invariant, Violation, check
 from bottle_init.testing.ledger import Ledger
+from bottle_init.testing.pipes import Logs
 from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Stall, Storm, Write
 from bottle_init.testing.shrink import shrink
 from bottle_init.testing.small import small_worlds
@@ -31,6 +32,7 @@ __all__ = [
     "Invariant",
     "Ledger",
     "Life",
+    "Logs",
     "Outcome",
     "Process",
     "Remnant",

@@ -21,6 +21,10 @@ MADE_TO_WAIT = "made-to-wait"
 STALLED_READER = "stalled-reader"
 
 SECOND_MS = 1_000
+QUEUE_BYTES = (1024 + 64) * 1024
+"""What the queue may hold of the living, and of the init's own lines."""
+CHUNK_BYTES = 128 * 1024
+"""What one read of a pipe adds at most, with its tags: the last one, and what each of the dead has left."""
 
 _LINE = re.compile(rb"\[([A-Za-z0-9_-]+)\] (\d+) (\d+) x*\Z")
 _OWN = re.compile(rb'\{"event": "[^"]*"\}\Z')
@@ -38,6 +42,9 @@ def faults(logs: Logs, stop_ms: int, end_ms: int) -> Iterator[Fault]:
     for at_ms, name in logs.greedy:
         if at_ms < stop_ms:
             yield MADE_TO_WAIT, at_ms, f"{name} is read although the queue is full, and the reader reads"
+    most = QUEUE_BYTES + (len(logs.all) + 1) * CHUNK_BYTES
+    if logs.peak > most:
+        yield MADE_TO_WAIT, end_ms, f"the queue has grown to {logs.peak} bytes"
     for at_ms, name in logs.vain:
         yield STALLED_READER, at_ms, f"{name} has to wait, and there is nobody to wait for"
     yield from _lines(logs, end_ms)

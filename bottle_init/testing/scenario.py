@@ -87,7 +87,7 @@ class Life:
     `stopped_ms`: when somebody sends it SIGSTOP.
 
     `ready_ms`: when its port begins to answer. A probe takes `probe_ms`; within a span of `sick` its
-    answer is no, within one of `hangs` there is none.
+    answer is no, within one of `hangs` there is none. `writes` are its lines.
     """
 
     fork_error: str = ""

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from bottle_init.core import flow
 from bottle_init.core.flow import FLUSH_STALL_MS, STALL_MS, Account, Farewell, Outlet
 from bottle_init.core.model import DAEMON, JOB, Bundle, Probe, Ready, Spec
-from bottle_init.testing import End, Freeze, Life, Scenario, Stall, Trace, Write, check, render, simulate
-from bottle_init.testing.pipes import Logs
+from bottle_init.testing import End, Freeze, Life, Logs, Scenario, Stall, Trace, Write, check, render, simulate
 
 FLOOD = Write(1_000, 400, 4_000)
 """More than a pipe, the queue and another pipe hold."""

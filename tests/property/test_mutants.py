@@ -458,6 +458,11 @@ def nobody_is_made_to_wait(surgeon: Surgeon) -> None:
     surgeon.set(flow.Outlet, "holds_up", lambda _: False)
 
 
+@mutant("made-to-wait")
+def a_queue_without_much_of_a_bound(surgeon: Surgeon) -> None:
+    surgeon.set(flow, "QUEUE_BYTES", 3 * flow.QUEUE_BYTES)
+
+
 @mutant("stalled-reader")
 def a_stalled_reader_is_waited_for(surgeon: Surgeon) -> None:
     surgeon.set(flow.Outlet, "stalled", lambda _: False)

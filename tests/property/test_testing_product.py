@@ -14,6 +14,7 @@ from bottle_init.testing import (
     End,
     Freeze,
     Life,
+    Logs,
     Remnant,
     Scenario,
     Stall,
@@ -27,7 +28,6 @@ from bottle_init.testing import (
     simulate,
 )
 from bottle_init.testing.__main__ import main
-from bottle_init.testing.pipes import Logs
 
 ROOT = Path(__file__).parents[2]
 pytest_plugins = "pytester"
