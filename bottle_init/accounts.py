@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 def unknown(process: Process) -> Iterator[tuple[str, str]]:
     """`(path in the child's table, message)` for each user and group that nobody knows. An id needs no entry."""
     if isinstance(process.user, str) and not _is_user(process.user):
-        yield "user", f'there is no user "{process.user}" here{_as_id(process.user)}'
+        yield "user", _missing("user", process.user)
     if isinstance(process.group, str) and not _is_group(process.group):
-        yield "group", f'there is no group "{process.group}" here{_as_id(process.group)}'
+        yield "group", _missing("group", process.group)
     for position, group in enumerate(process.groups or ()):
         if isinstance(group, str) and not _is_group(group):
-            yield f"groups[{position}]", f'there is no group "{group}" here{_as_id(group)}'
+            yield f"groups[{position}]", _missing("group", group)
 
 
 def _is_user(name: str) -> bool:
@@ -44,5 +44,8 @@ def _is_group(name: str) -> bool:
     return True
 
 
-def _as_id(name: str) -> str:
-    return f" (an id is written without quotes: {name})" if name.isascii() and name.isdigit() else ""
+def _missing(what: str, name: str) -> str:
+    from bottle_init.bundlefile.table import quoted
+
+    as_id = f" (an id is written without quotes: {name})" if name.isascii() and name.isdigit() else ""
+    return f"there is no {what} {quoted(name)} here{as_id}"

@@ -75,6 +75,8 @@ def _notes(bundle: Bundle) -> Iterator[str]:
         own_ms = spec.stop_delay_ms + spec.stop_timeout_ms
         if own_ms > bundle.stop_timeout_ms:
             yield f"{path}: its stop may take {duration(own_ms)}, but the bundle's ends earlier"
+        if spec.backoff.initial_ms > spec.backoff.limit_ms:
+            yield f"{path}.backoff: initial is above limit, so that every pause is {duration(spec.backoff.limit_ms)}"
         is_watched = spec.health is not None or (spec.ready is not None and spec.ready.probe.kind == "notify")
         if spec.on_unhealthy != "ignore" and not is_watched:
             yield f"{path}.on_unhealthy: nothing checks this daemon's health"

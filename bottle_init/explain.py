@@ -10,7 +10,7 @@ import json
 import sys
 from datetime import datetime
 
-from bottle_init import signames
+from bottle_init import cli, signames
 from bottle_init.linux.text import plain, span
 
 TYPE_CHECKING = False
@@ -48,11 +48,11 @@ def run(options: Options) -> int:
     try:
         told = story(_lines(options.file))
     except Unreadable as problem:
-        sys.stderr.write(f"bottle-init explain: {problem}\n")
+        cli.complain(f"bottle-init explain: {problem}")
         return EX_NO
     except KeyboardInterrupt:
         return EX_NO
-    sys.stdout.write(told)
+    cli.show(told)
     return EX_OK
 
 

@@ -50,7 +50,7 @@ def _unknown(path: str, name: str, names: list[str]) -> tuple[str, str]:
 
 
 def _cycles(nodes: Sequence[Node]) -> Iterable[tuple[str, str]]:
-    """One fault for each cycle; those that share children with one before come up once that is mended."""
+    """Cycles enough that none is left once each is cut at its last step."""
     paths = {node.name: node.path for node in nodes}
     after = {node.name: tuple(name for name in node.after if name in paths) for node in nodes}
     while True:
@@ -60,8 +60,7 @@ def _cycles(nodes: Sequence[Node]) -> Iterable[tuple[str, str]]:
         cycle = _walk(after)
         chain = " -> ".join((*cycle, cycle[0]))
         yield f"{paths[cycle[0]]}.after", f"goes round in a circle: {chain} (each is after the next)"
-        for name in cycle:
-            del after[name]
+        after[cycle[-1]] = tuple(name for name in after[cycle[-1]] if name != cycle[0])
 
 
 def _drop_startable(after: dict[str, tuple[str, ...]]) -> None:

@@ -45,14 +45,8 @@ class Table:
         return key in self._content
 
     def fault(self, key: str, message: str) -> None:
-        """Note a fault at a key, or at the table itself with an empty one."""
-        self._faults.append((join(self.path, key) if key else self.path, message))
-
-    def is_clean(self, *others: str) -> bool:
-        """Whether no fault has been noted in this table, in those at `others`, or below."""
-        return not any(
-            path == each or path.startswith(each + ".") for path, _ in self._faults for each in (self.path, *others)
-        )
+        """Note a fault at a key."""
+        self._faults.append((join(self.path, key), message))
 
     def read(self, key: str, reader: Callable[[object], T], default: U) -> T | U:
         """The key's value, or the default where the key is missing or wrong."""
@@ -88,7 +82,7 @@ class Table:
         if len(found) == 1:
             return found[0]
         some = f" ({listed(found)} are there)" if found else ""
-        self.fault("", f"needs exactly one of {listed(choices, 'and' if found else 'or')}{some}")
+        self._faults.append((self.path, f"needs exactly one of {listed(choices, 'and' if found else 'or')}{some}"))
         return None
 
 

@@ -50,7 +50,10 @@ class KillSession(Action):
 
 
 class SurveySession(Action):
-    """Send a signal (0 for none) to what is left of a dead child's session; `SessionSurveyed` answers, at once."""
+    """Send a signal to what is left of a dead child's session; `SessionSurveyed` answers, at once.
+
+    TERM goes to each process once, however often it is found.
+    """
 
     child: int
     generation: int
@@ -58,9 +61,10 @@ class SurveySession(Action):
 
 
 class SurveyTree(Action):
-    """Send a signal (0 for none) to all that is left of the init's descendants; `TreeSurveyed` answers, at once.
+    """Send a signal to all that is left of the init's descendants; `TreeSurveyed` answers, at once.
 
-    SIGKILL here goes to everything below the init that there is, the children included.
+    TERM goes to each process once, however often it is found. SIGKILL goes to everything below the init that
+    there is, the children included.
     """
 
     signal: int

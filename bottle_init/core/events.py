@@ -172,6 +172,12 @@ class OrphansReaped(Event):
     count: int
 
 
+class SurvivorEnded(Event):
+    """One that a survey had found has ended, and is another process's to reap."""
+
+    pid: int
+
+
 # Deaths.
 
 

@@ -63,9 +63,6 @@ if TYPE_CHECKING:
     from bottle_init.core.model import Child
     from bottle_init.core.turn import Turn
 
-MAX_SURVIVORS = 100
-"""So many are named; a storm of ten thousand orphans would be no report."""
-
 BROUGHT_ABOUT = (HALT_REQUEST, HALT_RESTART, HALT_DEPENDENCY, HALT_HEALTH, HALT_READINESS)
 """Deaths for these reasons are the init's own doing (contract 2, rule 7)."""
 
@@ -191,6 +188,7 @@ def die(turn: Turn, child: Child, event: ChildExited) -> None:
     """Take a death in; it is judged together with all others of its sweep."""
     stopping = turn.state.phase != UP
     timed_out = child.halt == HALT_TIMEOUT
+    brought_about = not stopping and child.halt in BROUGHT_ABOUT
     code = 128 + event.signal if event.signal else event.code
     child.last_death = Death(
         child=child.index,
@@ -199,7 +197,13 @@ def die(turn: Turn, child: Child, event: ChildExited) -> None:
         code=code,
         signal=event.signal,
         severity=verdict.severity_of(
-            child.spec, code, event.signal, sent=child.sent, stopping=stopping, forced=timed_out
+            child.spec,
+            code,
+            event.signal,
+            sent=child.sent,
+            stopping=stopping,
+            forced=timed_out,
+            asked=brought_about,
         ),
         at_ms=turn.now_ms,
         ran_ms=turn.now_ms - child.started_at_ms,
@@ -207,7 +211,7 @@ def die(turn: Turn, child: Child, event: ChildExited) -> None:
         forced=child.forced or timed_out,
         oom=event.oom,
         stopping=stopping,
-        brought_about=not stopping and child.halt in BROUGHT_ABOUT,
+        brought_about=brought_about,
         stop_ms=None if child.signalled_at_ms is None else turn.now_ms - child.signalled_at_ms,
         detail=child.detail,
     )
@@ -263,11 +267,16 @@ def surveyed(turn: Turn, child: Child, event: SessionSurveyed) -> None:
 def note_survivors(turn: Turn, found: tuple[Survivor, ...]) -> None:
     """Keep what outlived its leader into the bundle's stop, for the report (contract 7)."""
     state = turn.state
-    if not found or state.phase == UP or len(state.survivors) >= MAX_SURVIVORS:
+    if not found or state.phase == UP:
         return
-    known = [survivor.pid for survivor in state.survivors]
-    known.extend(child.pid for child in turn.children)
-    state.survivors += tuple(survivor for survivor in found if survivor.pid not in known)
+    known = {(survivor.pid, survivor.born): None for survivor in state.survivors}
+    children = {child.pid: None for child in turn.children}
+    children.update({survivor.pid: None for survivor in state.survivors if not survivor.born})  # Those given up.
+    state.survivors += tuple(
+        survivor
+        for survivor in found
+        if not survivor.dying and survivor.pid not in children and (survivor.pid, survivor.born) not in known
+    )
 
 
 def give_up_session(turn: Turn, child: Child, event: Event) -> None:
@@ -322,7 +331,7 @@ def give_up(turn: Turn, child: Child, event: Event) -> None:
 def reap_late(turn: Turn, child: Child, event: ChildExited) -> None:
     """A child that was given up has ended after all."""
     turn.announce("child_reaped_late", child, code=event.code, signal=event.signal or None)
-    look_again(turn)
+    turn.others_ended = True
 
 
 def note_forwarded(turn: Turn, child: Child, event: SignalForwarded) -> None:
@@ -339,7 +348,12 @@ def end_when_gone(turn: Turn) -> None:
     if state.finishing or not all(is_down(child) and is_cleared(child) for child in turn.children):
         return
     state.finishing = True
-    turn.act(SurveyTree(signals.KILL if state.phase == KILLING_ALL else signals.TERM))
+    survey_tree(turn)
+
+
+def survey_tree(turn: Turn) -> None:
+    """See to whatever is left below the init."""
+    turn.act(SurveyTree(signals.KILL if turn.state.phase == KILLING_ALL else signals.TERM))
 
 
 def kill_all(turn: Turn) -> None:
@@ -364,12 +378,16 @@ def tree_surveyed(turn: Turn, event: TreeSurveyed) -> None:
 
 
 def look_again(turn: Turn) -> None:
-    """Orphans were reaped: whoever waits for the last of them looks whether that was it."""
+    """Others have ended: whoever waits for the last of them looks whether that was it.
+
+    What has been forked since the last look is asked to end like the rest.
+    """
     for child in turn.children:
         if child.status == CLEARING:
-            turn.act(SurveySession(child.index, child.generation, 0))
+            number = signals.KILL if GiveUpPassed in child.timers else signals.TERM
+            turn.act(SurveySession(child.index, child.generation, number))
     if turn.state.finishing:
-        turn.act(SurveyTree(signals.KILL if turn.state.phase == KILLING_ALL else 0))
+        survey_tree(turn)
 
 
 def finish(turn: Turn) -> None:

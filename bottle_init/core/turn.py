@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Turn:
     """A mutable copy of `state` at `now_ms`, and the actions decided so far."""
 
-    __slots__ = ("actions", "children", "edited", "now_ms", "state", "sweep")
+    __slots__ = ("actions", "children", "edited", "now_ms", "others_ended", "state", "sweep")
 
     def __init__(self, state: State, now_ms: int) -> None:
         self.state = state.copy()
@@ -28,6 +28,7 @@ class Turn:
         self.edited: dict[int, None] = {}
         self.actions: list[Action] = []
         self.sweep: list[int] = []
+        self.others_ended = False
 
     def edit(self, index: int) -> Child:
         """The child's record, as a copy of this turn's own."""

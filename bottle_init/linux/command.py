@@ -115,7 +115,7 @@ class Command:
         self.oom_counter: OomCounter | None = None
         self.oom = False
         self.remote: Remote | None = None
-        self.survivors: tuple[Survivor, ...] = ()
+        self.survivors: dict[tuple[int, int], Survivor] = {}
 
     def run(self, mask: Iterable[int]) -> int:
         """From the first system call to the exit code."""
@@ -217,6 +217,7 @@ class Command:
 
             self.oom_counter = OomCounter()
             self.report = environ.absolute(self.report)
+        self.control = environ.socket_address(self.control)
         let_go(keep_descriptors=bool(self.report))
         if self.control:
             self._listen()
@@ -344,38 +345,29 @@ class Command:
         self._reap()
         if self.childless:
             return
-        tree = Tree(lambda _pid: False)
+        tree = Tree({})
         left = core.begin(monotonic_ms(), was_asked=self.asked is not None)
-        self.survivors = tree.everything(SIGTERM)
         while not self.childless:
             now_ms = monotonic_ms()
-            if not self._press(tree, core.stage(left, now_ms)):
-                return
+            if not self.may_be_more:
+                stage = core.stage(left, now_ms)
+                found = self._press(tree, stage)
+                if stage == core.GIVE_UP:
+                    say("no SIGKILL ended: " + ", ".join(f"{one.name} ({one.pid})" for one in found))
+                    return
             pause_ms = 0 if self.may_be_more else core.next_stage_ms(left, now_ms) - now_ms
             info = self.wait(pause_ms / 1_000)
             if info is not None and info.si_signo in STOP_SIGNALS:
                 left = core.stop_again(left, monotonic_ms())
             self._reap()
 
-    def _press(self, tree: Tree, stage: str) -> bool:
-        """Do what this stage says; False once there is nothing more to be done."""
+    def _press(self, tree: Tree, stage: str) -> tuple[Survivor, ...]:
+        """Signal whatever is left as this stage says, what has been forked since the last one included; returns it."""
         if stage == core.KILL_SESSION and not self.rules.single_child:
-            self._kill_session()
-        elif stage == core.KILL_EVERYTHING:
-            tree.everything(SIGKILL)
-        elif stage == core.GIVE_UP:
-            left = tree.everything(0)
-            say("no SIGKILL ended: " + ", ".join(f"{one.name} ({one.pid})" for one in left))
-            return False
-        return True
-
-    def _kill_session(self) -> None:
-        """SIGKILL for what is left of the command's session, and is below the init still."""
-        from bottle_init.linux import reaper
-
-        for process in reaper.descendants(self.init_pid):
-            if process.session == self.pid:
-                reaper.send(process, SIGKILL)
+            tree.session(self.pid, SIGKILL)
+        found = tree.everything(SIGTERM if stage in (core.ASK, core.KILL_SESSION) else SIGKILL)
+        self.survivors.update({(one.pid, one.born): one for one in found})
+        return found
 
     def _close(self) -> int:
         """The exit code, and the report where one was asked for."""
@@ -418,7 +410,7 @@ class Command:
         else:
             cause, pid, uid = self.asked
             stop = Stop(REQUESTED, cause, self.asked_at_ms, now_ms, code, None, pid, uid)
-        return Exit(code, stop, (death,), self.survivors, now_ms)
+        return Exit(code, stop, (death,), tuple(self.survivors.values()), now_ms)
 
     def _death(self) -> Death:
         """The command's end as the verdict sees it; `forced` and `oom` can only be another's doing."""

@@ -14,18 +14,21 @@ from bottle_init.linux.clock import monotonic_ms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bottle_init.core.model import Bundle
 
 SIGCHLD = 17
 
 
-def end(problem: BaseException, bundle: Bundle, pids: dict[int, tuple[int, int]]) -> int:
+def end(problem: BaseException, bundle: Bundle, pids: Mapping[int, tuple[int, int] | None]) -> int:
     """Say what has gone wrong, end everything below the init, and return 70."""
     _say(problem)
-    for pid, (child, _) in pids.items():
-        reaper.send_to_pid(pid, bundle.children[child].stop_signal)
-        reaper.send_to_pid(pid, reaper.SIGCONT)
-    tree = reaper.Tree(lambda _pid: False)
+    for pid, owner in pids.items():
+        if owner is not None:
+            reaper.send_to_pid(pid, bundle.children[owner[0]].stop_signal)
+            reaper.send_to_pid(pid, reaper.SIGCONT)
+    tree = reaper.Tree({})
     deadline_ms = monotonic_ms() + bundle.stop_timeout_ms
     if not _wait(tree, deadline_ms):
         tree.everything(reaper.SIGKILL)
@@ -36,7 +39,7 @@ def end(problem: BaseException, bundle: Bundle, pids: dict[int, tuple[int, int]]
 def _wait(tree: reaper.Tree, until_ms: int) -> bool:
     """Reap until no child is left; False if the time is over first."""
     while True:
-        tree.reap(())
+        tree.reap()
         if tree.childless:
             return True
         left_ms = until_ms - monotonic_ms()

@@ -37,6 +37,20 @@ def _was_given(name: bytes) -> bool:
         posix.close(fd)
 
 
+def socket_address(address: str) -> str:
+    """The address of a Unix socket; `@name` (an abstract one) and `""` (none) are no paths."""
+    return address if not address or address.startswith("@") else absolute(address)
+
+
+def is_open(fd: int) -> bool:
+    """Whether a descriptor is there."""
+    try:
+        posix.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
 def absolute(path: str) -> str:
     """`path` from the directory where the init was started, as it is itself in `/`."""
     if path.startswith("/"):

@@ -6,6 +6,7 @@ the lease, the report) only once the first daemons run, so that no daemon ever w
 
 from __future__ import annotations
 
+from bottle_init.core.events import ProbeFailed
 from bottle_init.core.flow import Farewell
 from bottle_init.linux import jsonlines, reaper
 from bottle_init.linux.clock import monotonic_ms, wall_s
@@ -15,6 +16,7 @@ from bottle_init.linux.poller import Bulk
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from bottle_init.core import actions as act
+    from bottle_init.core.events import Event
     from bottle_init.core.model import State
     from bottle_init.linux.control import Control
     from bottle_init.linux.lease import Watch
@@ -48,7 +50,7 @@ class Leaves:
         if any(spec.ready or spec.health for spec in init.bundle.children):
             from bottle_init.linux.probes import Probes
 
-            self.probes = Probes(init.poller, init.emit, init.run_probe, init.tree.kill_session, self._kill_leftovers)
+            self.probes = Probes(init.poller, self._probed, init.run_probe, init.tree.end_probe, self._kill_leftovers)
         if init.control:
             from bottle_init.linux.control import Control
 
@@ -56,11 +58,10 @@ class Leaves:
             problem = self.control.open()
             if problem:
                 self.log("control_unavailable", "warning", (("reason", problem),))
-        lease = init.bundle.lease
-        if lease is not None and lease.renew_ms is None:
+        if init.lease is not None and init.lease.renew_ms is None:
             from bottle_init.linux.lease import Watch
 
-            self.lease = Watch(lease, init.poller, init.emit)
+            self.lease = Watch(init.lease, init.has_lease_fd, init.poller, init.emit)
 
     def _view(self) -> tuple[State, int]:
         """What `health` and `status` are answered from."""
@@ -121,6 +122,12 @@ class Leaves:
         """Have a probe out; its answer is an event, later."""
         if self.probes is not None:
             self.probes.start(action.child, action.generation, action.probe, action.how)
+
+    def _probed(self, event: Event) -> None:
+        """Hand over an answer; that a daemon fails because it is ending is told by its death, which follows."""
+        pid = self.init.pid_of(event.child, event.generation) if isinstance(event, ProbeFailed) else 0
+        if not (pid and reaper.is_ending(pid)):
+            self.init.emit(event)
 
     def _kill_leftovers(self, leader: int) -> None:
         """End what a probe has left behind."""

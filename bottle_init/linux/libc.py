@@ -112,4 +112,4 @@ def set_capabilities(numbers: tuple[int, ...]) -> None:
     header = _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)
     low, high = (mask & 0xFFFFFFFF).to_bytes(4, "little"), (mask >> 32).to_bytes(4, "little")
     if _call("capset", header, low * 3 + high * 3) != 0:
-        raise OSError(errno.EPERM, "capset was refused")
+        raise OSError(errno.EPERM, "the init does not have them all itself")

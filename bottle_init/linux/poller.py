@@ -44,6 +44,10 @@ class Poller:
     def wait(self, timeout_ms: int | None) -> None:
         """Sleep until something is ready or the time is over, and call back for all of it."""
         ready = self._epoll.poll(None if timeout_ms is None else timeout_ms / 1_000)
+        if timeout_ms and not ready:
+            ready = self._epoll.poll(
+                0
+            )  # A wait that SIGSTOP or the freezer outlasted ends with nothing, whatever is ready.
         self._forgotten.clear()
         bulk = self._bulk
         self._put_off = not self._put_off and any(fd not in bulk for fd, _ in ready)

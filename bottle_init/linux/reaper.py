@@ -16,10 +16,14 @@ from bottle_init.core.model import Survivor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Iterator, Mapping
 
 SIGKILL = 9
 SIGCONT = 18
+SIGSTOP = 19
+
+_PF_EXITING = 0x4
+"""The kernel's flag of a thread in do_exit(), as /proc/PID/stat shows it of the first one."""
 
 _RESERVE = 2
 """A process is looked up while its pidfd is open."""
@@ -27,11 +31,17 @@ _RESERVE = 2
 _SHOWN = 300
 """Bytes of a command line that a report shows."""
 
+REAPED_AT_ONCE = 10_000
+"""So many orphans are reaped before the next look at what else has come."""
+
+LOOKS = 10
+"""So often one call looks for what it has missed: /proc is no snapshot, and a fork bomb must not hold the init."""
+
 
 class Process:
     """One line of /proc/PID/stat, as far as the tree needs it."""
 
-    __slots__ = ("name", "parent", "pid", "session", "started", "state")
+    __slots__ = ("flags", "name", "parent", "pid", "session", "started", "state", "threads")
 
     def __init__(self, pid: int, stat: bytes) -> None:
         head, _, rest = stat.rpartition(b") ")
@@ -41,11 +51,16 @@ class Process:
         self.state = fields[0]
         self.parent = int(fields[1])
         self.session = int(fields[3])
-        self.started = fields[19]
+        self.flags = int(fields[6])
+        self.threads = int(fields[17])
+        self.started = int(fields[19])
 
     def is_gone(self) -> bool:
-        """A zombie has ended already; only its parent has to learn of it."""
-        return self.state in (b"Z", b"X")
+        """A zombie has ended already; only its parent has to learn of it.
+
+        A process of which the first thread alone has ended looks like one, but for the others that it counts.
+        """
+        return self.state in (b"Z", b"X") and self.threads <= 1
 
 
 def look(pid: int) -> Process | None:
@@ -84,10 +99,11 @@ def processes() -> Iterator[Process]:
                 yield process
 
 
-def descendants(root: int) -> list[Process]:
-    """All processes below `root` that have not ended, whatever sessions they have fled to."""
+def descendants(root: int, session: int | None = None) -> list[Process]:
+    """All that have not ended below `root`, or in or below `session`, whatever sessions they have fled to."""
     every = {process.pid: process for process in processes()}
     below = {root: True}
+    below.update((pid, True) for pid, process in every.items() if process.session == session)
 
     def is_below(pid: int) -> bool:
         chain = []
@@ -109,22 +125,47 @@ def caught_signals(pid: int) -> int:
     return 0
 
 
-def survivor(process: Process) -> Survivor:
+def is_ending(pid: int) -> bool:
+    """Whether a process has begun to end: its sockets are closed some time before it can be reaped.
+
+    One of which the first thread alone has ended may live for long.
+    """
+    process = look(pid)
+    if process is None or not process.flags & _PF_EXITING:
+        return False
+    return process.is_gone() or process.state != b"Z"
+
+
+def survivor(process: Process, *, dying: bool = False) -> Survivor:
     """A process as the report names it."""
     words = _read(f"/proc/{process.pid}/cmdline")[:_SHOWN].replace(b"\0", b" ").strip()
-    return Survivor(process.pid, process.name, words.decode("utf-8", "replace"))
+    return Survivor(process.pid, process.name, words.decode("utf-8", "replace"), process.started, dying)
 
 
-def send(process: Process, number: int) -> None:
-    """Signal exactly the process that was looked at, not one that has got its pid since (pidfd_open(2))."""
+def hold(process: Process) -> int:
+    """A descriptor of exactly the process that was looked at, not of one that has got its pid since.
+
+    It can be polled, and is readable once the process has ended (pidfd_open(2)). Raises OSError, ESRCH for one
+    that is gone.
+    """
+    fd = posix.pidfd_open(process.pid)
+    if _is_same(process):
+        return fd
+    posix.close(fd)
+    raise ProcessLookupError(errno.ESRCH, "it is gone")
+
+
+def send(process: Process, *numbers: int) -> None:
+    """Signal exactly the process that was looked at, not one that has got its pid since."""
     try:
-        fd = posix.pidfd_open(process.pid)
+        fd = hold(process)
     except OSError as problem:
         if problem.errno != errno.ESRCH and _is_same(process):
-            send_to_pid(process.pid, number)  # No pidfd to be had: the look just now has to do.
+            for number in numbers:
+                send_to_pid(process.pid, number)  # No pidfd to be had: the look just now has to do.
         return
     try:
-        if _is_same(process):
+        for number in numbers:
             pidfd_send_signal(fd, number)
     except OSError:
         pass  # It has ended meanwhile, or is another user's and out of reach; the next survey tells.
@@ -167,47 +208,72 @@ class Room:
 class Tree:
     """The init's view of everything below it.
 
-    `is_known` tells the pids that the init started itself and has not reaped: they are in nobody
+    `started` has the pids that the init started itself and has not reaped: they are in nobody
     else's session.
     """
 
-    def __init__(self, is_known: Callable[[int], bool]) -> None:
-        self._is_known = is_known
+    def __init__(self, started: Mapping[int, object]) -> None:
+        self._started = started
         self.childless = False
+        self.may_be_more = False
         self._orphans: bool | None = None
+        self._found: dict[int, Survivor] = {}
+        self._asked: dict[int, int] = {}
+        """When each pid that has had its TERM was started."""
+        self._ended: dict[int, int] = {}
+        """When each pid was started that `end_probe` has sent SIGKILL."""
+        self.others: Process | None = None
+        """One that the last look has found and that is another process's to reap."""
         self.pid = posix.getpid()
         self.room = Room()
 
-    def reap(self, known: Container[int]) -> tuple[list[tuple[int, int]], int]:
-        """Reap all that have ended: `(pid, wait status)` of those `known`, and how many others there were."""
+    def reap(self) -> tuple[list[tuple[int, int]], int]:
+        """Reap: `(pid, wait status)` of all that have ended of those the init started, and how many others had.
+
+        The others are bounded, so that no storm of them keeps the init from what else has come; `may_be_more` then.
+        """
         deaths: list[tuple[int, int]] = []
         orphans = 0
-        self.childless = False
+        self.childless = self.may_be_more = False
         self._orphans = None
-        waitpid = posix.waitpid
-        while True:
+        started, waitpid = self._started, posix.waitpid
+        while orphans < REAPED_AT_ONCE:
             try:
-                pid, status = waitpid(-1, 1)
+                pid, status = waitpid(-1, posix.WNOHANG)
             except ChildProcessError:
                 self.childless = True
                 return deaths, orphans
             if pid == 0:
                 return deaths, orphans
-            if pid in known:
+            if pid in started:
                 deaths.append((pid, status))
             else:
                 orphans += 1
+        self.may_be_more = True
+        taken = dict(deaths)
+        looked_at = [waitpid(pid, posix.WNOHANG) for pid in started if pid not in taken]
+        return [*deaths, *(death for death in looked_at if death[0])], orphans
 
     def session(self, leader: int, number: int) -> tuple[Survivor, ...]:
-        """Who is left of a dead leader's session; each is sent `number` first, unless that is 0."""
+        """Who is left of a dead leader's session; each is sent `number` first: any but SIGKILL once in its life.
+
+        A session keeps the kernel from giving its number to a new process (setsid(2)). So where there is one of that
+        pid the leader's session has ended, and what has the same number now is somebody else's.
+        """
+        self.others = None
         with self.room:
             if self.childless or not self._has_orphans():
                 return ()
-            left = [one for one in processes() if one.session == leader and not one.is_gone() and one.pid != leader]
-            return self._signal(left, number)
+            every = {one.pid: one for one in processes()}
+            self._asked = {
+                pid: born for pid, born in self._asked.items() if pid in every and every[pid].started == born
+            }
+            if leader in every:
+                return ()
+            return self._signal([one for one in every.values() if one.session == leader and not one.is_gone()], number)
 
     def everything(self, number: int) -> tuple[Survivor, ...]:
-        """Who is left below the init; each is sent `number` first, unless that is 0.
+        """Who is left below the init; each is sent `number` first: any but SIGKILL once in its life.
 
         As PID 1 of its namespace the init sends SIGKILL by one call, which nothing can escape by
         forking. What `docker exec` put there is not below the init; the kernel ends it with the init.
@@ -222,26 +288,65 @@ class Tree:
                 return self._blind(number)
             return self._signal(left, number)
 
+    def unreaped(self) -> tuple[Survivor, ...]:
+        """Children that wait(2) does not hand over although nothing lives below the init any more.
+
+        A zombie is its tracer's first (ptrace(2)), and a process of another user's may be hidden (proc(5), hidepid).
+        """
+        found = tuple(survivor(one) for one in processes() if one.parent == self.pid)
+        return found or (Survivor(0, "unknown: hidden in /proc"),)
+
     def kill_session(self, leader: int) -> None:
         """SIGKILL for a child and its session, until a look finds nobody new."""
         send_to_pid(leader, SIGKILL)
         seen: dict[int, bool] = {}
         with self.room:
-            while fresh := [
-                one for one in processes() if one.session == leader and not one.is_gone() and one.pid not in seen
-            ]:
+            for _ in range(LOOKS):
+                every = processes()
+                fresh = [one for one in every if one.session == leader and not one.is_gone() and one.pid not in seen]
+                if not fresh:
+                    return
                 for one in fresh:
                     seen[one.pid] = True
                     send(one, SIGKILL)
 
+    def end_probe(self, leader: int) -> None:
+        """SIGKILL for a probe, its session and all below them: nothing that a child has left behind.
+
+        They are stopped first: one that is not could fork meanwhile, or lose its parent and be found no more.
+        """
+        family: dict[int, Process] = {}
+        with self.room:
+            for _ in range(LOOKS if self._sees_itself() else 0):
+                fresh = [one for one in descendants(-1, leader) if one.pid not in family]
+                if not fresh:
+                    break
+                for one in fresh:
+                    family[one.pid] = one
+                    send(one, SIGSTOP)
+            for one in family.values():
+                send(one, SIGKILL)
+        send_to_pid(leader, SIGKILL)
+        self._ended = {pid: born for pid, born in self._ended.items() if (now := look(pid)) and now.started == born}
+        self._ended.update((pid, one.started) for pid, one in family.items())
+
     def _signal(self, left: list[Process], number: int) -> tuple[Survivor, ...]:
-        found = tuple(survivor(process) for process in left)
-        if number:
-            for process in left:
-                send(process, number)
-                if number != SIGKILL:
-                    send(process, SIGCONT)
-        return found
+        """Name all, then signal all: the name of what has been signalled may be gone."""
+        self._found = {process.pid: self._named(process) for process in left}
+        self.others = next((process for process in left if process.parent != self.pid), None)
+        for process in left:
+            if number == SIGKILL:
+                send(process, SIGKILL)
+            elif self._asked.get(process.pid) != process.started:
+                self._asked[process.pid] = process.started
+                send(process, number, SIGCONT)
+        return tuple(self._found.values())
+
+    def _named(self, process: Process) -> Survivor:
+        known = self._found.get(process.pid)
+        if known is not None and known.born == process.started:
+            return known
+        return survivor(process, dying=self._ended.get(process.pid) == process.started)
 
     def _has_orphans(self) -> bool:
         """Whether the init has children that it did not start; true where the kernel does not list them.
@@ -256,7 +361,7 @@ class Tree:
         listed = _read(f"/proc/self/task/{self.pid}/children")
         if not listed and not self._sees_itself():
             return True
-        return not listed or any(not self._is_known(int(word)) for word in listed.split())
+        return not listed or any(int(word) not in self._started for word in listed.split())
 
     def _sees_itself(self) -> bool:
         """Whether /proc is there and is that of the init's own PID namespace."""
@@ -266,7 +371,8 @@ class Tree:
             return False
 
     def _blind(self, number: int) -> tuple[Survivor, ...]:
-        """Without a /proc: as PID 1 signal everything; that a child is left at all is all that is known."""
-        if number and self.pid == 1:
+        """Without a /proc: as PID 1 signal everything, once; that a child is left at all is all that is known."""
+        if self.pid == 1 and number != SIGKILL and 0 not in self._asked:
+            self._asked[0] = 0
             send_to_pid(-1, number)
         return (Survivor(0, "unknown: no /proc of this PID namespace"),)

@@ -145,6 +145,8 @@ def _become(
     try:
         posix.setsid()
         _attach(stdio)
+        # As the init itself: to inherit a directory takes no right to enter it.
+        _do("cwd: where the init was started", posix.fchdir, plan.cwd_fd)
         environ = dict(plan.environ)
         _set_limits(plan.process)
         for path in plan.process.env_files:
@@ -152,7 +154,8 @@ def _become(
         environ.update((encode(name), encode(value)) for name, value in plan.process.env)
         environ.update(extra)
         _set_identity(plan)
-        _change_directory(plan)
+        if plan.process.cwd is not None:
+            _do(f"cwd: {plan.process.cwd}", posix.chdir, plan.process.cwd)
         reset_signals()
         pthread_sigmask(SIG_SETMASK, ())
         execute(command, environ)
@@ -213,11 +216,11 @@ def _set_identity(plan: Plan) -> None:
     """Groups, user, capabilities, no_new_privs: each while the one before still allows it."""
     identity = plan.identity
     if plan.keep is not None:
-        _do("capabilities", _bound, plan.keep)
+        _bound(plan.keep, plan.process)
         if identity.uid:
             _do("capabilities", libc.prctl, libc.PR_SET_KEEPCAPS, 1)
     if identity.groups is not None:
-        _do("groups", posix.setgroups, list(identity.groups))
+        _do("groups", _set_groups, identity)
     if identity.gid is not None:
         _do("group", posix.setresgid, identity.gid, identity.gid, identity.gid)
     if identity.uid is not None:
@@ -231,20 +234,27 @@ def _set_identity(plan: Plan) -> None:
         _do("no_new_privs", libc.prctl, libc.PR_SET_NO_NEW_PRIVS, 1)
 
 
-def _bound(keep: tuple[int, ...]) -> None:
+def _bound(keep: tuple[int, ...], process: Process) -> None:
+    """Nothing that the child executes gains more; where `no_new_privs` sees to that, the init needs no CAP_SETPCAP."""
     for number in libc.bounded_capabilities():
         if number not in keep:
-            libc.prctl(libc.PR_CAPBSET_DROP, number)
+            try:
+                libc.prctl(libc.PR_CAPBSET_DROP, number)
+            except OSError:
+                if not process.no_new_privs:
+                    raise CannotStart("capabilities: the init lacks setpcap, which takes them away") from None
+                return
 
 
-def _change_directory(plan: Plan) -> None:
-    cwd = plan.process.cwd
+def _set_groups(identity: Identity) -> None:
+    """setgroups(2); who may not call it may still have these very groups already, its own group in the list or not."""
+    groups = identity.groups or ()
     try:
-        posix.fchdir(plan.cwd_fd)
-        if cwd is not None:
-            posix.chdir(cwd)
-    except OSError as problem:
-        raise CannotStart(f"cwd: {cwd or 'where the init was started'}: {problem.strerror}") from None
+        posix.setgroups(list(groups))
+    except PermissionError:
+        own = posix.getegid()
+        if identity.gid not in (None, own) or {own, *groups} != {own, *posix.getgroups()}:
+            raise
 
 
 def reset_signals() -> None:

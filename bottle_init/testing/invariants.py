@@ -69,6 +69,7 @@ STOPS_AT_ONCE = "stops-at-once"
 STOP_DELAY = "stop-delay"
 STOP_SIGNAL = "stop-signal"
 UNASKED_STOP = "unasked-stop"
+ASKED_FIRST = "asked-first"
 KILL_TIME = "kill-time"
 SECOND_SIGNAL = "second-signal"
 DEADLINE = "deadline"
@@ -119,6 +120,7 @@ INVARIANTS = (
         " so that a suspended one can act on it.",
     ),
     Invariant(UNASKED_STOP, "`wait-for-all` | nothing: the bundle ends when its last child has ended"),
+    Invariant(ASKED_FIRST, "What is left of its session gets TERM as soon as the child is gone"),
     Invariant(
         KILL_TIME,
         "SIGKILL comes when the child's `stop_timeout` has passed since its stop signal,"
@@ -132,7 +134,7 @@ INVARIANTS = (
         "What a child left behind in its session, or what was reparented to the init, is stopped and killed"
         " within the same deadline, reaped, and named in the report.",
     ),
-    Invariant(ON_TIME, "The init wakes when there is something to do, and then on time."),
+    Invariant(ON_TIME, "The init wakes only when there is something to do, and then on time."),
     Invariant(
         READINESS,
         "A readiness probe is made at once, and again after growing pauses of at most 250 ms.",
@@ -365,11 +367,28 @@ class Auditor:
                 yield self._of(page, STARTS_AT_ONCE, "could be started, and is not")
             elif page.fate == PENDING and not ledger.stop_kind:
                 yield from self._vain(page)
+            if page.clearing and ledger.kill_ms is None:
+                yield from self._clearing(page, now_ms)
         if ledger.stop_kind and not step.living:
             yield Violation(ENDS_AT_ONCE, now_ms, "everything is gone, and the init has not ended")
         found = health.answer(step.state).health
         if found != ledger.health():
             yield Violation(HEALTH, now_ms, f"the answer is {found}, and should be {ledger.health()}")
+
+    def _clearing(self, page: Page, now_ms: int) -> Iterator[Violation]:
+        """What a dead child has left in its session is asked to end, and is waited for no longer than it lives."""
+        left = [
+            process
+            for process in self.left.get(page.index, ())
+            if process.generation == page.generation and process.born_ms <= now_ms
+            if process.ended_ms is None or process.ended_ms >= now_ms
+        ]
+        if not left:
+            yield self._of(page, STOPS_AT_ONCE, "is waited for, and nothing is left of its session")
+        for process in left:
+            signalled = [at_ms for at_ms in (process.asked_ms, process.killed_ms) if at_ms is not None]
+            if process.ended_ms != now_ms and min(signalled, default=now_ms + 1) > now_ms:
+                yield self._of(page, ASKED_FIRST, f"has left {process.name} in its session, which gets no TERM")
 
     def _settled_living(self, page: Page, now_ms: int) -> Iterator[Violation]:
         ledger = self.ledger

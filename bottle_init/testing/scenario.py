@@ -63,13 +63,16 @@ class Remnant:
 
     `born_ms` counts from the child's exec. `escapes`: it calls setsid(2), so that only a survey of
     the whole tree finds it. `adopted`: it was double-forked, so that it is the init's from birth.
+    `kept`: its parent is a process that has fled to another session, and reaps it itself.
     `run_ms` is its natural life, `stop_ms` how long it takes to die of TERM, `kill_ms` of KILL; None
-    is for ever.
+    is for ever. Before it ends of its own accord or of TERM it forks another like itself, `heirs` times in a row.
     """
 
     born_ms: int = 0
     escapes: bool = False
     adopted: bool = False
+    kept: bool = False
+    heirs: int = 0
     run_ms: int | None = None
     stop_ms: int | None = 0
     kill_ms: int | None = 0

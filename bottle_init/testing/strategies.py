@@ -48,6 +48,8 @@ FAULTS = (
     "suspended",
     "remnants",
     "escapes",
+    "keepers",
+    "heirs",
     "orphans",
     "probes",
     "flaps",
@@ -63,7 +65,8 @@ FAULTS = (
 """What a run may draw.
 
 `undead` is uninterruptible sleep, `deaf` is a child that ignores its stop signal, `stalls` are children that write
-much and a reader of the logs that takes nothing, or little.
+much and a reader of the logs that takes nothing, or little, `keepers` reap what others have left behind, `heirs` are
+forked by what is about to end.
 """
 
 SHORT_MS = (0, 1, 10, 50, 100, 250, 500, 1_000)
@@ -322,16 +325,20 @@ def _draw_writes(draw: Draw, faults: Sequence[str]) -> tuple[Write, ...]:
 def _draw_remnants(draw: Draw, faults: Sequence[str]) -> tuple[Remnant, ...]:
     if "remnants" not in faults and "escapes" not in faults:
         return ()
-    return tuple(
-        Remnant(
-            born_ms=draw.pick((0, 100, 2_000)),
-            escapes="escapes" in faults and draw.pick(("remnants" not in faults, True)),
-            adopted=draw.pick((False, True)),
-            run_ms=draw.pick((None, None, 500, 6_000)),
-            stop_ms=draw.pick((0, 0, 500, 3_000, None if "deaf" in faults else 0)),
-            kill_ms=draw.pick((0, 0, 0, 100, None if "undead" in faults else 0)),
-        )
-        for _ in _several(draw, (0, 1, 2, 3))
+    return tuple(_draw_remnant(draw, faults) for _ in _several(draw, (0, 1, 2, 3)))
+
+
+def _draw_remnant(draw: Draw, faults: Sequence[str]) -> Remnant:
+    escapes = "escapes" in faults and draw.pick(("remnants" not in faults, True))
+    return Remnant(
+        born_ms=draw.pick((0, 100, 2_000)),
+        escapes=escapes,
+        adopted=draw.pick((False, True)),
+        kept="keepers" in faults and not escapes and draw.pick((False, True)),
+        heirs=draw.pick((0, 1, 2)) if "heirs" in faults else 0,
+        run_ms=draw.pick((None, None, 500, 6_000)),
+        stop_ms=draw.pick((0, 0, 500, 3_000, None if "deaf" in faults else 0)),
+        kill_ms=draw.pick((0, 0, 0, 100, None if "undead" in faults else 0)),
     )
 
 

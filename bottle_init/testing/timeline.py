@@ -203,6 +203,7 @@ _EVENTS: dict[type[Event], Callable[[Any, str], str]] = {
     happened.SignalForwarded: lambda event, name: f"  {name} catches {_signal(event.signal)}",
     happened.SessionSurveyed: _surveyed,
     happened.TreeSurveyed: _surveyed,
+    happened.SurvivorEnded: lambda event, _: f"> {event.pid} has ended, and is another's to reap",
     happened.OrphansReaped: lambda event, _: f"> {event.count} orphan{'s' if event.count > 1 else ''} reaped",
 }
 

@@ -7,6 +7,7 @@ a survey comes in the next step, before anything else. Nothing here decides how 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +56,11 @@ class Process:
     """One simulated process; a child of the bundle's (`remnant` is None), or something that one has started.
 
     `session` is the child's process whose session it is in, None for what has escaped; `ended` is
-    set when it becomes a zombie, `reaped_ms` when its parent has taken it away.
+    set when it becomes a zombie, `reaped_ms` when its parent has taken it away; `asked_ms` when a survey sent it TERM.
     """
 
     __slots__ = (
+        "asked_ms",
         "born_ms",
         "child",
         "ended",
@@ -102,6 +104,7 @@ class Process:
         self.ended_ms: int | None = None
         self.reaped_ms: int | None = None
         self.killed_ms: int | None = None
+        self.asked_ms: int | None = None
         self.stopped = False
         self.pending: list[int] = []
         self.postponed: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -366,8 +369,10 @@ class World:
             self._die(process, end)
 
     def _bear(self, leader: Process, remnant: Remnant) -> None:
-        if self._is_held(leader, self._bear, remnant) or leader.is_dying:
-            return
+        if not self._is_held(leader, self._bear, remnant) and not leader.is_dying:
+            self._beget(leader, remnant)
+
+    def _beget(self, leader: Process, remnant: Remnant) -> None:
         process = self._create(leader.child, leader.generation, leader.life, remnant, leader)
         leader.family.append(process)
         if remnant.run_ms is not None:
@@ -394,8 +399,14 @@ class World:
         process.ended, process.ended_ms = end, self.now_ms
         del self._living[process.pid]
         remnant, leader = process.remnant, process.leader
+        if remnant is not None and leader is not None and remnant.heirs and end.signal != KILL:
+            self._beget(leader, replace(remnant, heirs=remnant.heirs - 1))
         if remnant is None:
             self._reap_child(process, end)
+        elif remnant.kept:
+            process.reaped_ms = self.now_ms
+            if process.asked_ms is not None or process.killed_ms is not None:
+                self._see(happened.SurvivorEnded(process.pid))
         elif leader is None or leader.ended is not None or remnant.adopted:
             process.reaped_ms = self.now_ms
             self._orphans += 1
@@ -515,10 +526,13 @@ class World:
         self._answers.append(happened.TreeSurveyed(survivors))
 
     def _look(self, found: list[Process], signal: int) -> tuple[Survivor, ...]:
-        if signal:
-            for process in found:
+        for process in found:
+            if signal == KILL:
+                self._signal(process, KILL)
+            elif process.asked_ms is None:
+                process.asked_ms = self.now_ms
                 self._signal(process, signal)
-        return tuple(Survivor(process.pid, process.name) for process in found)
+        return tuple(Survivor(process.pid, process.name, born=process.born_ms) for process in found)
 
     def _session(self, leader: Process) -> list[Process]:
         """What still lives of a child's session, without the child."""

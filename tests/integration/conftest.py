@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import pytest
 
 # testcontainers' own janitor is an image of its registry's; these tests remove what they start themselves.
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+
+# Whoever started this run may ignore signals (nohup, a shell's `&`): what the tests start would inherit that.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parents[2]
 # Another tag leaves the images of a bottle that is in use as they are.

@@ -170,6 +170,22 @@ def test_at_a_path(tmp_path: Path, operator: Operator) -> None:
     assert done.stderr == f"bottle-init health: no running init answers at {path}: no such file or directory\n"
 
 
+@pytest.mark.parametrize("said", [b"{}\n", b"{not json}\n", b'{"a": ' * 50_000 + b"\n"])
+def test_what_is_no_init_is_said_and_gives_no_traceback(tmp_path: Path, operator: Operator, said: bytes) -> None:
+    path = str(tmp_path / "control")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        other.listen()
+        command = [*PYTHON, "status", f"--control={path}"]
+        with subprocess.Popen(command, env=operator.environ, stderr=subprocess.PIPE, text=True) as process:
+            with other.accept()[0] as client:
+                client.recv(100)
+                client.sendall(said)
+            _, told = process.communicate(timeout=PATIENCE_S)
+            assert told == f"bottle-init status: what listens at {path} does not answer as an init does\n"
+            assert process.returncode == 1
+
+
 def test_an_init_that_is_stopped_is_not_waited_for_forever(tmp_path: Path, operator: Operator) -> None:
     with running(tmp_path, TWO) as init:
         listening(init, operator)
@@ -376,6 +392,36 @@ def test_ctl_events_needs_to_follow(operator: Operator) -> None:
     done = operator.run("ctl", "events")
     assert done.returncode == 2
     assert "ctl events --follow" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("health >/dev/full", 1),
+        ("health >&-", 0),
+        ("health >&- 2>&-", 0),
+        ("health --control=@nobody 2>&-", 1),
+        ("health --control=@nobody 2>/dev/full", 1),
+        ("status >/dev/full", 1),
+        ("status >&- 2>&-", 0),
+        ("ctl start one >/dev/full", 1),
+        ("ctl start one >&-", 0),
+        ("ctl start nobody >&- 2>&-", 2),
+        ("ctl events --follow >/dev/full", 1),
+        ("ctl events --follow | head -n 1; exit ${PIPESTATUS[0]}", 141),
+        ("explain /dev/null 2>/dev/full", 1),
+    ],
+)
+def test_an_output_that_is_gone_gives_no_traceback(tmp_path: Path, operator: Operator, line: str, code: int) -> None:
+    """Nor does anything wait for an event to learn of it: in this bundle none comes."""
+    with running(tmp_path, TWO) as init:
+        listening(init, operator)
+        command = ["bash", "-c", f"{' '.join(PYTHON)} {line}"]
+        done = subprocess.run(
+            command, env=operator.environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), done
+        assert init.stop() == 0
 
 
 # Clients that do not mean well, and the init.

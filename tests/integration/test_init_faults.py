@@ -223,6 +223,34 @@ def test_sigchld_inherited_ignored_loses_no_death(tmp_path: Path) -> None:
         assert init.wait() == 7
 
 
+DIES_MEANWHILE = """
+import os, sys, time
+from bottle_init.linux import reaper
+real, killed = reaper.Tree.reap, []
+def reap(tree):
+    found = real(tree)
+    if found[0] and not killed:
+        killed.extend(pid for pid in tree._started if pid != found[0][0][0])
+        for pid in killed:
+            os.kill(pid, 9)
+            while reaper.look(pid).state != b"Z":
+                time.sleep(0.01)
+        time.sleep(0.1)
+    return found
+reaper.Tree.reap = reap
+from bottle_init.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_death_while_others_are_reaped_is_not_missed(tmp_path: Path) -> None:
+    """Its SIGCHLD is read in the wake-up of the death before; with no pipe that closes, nothing else would tell."""
+    bundle = '[bundle]\npolicy = "wait-for-all"\nlogs = "inherit"\n'
+    bundle += sh("daemon", "first", "exec sleep 0.3") + sh("daemon", "second", "exec sleep 600")
+    with running(tmp_path, bundle, executable_code=(DIES_MEANWHILE,)) as init:
+        assert init.wait() == 137
+
+
 def test_a_job_that_is_killed_for_memory_is_said_so(tmp_path: Path) -> None:
     hog = "x = bytearray(256 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1"
     bundle = (

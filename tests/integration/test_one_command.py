@@ -375,6 +375,15 @@ def test_there_is_no_control_socket_unless_it_is_asked_for() -> None:
         assert it.wait() == 0
 
 
+def test_a_control_socket_is_where_the_init_was_started(tmp_path: Path) -> None:
+    with running(*python(LISTEN), options=["--control=one.sock"], cwd=tmp_path) as it:
+        assert it.line() == "ready"
+        eventually((tmp_path / "one.sock").is_socket, "the socket")
+        it.send(signal.SIGUSR2)
+        assert it.wait() == 0
+        assert not (tmp_path / "one.sock").exists()
+
+
 def test_a_control_socket_that_cannot_be_had_is_said_and_is_not_fatal(tmp_path: Path) -> None:
     end = run("sh", "-c", "exit 4", options=[f"--control={tmp_path}/missing/socket"])
     assert end.returncode == 4

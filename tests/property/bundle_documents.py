@@ -51,12 +51,7 @@ CODES = st.lists(st.integers(0, 255), max_size=3).map(lambda codes: tuple(sorted
 RULES = st.dictionaries(FORWARDED, st.just(0) | STOP_SIGNALS, max_size=3).map(lambda rules: tuple(rules.items()))
 RANDOMS = st.randoms(use_true_random=True)
 
-BACKOFFS = st.builds(
-    lambda first, second, factor: Backoff(min(first, second), factor, max(first, second)),
-    DURATIONS_MS,
-    DURATIONS_MS,
-    FACTORS,
-)
+BACKOFFS = st.builds(Backoff, DURATIONS_MS, FACTORS, DURATIONS_MS)
 BUDGETS = st.builds(Budget, st.integers(0, 1_000), POSITIVE_MS)
 
 _HTTP_PATHS = st.from_regex(r"/[a-z0-9./?=&%_-]{0,12}", fullmatch=True)

@@ -32,6 +32,7 @@ command = ["proxy"]
 after = ["egress", "gate"]
 ready = { notify = true }
 on_unhealthy = "restart"
+backoff = { limit = "100ms" }
 [jobs.tests]
 command = ["pytest"]
 after = ["proxy"]
@@ -50,6 +51,7 @@ stop order: the reverse, all within 12s
 note: bundle.stop_timeout: `docker stop` kills after 10 s unless told otherwise (--timeout, stop_grace_period)
 note: daemons.egress.on_unhealthy: nothing checks this daemon's health
 note: daemons.gate: its stop may take 14s, but the bundle's ends earlier
+note: daemons.proxy.backoff: initial is above limit, so that every pause is 100ms
 """
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from bottle_init import config
-from bottle_init.core import model
+from bottle_init.core import backoff, model
 from bottle_init.core.model import Backoff, Budget, Probe
 from tests.property.bundle_documents import bundles, text_of
 
@@ -85,6 +85,11 @@ def test_backoff_and_restarts_are_inherited_key_by_key() -> None:
     )
     assert bundle.children[0].backoff == Backoff(2_000, 3.0, 4_000)
     assert bundle.children[0].restarts == Budget(9, 7_000)
+
+
+def test_a_limit_of_the_backoff_below_its_beginning_caps_every_pause() -> None:
+    assert daemon('backoff = { limit = "100ms" }').backoff == Backoff(500, 2.0, 100)
+    assert backoff.delay_ms(Backoff(500, 2.0, 100), 0) == backoff.delay_ms(Backoff(500, 2.0, 100), 9) == 100
 
 
 @pytest.mark.parametrize(

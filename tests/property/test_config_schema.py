@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bottle_init.core.model import Bundle
 
 BEYOND = re.compile(
-    r"there is no (child|user|group|signal|capability)|goes round in a circle|the name is taken|must not be below"
+    r"there is no (child|user|group|signal|capability)|goes round in a circle|the name is taken"
     r"|is there twice|soft limit|cannot be rewritten|is not forwarded|must not be (KILL|STOP)|the host must be"
     r"|the port must be|ten years|neither a user|longer than 107 bytes"
 )

@@ -26,8 +26,8 @@ from bottle_init.core import (
     verdict,
 )
 from bottle_init.core.actions import SendSignal
-from bottle_init.core.events import StopTimeoutPassed
-from bottle_init.core.model import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NEXT_START, UP, Stop
+from bottle_init.core.events import StopTimeoutPassed, SurvivorEnded
+from bottle_init.core.model import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NATURAL, NEXT_START, UP, Stop
 from bottle_init.core.transitions import TABLE, Row
 from bottle_init.testing import INVARIANTS, check, ledger, scenario_of, simulate, small_worlds
 from bottle_init.testing.small import corners
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from bottle_init.core.model import Child
     from bottle_init.core.turn import Turn
 
-RUNS = 4_000
+RUNS = 40_000
 """So many random lives at most are tried on a mutant, after a part of the small worlds."""
 
 
@@ -159,8 +159,12 @@ def one_start_at_a_time(surgeon: Surgeon) -> None:
 
 
 @mutant("first-cause")
-def nothing_is_ever_started(surgeon: Surgeon) -> None:
-    surgeon.replace(supervisor._start_ready, nothing)
+def what_waits_does_not_keep_the_bundle(surgeon: Surgeon) -> None:
+    def end_naturally(turn: Turn) -> None:
+        if all(child.status in ("waiting", "stopped", "ended") for child in turn.children):
+            stopping.begin_stop(turn, NATURAL, "no child is left")
+
+    surgeon.replace(supervisor._end_naturally, end_naturally)
 
 
 @mutant("health")
@@ -394,6 +398,22 @@ def checks_come_twice_as_often(surgeon: Surgeon) -> None:
 @mutant("forwarding")
 def nothing_is_rewritten(surgeon: Surgeon) -> None:
     surgeon.replace(signals.for_child, lambda _, signal: signal)
+
+
+@mutant("asked-first")
+def what_is_forked_after_the_first_look_is_forgotten(surgeon: Surgeon) -> None:
+    surgeon.replace(stopping.look_again, nothing)
+
+
+@mutant("stops-at-once")
+def only_what_the_init_reaps_ends(surgeon: Surgeon) -> None:
+    whole = supervisor._observe
+
+    def observe(turn: Turn, event: Event) -> None:
+        if not isinstance(event, SurvivorEnded):
+            whole(turn, event)
+
+    surgeon.replace(whole, observe)
 
 
 @mutant("answers")

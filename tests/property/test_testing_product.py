@@ -106,12 +106,22 @@ def test_a_missing_file_is_78(capsys: pytest.CaptureFixture[str]) -> None:
     assert "/nonexistent/bundle.toml" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["x.toml", "--runs", "-1"], ["x.toml", "--seconds", "0"], ["--no-such"]])
-def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "which bundle file?"),
+        (["x.toml", "--runs", "-1"], "must be a whole number, is '-1'"),
+        (["x.toml", "--real", "x"], "must be a whole number, is 'x'"),
+        (["x.toml", "--seconds", "0"], "must be a number of seconds above 0, is '0'"),
+        (["x.toml", "--seconds", "long"], "must be a number of seconds above 0, is 'long'"),
+        (["--no-such"], "--no-such"),
+    ],
+)
+def test_wrong_usage_is_2(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
 
 
 # The plugin.
