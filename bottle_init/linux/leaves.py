@@ -7,6 +7,7 @@ the lease, the report) only once the first daemons run, so that no daemon ever w
 from __future__ import annotations
 
 from bottle_init.core.events import ProbeFailed
+from bottle_init.core.flow import Farewell
 from bottle_init.linux import jsonlines, reaper
 from bottle_init.linux.clock import monotonic_ms, wall_s
 from bottle_init.linux.logs import Logs
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from bottle_init.linux.notify import Notify
     from bottle_init.linux.oom import OomCounter
     from bottle_init.linux.probes import Probes
-
-FLUSH_STALL_MS = 100
-"""At the end, a reader that takes nothing for so long gets no more (contract 8: during a stop, at once)."""
 
 
 class Leaves:
@@ -203,12 +201,9 @@ class Leaves:
 
     def _flush(self, deadline_ms: int) -> None:
         """A reader that still reads is waited for, within the deadline; one that does not is not."""
-        moved_ms = now_ms = monotonic_ms()
-        last_ms = max(deadline_ms, now_ms + FLUSH_STALL_MS)
-        left = self.logs.pending()
-        while left and now_ms < min(last_ms, moved_ms + FLUSH_STALL_MS):
-            self.init.poller.wait(FLUSH_STALL_MS)
+        logs, now_ms = self.logs, monotonic_ms()
+        farewell = Farewell(now_ms, deadline_ms)
+        while (until_ms := farewell.until_ms(logs.pending(), logs.unread(), now_ms)) is not None:
+            self.init.poller.wait(until_ms - now_ms)
             now_ms = monotonic_ms()
-            self.logs.flush(now_ms)
-            if self.logs.pending() != left:
-                left, moved_ms = self.logs.pending(), now_ms
+            logs.flush(now_ms)

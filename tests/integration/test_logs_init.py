@@ -47,6 +47,20 @@ def test_a_reader_that_is_too_slow_for_the_deadline_does_not_move_it(tmp_path: P
     out.close()
 
 
+def test_a_slow_reader_gets_lines_until_the_deadline(tmp_path: Path) -> None:
+    out = Pipe()
+    bundle = f"[bundle]\nstop_timeout = '2s'\n{FLOOD}"
+    with running(tmp_path, bundle, stdout=out.writer) as init:
+        eventually(lambda: is_full(out.writer))
+        os.kill(init.pid, signal.SIGTERM)
+        while init.process.poll() is None:
+            time.sleep(0.03)
+            out.read(4_096)  # A megabyte takes eight seconds so.
+        assert init.wait() == 0
+        assert len(out.got) > 20 * 4_096
+    out.close()
+
+
 def test_a_reader_that_went_away_does_not_end_the_bundle(tmp_path: Path) -> None:
     out = Pipe()
     with running(tmp_path, FLOOD, stdout=out.writer) as init:
