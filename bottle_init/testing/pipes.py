@@ -41,9 +41,11 @@ class Reader:
         self.hopeless_ms: int | None = None
         """From when on nobody has to wait for it; None while its pipe has room.
 
-        That is a second after its pipe was full. A sip that makes no room is known only when the init asks next, within
-        a second; and then it has another one.
+        That is a second after its pipe was full. A sip that makes no room is known only when the init asks next, which
+        is within a second where somebody waits; and then it has another one.
         """
+        self._sipped = False
+        """Whether it has taken a sip since the init asked last."""
 
     @property
     def got(self) -> bytes:
@@ -70,7 +72,9 @@ class Reader:
             self.took_ms = now_ms
             return len(data)
         if not self.has_room(now_ms):
-            self.hopeless_ms = now_ms + SECOND_MS if self.hopeless_ms is None else self.hopeless_ms
+            if self._sipped or self.hopeless_ms is None:
+                self.hopeless_ms = now_ms + SECOND_MS
+            self._sipped = False
             return 0
         if not self._pipe:
             self.took_ms = now_ms
@@ -99,6 +103,7 @@ class Reader:
                 self._took.append(bytes(self._pipe[:size]))
                 del self._pipe[:size]
                 self.took_ms = at_ms
+                self._sipped = True
                 self.hopeless_ms = None if self.has_room(at_ms) else at_ms + 2 * SECOND_MS
         self._seen_ms = max(self._seen_ms, now_ms)
 
