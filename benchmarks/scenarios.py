@@ -40,8 +40,8 @@ class Bench:
         self.directory = directory
         self.signals = 50 if short else 200
         self.orphans = 500 if short else 20_000
-        self.lines = 4_000 if short else 400_000
-        self.slow_lines = 2_000 if short else 40_000
+        self.lines = 20_000 if short else 400_000  # More than the reader's pipe holds at once.
+        self.slow_lines = 20_000 if short else 40_000
         self.simulated_s = 0.5 if short else 5.0
         self.idle_s = 1.0 if short else 10.0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import posix
+import sys
 from _signal import SIG_BLOCK, pthread_sigmask, valid_signals
 
 TYPE_CHECKING = False
@@ -305,7 +306,7 @@ SETTERS: Final[dict[str, Callable[[Options, str], None]]] = {
 
 
 def _one_command(argv: tuple[str, ...]) -> tuple[str, ...]:
-    if not argv or not argv[0]:
+    if not argv:
         raise UsageError("a command must come after --")
     return argv
 
@@ -366,6 +367,21 @@ def say(fd: int, text: str) -> None:
         raise OutputLost(f"what there is to say cannot be written: {problem.strerror}") from None
 
 
+def show(text: str) -> None:
+    """Print; nothing where there has been no stdout from the start. Raises BrokenPipeError, OutputLost."""
+    if sys.stdout is not None:  # Else 1 may be a file of our own by now.
+        say(1, text)
+
+
+def complain(line: str) -> None:
+    """One line on stderr, as far as that is open; the exit code says it too."""
+    try:
+        if sys.stderr is not None:
+            say(2, line.encode("utf-8", "backslashreplace").decode() + "\n")
+    except (OutputLost, BrokenPipeError):
+        pass
+
+
 def _run(options: Options) -> int:
     pthread_sigmask(SIG_BLOCK, valid_signals())  # From here on no request to stop is lost, or ends PID 1 half-way.
     from bottle_init.linux import loop
@@ -408,7 +424,7 @@ def _health(options: Options) -> int:
     from bottle_init import client
 
     _find_control(options)
-    return _flushed(client.health(options))
+    return client.health(options)
 
 
 def _status(options: Options) -> int:
@@ -416,7 +432,7 @@ def _status(options: Options) -> int:
     from bottle_init import client
 
     _find_control(options)
-    return _flushed(client.status(options))
+    return client.status(options)
 
 
 def _ctl(options: Options) -> int:
@@ -424,14 +440,14 @@ def _ctl(options: Options) -> int:
     from bottle_init import client
 
     _find_control(options)
-    return _flushed(client.ctl(options))
+    return client.ctl(options)
 
 
 def _explain(options: Options) -> int:
     gc.enable()
     from bottle_init import explain
 
-    return _flushed(explain.run(options))
+    return explain.run(options)
 
 
 def _find_control(options: Options) -> None:
@@ -452,15 +468,6 @@ def _find_control(options: Options) -> None:
 
         found = config.control_of(options.config, text)
         options.control = DEFAULT_CONTROL if found is None else found
-
-
-def _flushed(code: int) -> int:
-    """The code, once all that was printed is out: a closed pipe is met here, not at the interpreter's end."""
-    import sys
-
-    if sys.stdout is not None:
-        sys.stdout.flush()
-    return code
 
 
 def _help(_options: Options) -> int:

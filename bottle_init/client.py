@@ -10,8 +10,10 @@ from __future__ import annotations
 import _socket
 import sys
 from errno import EAGAIN
+from posix import isatty
 from time import monotonic, sleep
 
+from bottle_init import cli
 from bottle_init.linux import peer
 
 TYPE_CHECKING = False
@@ -73,7 +75,7 @@ def health(options: Options) -> int:
     verdict = answer.partition("\n")[0]
     if options.json:
         verdict = verdict.removeprefix(_JSON_HEAD).partition('"')[0]
-    sys.stdout.write(answer)
+    cli.show(answer)
     return EX_OK if verdict == "healthy" or (verdict == "degraded" and not options.strict) else EX_NO
 
 
@@ -85,10 +87,9 @@ def status(options: Options) -> int:
     try:
         while True:
             told = _status_once(options, figures)
-            if options.watch and sys.stdout.isatty():
+            if options.watch and isatty(1):
                 told = tables.CLEAR + told
-            sys.stdout.write(told)
-            sys.stdout.flush()
+            cli.show(told)
             if not options.watch:
                 break
             sleep(REFRESH_S)
@@ -97,7 +98,7 @@ def status(options: Options) -> int:
     except KeyboardInterrupt:
         return EX_OK
     if figures.missing and not options.json:
-        sys.stderr.write(f"{tables.HOW_TO_GET_FIGURES}\n")
+        cli.complain(tables.HOW_TO_GET_FIGURES)
     return EX_OK
 
 
@@ -128,7 +129,7 @@ def ctl(options: Options) -> int:
     except NoAnswer as problem:
         return _complain("ctl", str(problem), EX_NO)
     if kind == "ok":
-        print(text)
+        cli.show(text + "\n")
         return EX_OK
     return _complain("ctl", text, EX_USAGE if kind == "usage" else EX_NO)
 
@@ -142,8 +143,7 @@ def _events(options: Options) -> int:
         for piece in stream(options.control or "", "events"):
             if piece.startswith(b"error "):
                 return _complain("ctl events", piece.decode().strip().removeprefix("error "), EX_NO)
-            sys.stdout.write(piece.decode("utf-8", "replace"))
-            sys.stdout.flush()
+            cli.show(piece.decode("utf-8", "replace"))
     except NoAnswer as problem:
         return _complain("ctl events", str(problem), EX_NO)
     except KeyboardInterrupt:
@@ -152,7 +152,7 @@ def _events(options: Options) -> int:
 
 
 def _complain(command: str, text: str, code: int) -> int:
-    sys.stderr.write(f"bottle-init {command}: {text}\n")
+    cli.complain(f"bottle-init {command}: {text}")
     return code
 
 
@@ -179,16 +179,26 @@ def ask(address: str, request: str) -> str:
 
 
 def stream(address: str, request: str) -> Iterator[bytes]:
-    """The answer to one request, line by line as it comes, until the init ends it. Raises NoAnswer."""
+    """The answer to one request, line by line as it comes, until the init ends it. Raises NoAnswer.
+
+    Raises BrokenPipeError as soon as nobody reads what is printed any more, not only at the next event.
+    """
+    from select import POLLIN, poll
+
     connection = _connect(address)
+    either = poll()
+    either.register(connection.fileno(), POLLIN)
+    if sys.stdout is not None:
+        either.register(1, 0)
     try:
         _send(connection, request)
         held = b""
         while piece := _receive(connection, address):
-            _set_patience(connection, 0)
             *lines, held = (held + piece).split(b"\n")
             for line in lines:
                 yield line + b"\n"
+            if any(fd != connection.fileno() for fd, _ in either.poll()):
+                raise BrokenPipeError
     finally:
         connection.close()
 

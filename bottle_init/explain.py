@@ -10,7 +10,8 @@ import json
 import sys
 from datetime import datetime
 
-from bottle_init import signames
+from bottle_init import cli, signames
+from bottle_init.linux import jsonlines
 from bottle_init.linux.text import plain, span
 
 TYPE_CHECKING = False
@@ -48,11 +49,11 @@ def run(options: Options) -> int:
     try:
         told = story(_lines(options.file))
     except Unreadable as problem:
-        sys.stderr.write(f"bottle-init explain: {problem}\n")
+        cli.complain(f"bottle-init explain: {problem}")
         return EX_NO
     except KeyboardInterrupt:
         return EX_NO
-    sys.stdout.write(told)
+    cli.show(told)
     return EX_OK
 
 
@@ -139,18 +140,20 @@ class Life:
 def story(lines: Iterable[bytes]) -> str:
     """The story of the last life in these lines. Raises Unreadable where there is none."""
     life = Life()
-    start = b""
+    start: list[bytes] = []
+    room = _LINE_BYTES
     for line in lines:
-        if len(start) < _LINE_BYTES:
-            start += line
         event = read_event(line)
         if event is None:
+            if room > 0:
+                start.append(line)
+                room -= len(line)
             continue
         if life.report is not None:  # What comes after a report is the next life of a container that was restarted.
             life = Life()
         life.take(event)
     if life.report is None and not life.events:
-        life.take(_spread_out(start))
+        life.take(_spread_out(b"".join(start)))
     return tell(life)
 
 
@@ -170,7 +173,7 @@ def read_event(line: bytes) -> Event | None:
     A daemon's line is not the init's, whatever it says: it has a `[name] ` before it, or a `logger` in it.
     """
     start = line.find(b"{")
-    if start < 0 or b'"event"' not in line or line[:start].endswith(b"] "):
+    if start < 0 or b'"event"' not in line or b"] " in line[:start]:
         return None
     try:
         found = json.loads(line[start:])
@@ -228,6 +231,8 @@ def tell(life: Life) -> str:
 def ending(life: Life) -> str:
     """How it ended, in one paragraph."""
     report = life.report
+    if report is None and any(event["event"] == "internal_error" for event in life.events):
+        return "The init itself failed, and the log ends without an exit report. Its code for that is 70."
     if report is None:
         return (
             "The log ends without an exit report: the init was still running when it was taken, or it was killed "
@@ -334,9 +339,11 @@ def last_words(report: Event) -> Iterator[str]:
 
 def timeline_of(life: Life) -> Iterator[str]:
     """One line for each event, with the time since the first one."""
-    events = life.events + ([life.report] if life.report else [])
-    if not life.events:
+    events = life.events or (list(remembered(life.report)) if life.report else [])
+    if not events:
         return
+    if life.report:
+        events = [*events, life.report]
     start = when(events[0])
     yield f"Timeline, from {words(events[0], 'timestamp') or 'an unknown time'}:"
     if life.earlier:
@@ -346,6 +353,36 @@ def timeline_of(life: Life) -> Iterator[str]:
         at = when(event)
         since = f"+{at - start:.3f}s" if at is not None and start is not None else "?"
         yield f"  {since:>12}  {words(event, 'child'):{width}}  {phrase(event)}".rstrip()
+
+
+def remembered(report: Event) -> Iterator[Event]:
+    """The events that a report alone still tells of: what its children did, and the stop."""
+    end = when(report)
+    if end is None:
+        return
+    stop = end - number(report, "stop_ms") / 1_000
+    found: list[tuple[float, int, Event]] = [(stop, 1, {**report, "event": "stopping"})]
+    for death in records(report, "deaths"):
+        if "ended_ms" in death:
+            ended = stop + number(death, "ended_ms") / 1_000
+            about = {"child": words(death, "name"), "pid": number(death, "pid")}
+            found.append((ended - number(death, "ran_ms") / 1_000, 0, {"event": "child_started", **about}))
+            found.append(
+                (ended, 2 if death.get("during_stop") is True else 0, {**death, "event": "child_exited", **about})
+            )
+    for at, _, event in sorted(found, key=_time_of):
+        yield {**event, "timestamp": _stamp(at)}
+
+
+def _time_of(told: tuple[float, int, Event]) -> tuple[float, int]:
+    return told[:2]
+
+
+def _stamp(at: float) -> str:
+    try:
+        return jsonlines.timestamp(at)
+    except (ValueError, OverflowError, OSError):
+        return ""  # No calendar has that day.
 
 
 def when(event: Event) -> float | None:

@@ -49,10 +49,8 @@ def pass_check(turn: Turn, child: Child, event: Event) -> None:
     child.probe = 0
     child.proved = True
     child.failures = 0
-    if child.unhealthy:
-        child.unhealthy = False
-        turn.announce("child_healthy", child)
     _record(turn, child, True, "")
+    _recover(turn, child)
     _check_again(turn, child)
 
 
@@ -101,30 +99,42 @@ def become_unhealthy(turn: Turn, child: Child, reason: str) -> None:
         begin_stop(turn, POLICY, f"{spec.name} is unhealthy: {reason}", EX_UNAVAILABLE)
 
 
+def _recover(turn: Turn, child: Child) -> None:
+    """The daemon is well again, once nothing of what made it unhealthy holds any more."""
+    health = child.spec.health
+    if child.unhealthy and not child.ill and (health is None or child.failures < health.retries):
+        child.unhealthy = False
+        turn.announce("child_healthy", child)
+
+
 def miss_watchdog(turn: Turn, child: Child, event: Event) -> None:
     """The daemon has not sent the WATCHDOG=1 that it had promised (sd_notify(3))."""
-    _record(turn, child, False, "watchdog")
-    become_unhealthy(turn, child, f"no WATCHDOG=1 for {child.watchdog_ms} ms")
+    _heed_daemon(turn, child, f"no WATCHDOG=1 for {child.watchdog_ms} ms")
+    become_unhealthy(turn, child, child.ill)
+
+
+def _heed_daemon(turn: Turn, child: Child, ill: str) -> None:
+    """The daemon's own word on its health, "" for well. A check beside it is another thing, and takes no word back."""
+    child.ill = ill
+    if child.spec.health is None:
+        _record(turn, child, not ill, ill)
 
 
 def notified(turn: Turn, child: Child, event: Notified) -> None:
     """sd_notify(3), from a daemon that is ready."""
-    starting.note_status(child, event)
+    starting.note_said(turn, child, event)
     if event.reloading:
         child.reloading = True
         turn.announce("child_reloading", child)
     if event.ready and child.reloading:
         child.reloading = False
         turn.announce("child_reloaded", child)
-    if event.stopping:
-        turn.announce("child_says_stopping", child)
     if event.watchdog_trigger and not child.halt:
-        _record(turn, child, False, "watchdog")
-        become_unhealthy(turn, child, "the daemon said WATCHDOG=trigger")
-    elif event.watchdog and child.unhealthy and child.spec.health is None and not child.halt:
-        child.unhealthy = False
-        _record(turn, child, True, "")
-        turn.announce("child_healthy", child)
+        _heed_daemon(turn, child, "the daemon said WATCHDOG=trigger")
+        become_unhealthy(turn, child, child.ill)
+    elif event.watchdog and child.ill and not child.halt:
+        _heed_daemon(turn, child, "")
+        _recover(turn, child)
     _arm_watchdog(turn, child, event)
 
 
@@ -179,7 +189,7 @@ def _daemon(child: Child) -> DaemonHealth:
         child.check_ok if current else None,
         child.check_at_ms if current else None,
         child.check_since_ms if current else None,
-        child.check_detail or child.detail or child.text,
+        child.ill or child.check_detail or child.detail or child.text,
     )
 
 

@@ -290,6 +290,7 @@ class Child:
         "generation",
         "halt",
         "halt_at_ms",
+        "ill",
         "index",
         "last_death",
         "next",
@@ -354,6 +355,7 @@ class Child:
         self.failures = 0
         self.unhealthy = False
         self.proved = False
+        self.ill = ""
         self.check_ok: bool | None = None
         self.check_at_ms: int | None = None
         self.check_since_ms: int | None = None
@@ -375,7 +377,8 @@ class Child:
 class State:
     """All that the core remembers between two steps. Nobody changes one: `step` returns a new one.
 
-    `dependents[i]` are the indexes of all children that run after child `i`, transitively.
+    `needs[i]` are the indexes of all children that child `i` runs after, `dependents[i]` of all that
+    run after it; both transitively.
     """
 
     __slots__ = (
@@ -418,16 +421,18 @@ class State:
 
 
 def _order(bundle: Bundle) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
-    """`after` as indexes: what each child waits on, and all that run after it, transitively."""
+    """`after` as indexes: all that each child runs after, and all that run after it, transitively."""
     index = {spec.name: position for position, spec in enumerate(bundle.children)}
-    needs = tuple(tuple(index[name] for name in spec.after) for spec in bundle.children)
-    if not any(needs):
-        return needs, tuple(() for _ in needs)
-    after: list[list[int]] = [[] for _ in needs]
-    for child, wanted in enumerate(needs):
+    before = [[index[name] for name in spec.after] for spec in bundle.children]
+    if not any(before):
+        nobody = tuple(() for _ in before)
+        return nobody, nobody
+    after: list[list[int]] = [[] for _ in before]
+    for child, wanted in enumerate(before):
         for other in wanted:
             after[other].append(child)
-    return needs, tuple(_reach(after, child) for child in range(len(needs)))
+    everybody = range(len(before))
+    return tuple(_reach(before, child) for child in everybody), tuple(_reach(after, child) for child in everybody)
 
 
 def _reach(edges: list[list[int]], start: int) -> tuple[int, ...]:

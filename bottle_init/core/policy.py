@@ -18,6 +18,7 @@ from bottle_init.core.model import (
     HALT_HEALTH,
     HALT_READINESS,
     HALT_REQUEST,
+    HALT_RESTART,
     HALT_TIMEOUT,
     NEXT_BACKOFF,
     NEXT_END,
@@ -40,8 +41,14 @@ from bottle_init.core.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from bottle_init.core.model import Child, Death
     from bottle_init.core.turn import Turn
+
+
+COMES_BACK: Final = (HALT_RESTART, HALT_DEPENDENCY, HALT_HEALTH, HALT_READINESS)
+"""Why a child is taken down that is to be started again."""
 
 
 class Trigger(Value):
@@ -57,12 +64,18 @@ def judge(turn: Turn) -> None:
     fallen = [turn.edit(index) for index in sorted(turn.sweep)]
     found = [trigger for child in fallen if (trigger := answer(turn, child)) is not None]
     if found:
-        trigger = min(found, key=lambda candidate: verdict.rank(candidate.death))
+        trigger = min(found, key=_rank)
         begin_stop(turn, POLICY, trigger.cause, trigger.code, trigger.death)
         return
     for child in fallen:
         if child.next in (NEXT_BACKOFF, NEXT_START):
             rest_for_one(turn, child)
+
+
+def _rank(trigger: Trigger) -> tuple[int, int]:
+    """Worst first; a death that the init brought about is no worse than the 69 that it stands for (contract 2)."""
+    death = trigger.death
+    return verdict.LEFT if death.brought_about else death.severity, death.child
 
 
 def answer(turn: Turn, child: Child) -> Trigger | None:
@@ -72,6 +85,8 @@ def answer(turn: Turn, child: Child) -> Trigger | None:
         raise RuntimeError(f"{child.spec.name} is to be judged and has not died")
     _announce(turn, child, death)
     child.next = NEXT_END
+    if backoff.is_steady(child.spec.backoff, death.ran_ms):
+        child.streak = 0
     if turn.state.phase != UP:
         child.standing = death
         return None
@@ -106,21 +121,19 @@ def _by_policy(turn: Turn, child: Child, death: Death) -> Trigger | None:
 
 def _restart(turn: Turn, child: Child, death: Death) -> Trigger | None:
     """Answer a death by a restart, or by a policy stop where the budget is used up (contract 2, rule 6)."""
-    if plan_restart(turn, child, death.ran_ms):
+    if plan_restart(turn, child):
         return None
     child.standing = None if death.brought_about else death
     cause = f"{child.spec.name} used up its restarts: {describe(death)}"
     return Trigger(death, verdict.unsuccessful_code(death), cause)
 
 
-def plan_restart(turn: Turn, child: Child, ran_ms: int) -> bool:
+def plan_restart(turn: Turn, child: Child) -> bool:
     """Decide on a restart after the backoff; False where the budget is used up, judged at the death."""
     spec = child.spec
     child.restarts = backoff.recent(spec.restarts, child.restarts, turn.now_ms)
     if backoff.is_spent(spec.restarts, child.restarts, turn.now_ms):
         return False
-    if backoff.is_steady(spec.backoff, ran_ms):
-        child.streak = 0
     delay_ms = backoff.delay_ms(spec.backoff, child.streak)
     child.streak += 1
     child.restarts += (turn.now_ms,)
@@ -137,7 +150,7 @@ def failed_start(turn: Turn, child: Child, reason: str) -> bool:
     """
     spec = child.spec
     restarts = spec.kind == DAEMON and spec.policy in (RESTART, RESTART_ON_FAILURE)
-    if restarts and plan_restart(turn, child, 0):
+    if restarts and plan_restart(turn, child):
         rest_for_one(turn, child)
         return True
     begin_stop(turn, POLICY, f"{spec.name} could not be started: {reason}", EX_UNAVAILABLE)
@@ -158,26 +171,25 @@ def rest_for_one(turn: Turn, child: Child) -> None:
         if dependent.spec.kind != DAEMON:
             continue
         if dependent.status in (SPAWNING, STARTING, RUNNING) and dependent.halt == NO_HALT:
-            halt(turn, turn.edit(index), HALT_DEPENDENCY)
-            turn.edit(index).ready = False
-        elif is_coming_back(dependent):
+            dependent = turn.edit(index)
+            halt(turn, dependent, HALT_DEPENDENCY)
+        if is_coming_back(dependent):
             turn.edit(index).ready = False
 
 
 def is_coming_back(child: Child) -> bool:
-    """Whether a child that is not up is to be started again."""
+    """Whether a child that is not up, or is going down, is to be started again."""
     if child.status in (DEAD, CLEARING):
         return child.next in (NEXT_BACKOFF, NEXT_START)
-    return child.status in (BACKOFF, WAITING)
+    return child.status in (BACKOFF, WAITING) or child.halt in COMES_BACK
 
 
 def is_awaited(turn: Turn, child: Child) -> bool:
     """Whether others still wait for this child, which has not been ready (contract 2, rule 8)."""
     if child.ready:
         return False
-    return any(
-        child.index in turn.state.needs[other.index] for other in turn.children if other.status in (WAITING, BACKOFF)
-    )
+    dependents = turn.state.dependents[child.index]
+    return any(is_coming_back(turn.children[index]) for index in dependents)
 
 
 def describe(death: Death) -> str:

@@ -45,7 +45,10 @@ ATTEMPT_MS = 5_000
 
 
 def may_start(turn: Turn, child: Child) -> bool:
-    """Whether all that the child is after is ready, and nothing that runs after it is still going down."""
+    """Whether all that the child is after is ready, and nothing that runs after it is still going down.
+
+    What a oneshot or an ended daemon is after is looked at too: rest-for-one takes readiness away.
+    """
     if not all(turn.children[other].ready for other in turn.state.needs[child.index]):
         return False
     if not child.spec.restart_dependents:
@@ -162,18 +165,20 @@ def become_ready(turn: Turn, child: Child) -> None:
 
 def notified(turn: Turn, child: Child, event: Notified) -> None:
     """sd_notify(3), before the daemon is ready."""
-    note_status(child, event)
+    note_said(turn, child, event)
     ready = child.spec.ready
     if event.ready and not child.halt and ready is not None and ready.probe.kind == "notify":
         become_ready(turn, child)
 
 
-def note_status(child: Child, event: Notified) -> None:
-    """Keep what the daemon says of itself."""
+def note_said(turn: Turn, child: Child, event: Notified) -> None:
+    """Keep what the daemon says of itself, also while it is being stopped."""
     if event.status is not None:
         child.text = event.status
     if event.watchdog_ms is not None:
         child.watchdog_ms = event.watchdog_ms
+    if event.stopping:
+        turn.announce("child_says_stopping", child)
 
 
 def miss_readiness(turn: Turn, child: Child, event: Event) -> None:

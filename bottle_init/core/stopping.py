@@ -188,6 +188,7 @@ def die(turn: Turn, child: Child, event: ChildExited) -> None:
     """Take a death in; it is judged together with all others of its sweep."""
     stopping = turn.state.phase != UP
     timed_out = child.halt == HALT_TIMEOUT
+    brought_about = not stopping and child.halt in BROUGHT_ABOUT
     code = 128 + event.signal if event.signal else event.code
     child.last_death = Death(
         child=child.index,
@@ -196,7 +197,13 @@ def die(turn: Turn, child: Child, event: ChildExited) -> None:
         code=code,
         signal=event.signal,
         severity=verdict.severity_of(
-            child.spec, code, event.signal, sent=child.sent, stopping=stopping, forced=timed_out
+            child.spec,
+            code,
+            event.signal,
+            sent=child.sent,
+            stopping=stopping,
+            forced=timed_out,
+            asked=brought_about,
         ),
         at_ms=turn.now_ms,
         ran_ms=turn.now_ms - child.started_at_ms,
@@ -204,7 +211,7 @@ def die(turn: Turn, child: Child, event: ChildExited) -> None:
         forced=child.forced or timed_out,
         oom=event.oom,
         stopping=stopping,
-        brought_about=not stopping and child.halt in BROUGHT_ABOUT,
+        brought_about=brought_about,
         stop_ms=None if child.signalled_at_ms is None else turn.now_ms - child.signalled_at_ms,
         detail=child.detail,
     )

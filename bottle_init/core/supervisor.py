@@ -1,7 +1,7 @@
 """`step(state, now_ms, events) -> (state, actions)`: the one funnel of the core.
 
-In one step: requests, then observations, then all deaths, judged as one sweep, then the timers
-that are due, and at last whatever may now be started or stopped (contract 8). A step is a function
+In one step: requests, then observations, then all deaths, judged as one sweep, then failed probes
+and the timers that are due, and at last whatever may now be started or stopped (contract 8). A step is a function
 of its arguments: same input, same output, in every world that runs it.
 """
 
@@ -18,6 +18,7 @@ from bottle_init.core.events import (
     LeaseEnded,
     LeaseRenewed,
     OrphansReaped,
+    ProbeFailed,
     SignalReceived,
     StartTurnCame,
     StopOrdered,
@@ -36,6 +37,7 @@ from bottle_init.core.model import (
     KILLING_ALL,
     NATURAL,
     REQUESTED,
+    STOPPED,
     UP,
     WAITING,
     State,
@@ -66,13 +68,15 @@ def step(state: State, now_ms: int, events: Iterable[Event]) -> tuple[State, tup
     if state.phase == DONE:
         return state, ()
     turn = Turn(state, now_ms)
-    requests, observations, deaths = _sort(events)
+    requests, observations, deaths, failures = _sort(events)
     _heed(turn, requests)
     for event in observations:
         _observe(turn, event)
     for death in deaths:
         dispatch(turn, death)
     _judge(turn)
+    for failure in failures:
+        dispatch(turn, failure)
     if turn.state.phase != DONE:
         _ring(turn)
         _judge(turn)
@@ -101,20 +105,26 @@ def next_deadline_ms(state: State) -> int | None:
     return min(times, default=None)
 
 
-def _sort(events: Iterable[Event]) -> tuple[list[Event], list[Event], list[ChildExited]]:
-    """Requests, observations, deaths; the deaths in the order of declaration, whatever the kernel's was."""
+def _sort(events: Iterable[Event]) -> tuple[list[Event], list[Event], list[ChildExited], list[ProbeFailed]]:
+    """Requests, observations, deaths, failed probes; the deaths in the order of declaration, whatever the kernel's was.
+
+    A probe that fails is judged after the deaths, because a death may be why it failed.
+    """
     requests: list[Event] = []
     observations: list[Event] = []
     deaths: list[ChildExited] = []
+    failures: list[ProbeFailed] = []
     for event in events:
         if isinstance(event, ChildExited):
             deaths.append(event)
+        elif isinstance(event, ProbeFailed):
+            failures.append(event)
         elif isinstance(event, REQUESTS):
             requests.append(event)
         else:
             observations.append(event)
     deaths.sort(key=_by_child)
-    return requests, observations, deaths
+    return requests, observations, deaths, failures
 
 
 def _by_child(death: ChildExited) -> int:
@@ -297,7 +307,9 @@ def _start_ready(turn: Turn) -> None:
 
 
 def _end_naturally(turn: Turn) -> None:
-    """Where no child is left and none is to be started again, the bundle ends (contract 2, rule 4)."""
-    if any(child.status in ALIVE or child.status in (CLEARING, BACKOFF) for child in turn.children):
-        return
-    stopping.begin_stop(turn, NATURAL, "no child is left")
+    """Where no child is left and none is to be started again, the bundle ends (contract 2, rule 4).
+
+    What still waits is left: only an operator can have taken away what it waits for, and can bring that back.
+    """
+    if all(child.status in (STOPPED, ENDED) for child in turn.children):
+        stopping.begin_stop(turn, NATURAL, "no child is left")

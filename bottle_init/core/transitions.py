@@ -162,7 +162,7 @@ def _going_down(*timers: type[Event]) -> dict[type[Event], Cell]:
     return {
         **_with_process(*timers),
         **ignore(_NO_PROBE, *_PROBES),
-        **ignore("it is being stopped", Notified),
+        Notified: Row(starting.note_said),
         ChildExecuted: Row(starting.note_executed),
         ChildStopOrdered: Row(control.stop),
         ChildStartOrdered: Row(control.is_started),

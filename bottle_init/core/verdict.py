@@ -32,18 +32,21 @@ SEVERITIES: Final = ("crash", "forced", "failure", "left", "clean")
 SIGKILL: Final = 9
 
 
-def severity_of(spec: Spec, code: int, signal: int, *, sent: int, stopping: bool, forced: bool = False) -> int:
+def severity_of(
+    spec: Spec, code: int, signal: int, *, sent: int, stopping: bool, forced: bool = False, asked: bool = False
+) -> int:
     """The severity of one death.
 
     `code` is `n` for `exited n` and `128+s` for a kill by `s`, `signal` is that s or 0; `sent` is
     the set of signals that the init sent or forwarded to this process, as bits `1 << s`; `stopping`
-    says that the bundle's stop has begun; `forced` that the child's `timeout` ran out.
+    says that the bundle's stop has begun; `forced` that the child's `timeout` ran out; `asked` that
+    the init was taking the child down, outside a stop.
     """
     if forced or (signal == SIGKILL and sent >> SIGKILL & 1):
         return FORCED
     if code in spec.success_codes:
         wanted = spec.kind == DAEMON and spec.policy in (EXIT_ON_CHILD_DEATH, RESTART)
-        return LEFT if wanted and not stopping else CLEAN
+        return LEFT if wanted and not (stopping or asked) else CLEAN
     by = signal or code - 128
     if stopping and by > 0 and sent >> by & 1:
         return CLEAN

@@ -31,6 +31,7 @@ from _signal import (
     sigwaitinfo,
     valid_signals,
 )
+from os import fsencode
 
 from bottle_init.core import command as core
 from bottle_init.core.signals import CONT, STOP_SIGNALS
@@ -56,6 +57,7 @@ REAPED_AT_ONCE = 1_000
 _SI_KERNEL = 0x80
 _STDIN = 0
 _STDERR = 2
+_TOLD = 1_000
 
 
 def run(words: Sequence[str], rules: core.Rules, mask: Iterable[int], report: str = "", control: str = "") -> int:
@@ -72,7 +74,7 @@ def run(words: Sequence[str], rules: core.Rules, mask: Iterable[int], report: st
         from bottle_init.linux import emergency
 
         pids = {command.pid: (0, 1)} if command.pid and command.code is None else {}
-        return emergency.end(problem, command.as_bundle(), pids)
+        return emergency.end_command(problem, command.as_bundle(), pids, command.report)
 
 
 def say(text: str) -> None:
@@ -83,6 +85,16 @@ def say(text: str) -> None:
         sigtimedwait((SIGPIPE,), 0)  # That was about the init's own line, and is not the command's to hear of.
     except OSError:
         pass  # Nobody reads it.
+
+
+def tell(text: str) -> None:
+    """As `say`, for the init, which waits for no reader: a pipe that is not full takes so much at once (pipe(7))."""
+    from select import POLLOUT, poll
+
+    watcher = poll()
+    watcher.register(_STDERR, POLLOUT)
+    if watcher.poll(0):
+        say(text[:_TOLD])
 
 
 class Command:
@@ -109,6 +121,7 @@ class Command:
         self.may_be_more = False
         self.asked: tuple[str, int, int | None] | None = None
         self.asked_at_ms = 0
+        self.asker = ""
         self.sent = 0
         self.started_at_ms = 0
         self.ended_at_ms = 0
@@ -122,13 +135,25 @@ class Command:
         try:
             self._start(mask)
         except OSError as problem:
-            say(f"{self.words[0]}: cannot be started: {problem.strerror}")
-            return EX_UNAVAILABLE
+            return self._give_up(f"{self.words[0]}: cannot be started: {problem.strerror}")
         self._settle()
         self._supervise()
         if not self.childless:
             self._end_leftovers()
         return self._close()
+
+    def _give_up(self, reason: str) -> int:
+        """Nothing runs, and nothing will."""
+        tell(reason)
+        if self.report:
+            from bottle_init.core.actions import Exit
+            from bottle_init.core.model import POLICY, Stop
+            from bottle_init.linux.clock import monotonic_ms
+
+            now_ms = monotonic_ms()
+            stop = Stop(POLICY, reason, now_ms, now_ms, EX_UNAVAILABLE)
+            self._write_report(Exit(EX_UNAVAILABLE, stop, (), (), now_ms))
+        return EX_UNAVAILABLE
 
     # Until the command runs.
 
@@ -184,9 +209,9 @@ class Command:
             signal(SIGXFSZ, SIG_DFL)
             if children_ignored:
                 signal(SIGCHLD, SIG_IGN)
-            words = [spawn.encode(word) for word in self.words]
+            words = [fsencode(word) for word in self.words]
             pthread_sigmask(SIG_SETMASK, mask)
-            spawn.execute(words, environment)
+            spawn.execute(words, environment, scripts=True)
         except spawn.CannotStart as problem:
             code = problem.code
             say(str(problem))
@@ -217,6 +242,7 @@ class Command:
 
             self.oom_counter = OomCounter()
             self.report = environ.absolute(self.report)
+        self.control = environ.socket_address(self.control)
         let_go(keep_descriptors=bool(self.report))
         if self.control:
             self._listen()
@@ -227,7 +253,7 @@ class Command:
         self.remote = Remote(self)
         problem = self.remote.open()
         if problem:
-            say(f"control socket {problem}")
+            tell(f"control socket {problem}")
         self.wait = self.remote.wait
 
     def _wait(self, timeout_s: float | None) -> struct_siginfo | None:
@@ -297,13 +323,13 @@ class Command:
         """One signal to the command, with all that it brings; `info` is None where nobody wants to know the sender."""
         target = self.targets[number]
         if target and (info is None or not self._has_it_already(info)):
-            self.send(target)
+            self.send(SIGSTOP if self._must_be_stopped(target) else target)
             self.sent |= 1 << target
         if number in STOP_SIGNALS:
             by_process = info is not None and info.si_code <= 0
             sender = (info.si_pid, info.si_uid) if info is not None and by_process else (0, None)
             self.note_request(f"signal {number}", *sender)
-        if core.sleeps_too(target, is_pid_1=self.init_pid == 1):
+        if core.sleeps_too(target, is_pid_1=self.init_pid == 1) and CONT not in sigpending():  # STOP discards a CONT.
             posix.kill(self.init_pid, SIGSTOP)
 
     def send(self, number: int) -> None:
@@ -318,7 +344,18 @@ class Command:
         if isinstance(problem, ProcessLookupError):
             posix.kill(self.pid, number)
         else:
-            say(f"{self.words[0]}: signal {number} could not be passed on: {problem.strerror}")
+            tell(f"{self.words[0]}: signal {number} could not be passed on: {problem.strerror}")
+
+    def _must_be_stopped(self, target: int) -> bool:
+        """Whether a single child leaves this stop signal to the kernel, which ignores it if their group is orphaned.
+
+        STOP does the same, and everywhere.
+        """
+        if not self.rules.single_child or target not in core.JOB_CONTROL:
+            return False
+        from bottle_init.linux import reaper
+
+        return reaper.is_default(self.pid, target)
 
     def _has_it_already(self, info: struct_siginfo) -> bool:
         """Whether a terminal has sent this signal to the command itself."""
@@ -333,6 +370,15 @@ class Command:
             from bottle_init.linux.clock import monotonic_ms
 
             self.asked, self.asked_at_ms = (cause, pid, uid), monotonic_ms()
+            if self.report and pid:
+                self._note_asker(pid)
+
+    def _note_asker(self, pid: int) -> None:
+        """Keep a name while it is there: at the end another process may have the pid."""
+        from bottle_init.linux import reaper
+
+        process = reaper.look(pid)
+        self.asker = process.name if process is not None else ""
 
     # Once it has ended.
 
@@ -344,7 +390,7 @@ class Command:
         self._reap()
         if self.childless:
             return
-        tree = Tree(lambda _pid: False)
+        tree = Tree({})
         left = core.begin(monotonic_ms(), was_asked=self.asked is not None)
         while not self.childless:
             now_ms = monotonic_ms()
@@ -352,7 +398,7 @@ class Command:
                 stage = core.stage(left, now_ms)
                 found = self._press(tree, stage)
                 if stage == core.GIVE_UP:
-                    say("no SIGKILL ended: " + ", ".join(f"{one.name} ({one.pid})" for one in found))
+                    tell("no SIGKILL ended: " + ", ".join(f"{one.name} ({one.pid})" for one in found))
                     return
             pause_ms = 0 if self.may_be_more else core.next_stage_ms(left, now_ms) - now_ms
             info = self.wait(pause_ms / 1_000)
@@ -373,7 +419,11 @@ class Command:
         if self.code is None:
             raise RuntimeError("the command has not ended")
         code = core.exit_code(self.rules, self.code)
-        line = self._write_report(code) if self.report else b""
+        line = b""
+        if self.report:
+            from bottle_init.linux.clock import monotonic_ms
+
+            line = self._write_report(self._exit(code, monotonic_ms()))
         if self.remote is not None:
             self.remote.close(line)
         return code
@@ -387,15 +437,15 @@ class Command:
         name = self.words[0].rpartition("/")[2] or self.words[0]
         return Bundle((Spec(name, JOB, self.words),), logs="inherit", control=self.control)
 
-    def _write_report(self, code: int) -> bytes:
+    def _write_report(self, end: Exit) -> bytes:
         """The report, as if of that bundle. It goes where it was asked for, and not into the command's own stderr."""
         from bottle_init.linux import jsonlines, report
-        from bottle_init.linux.clock import monotonic_ms, wall_s
+        from bottle_init.linux.clock import wall_s
 
-        record = report.build(self._exit(code, monotonic_ms()), self.as_bundle(), lambda _child: (), 0)
+        record = report.build(end, self.as_bundle(), lambda _child: (), 0, self.asker)
         line = report.encode(record, jsonlines.timestamp(wall_s()))
         for problem in report.publish(record, line, self.report):
-            say(problem)
+            tell(problem)
         return line
 
     def _exit(self, code: int, now_ms: int) -> Exit:
@@ -475,9 +525,12 @@ def let_go(*, keep_descriptors: bool) -> None:
     `<(...)`). Held on to here, a pipe among them would never end.
     """
     posix.chdir("/")
-    while (fd := posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)) <= _STDERR:
-        pass  # Nothing that the init opens later may become its own stderr.
-    posix.close(fd)
+    try:
+        while (fd := posix.open("/", posix.O_PATH | posix.O_CLOEXEC)) <= _STDERR:
+            pass  # Nothing that the init opens later may become its own stderr.
+        posix.close(fd)
+    except OSError:
+        pass  # No descriptor is free, and so none of these three.
     if keep_descriptors:  # `--report /dev/fd/3` is one of them.
         return
     try:

@@ -231,6 +231,8 @@ class Control:
         if refusal:
             self._say(client, f"error refused: {refusal}\n")
             self._drop(client)
+        else:
+            self._hear(client)  # What it has said already is of this wake-up, and so comes before its deaths.
 
     def _make_room(self) -> bool:
         """Close the oldest client that keeps nobody busy: it has not asked yet, or does not take its answer."""

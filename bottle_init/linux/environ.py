@@ -12,29 +12,47 @@ def inherited() -> dict[bytes, bytes]:
 
     In the C locale the interpreter sets LC_CTYPE in its own environment (PEP 538, and no flag of
     it prevents that); nobody asked for that to reach a child. Without a /proc it cannot be told
-    from one that was given.
+    from one that was given. A variable without a name is left out: the interpreter can pass on none.
     """
     environ = dict(posix.environ)
-    if _COERCED in environ and not _was_given(_COERCED):
-        del environ[_COERCED]
+    environ.pop(b"", None)
+    if _COERCED in environ:
+        _undo_coercion(environ)
     return environ
 
 
-def _was_given(name: bytes) -> bool:
+def _undo_coercion(environ: dict[bytes, bytes]) -> None:
     try:
         fd = posix.open("/proc/self/environ", posix.O_RDONLY | posix.O_CLOEXEC)
     except OSError:
-        return True
+        return
     try:
-        given = b"\0"
+        given = b""
         while part := posix.read(fd, 65_536):
             given += part
     except OSError:
-        return True
-    else:
-        return b"\0" + name + b"=" in given
+        return
     finally:
         posix.close(fd)
+    _, found, rest = (b"\0" + given).partition(b"\0" + _COERCED + b"=")
+    if found:
+        environ[_COERCED] = rest.partition(b"\0")[0]
+    else:
+        del environ[_COERCED]
+
+
+def socket_address(address: str) -> str:
+    """The address of a Unix socket; `@name` (an abstract one) and `""` (none) are no paths."""
+    return address if not address or address.startswith("@") else absolute(address)
+
+
+def is_open(fd: int) -> bool:
+    """Whether a descriptor is there."""
+    try:
+        posix.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def absolute(path: str) -> str:

@@ -35,18 +35,21 @@ class Watch:
     """Watches the peer of `{ fd }` and `{ connect }`; the time of `{ renew }` is the core's.
 
     A peer that cannot be watched (a descriptor that is not open, a refused connection) is gone:
-    the lease ends, for a reason that says so.
+    the lease ends, for a reason that says so. `has_fd` tells whether the descriptor was open before the
+    init had any of its own.
     """
 
-    def __init__(self, lease: Lease, poller: Poller, emit: Callable[[Event], None]) -> None:
+    def __init__(self, lease: Lease, has_fd: bool, poller: Poller, emit: Callable[[Event], None]) -> None:
         self._poller = poller
         self._emit = emit
         self._fd = -1
         self._name = ""
         self._socket: _socket.socket | None = None
         self._addresses: list[tuple[int, str | tuple[str, int]]] = []
-        if lease.fd is not None:
+        if lease.fd is not None and has_fd:
             self._watch_inherited(lease.fd)
+        elif lease.fd is not None:
+            self._end(f"descriptor {lease.fd} was not open when the init started")
         elif lease.connect is not None:
             self._connect(lease.connect)
 
@@ -91,7 +94,7 @@ class Watch:
         self._name = peer
         scheme, _, where = peer.partition(":")
         if scheme == "unix":
-            self._addresses = [(_socket.AF_UNIX, where)]
+            self._addresses = [(_socket.AF_UNIX, "\0" + where[1:] if where.startswith("@") else where)]
         else:
             host, _, port = where.rpartition(":")
             hosts = LOCALHOST if host == "localhost" else (host.strip("[]"),)

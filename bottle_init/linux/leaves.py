@@ -6,6 +6,8 @@ the lease, the report) only once the first daemons run, so that no daemon ever w
 
 from __future__ import annotations
 
+from bottle_init.core.events import ProbeFailed
+from bottle_init.core.flow import Farewell
 from bottle_init.linux import jsonlines, reaper
 from bottle_init.linux.clock import monotonic_ms, wall_s
 from bottle_init.linux.logs import Logs
@@ -14,6 +16,7 @@ from bottle_init.linux.poller import Bulk
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from bottle_init.core import actions as act
+    from bottle_init.core.events import Event
     from bottle_init.core.model import State
     from bottle_init.linux.control import Control
     from bottle_init.linux.lease import Watch
@@ -21,9 +24,6 @@ if TYPE_CHECKING:
     from bottle_init.linux.notify import Notify
     from bottle_init.linux.oom import OomCounter
     from bottle_init.linux.probes import Probes
-
-FLUSH_STALL_MS = 100
-"""At the end, a reader that takes nothing for so long gets no more (contract 8: during a stop, at once)."""
 
 
 class Leaves:
@@ -39,6 +39,7 @@ class Leaves:
         self.lease: Watch | None = None
         self.oom: OomCounter | None = None
         self.untold: list[tuple[str, str, tuple[tuple[str, object], ...]]] = []
+        self.asker = ""
 
     def open_late(self) -> None:
         """What no daemon has to wait for."""
@@ -46,11 +47,12 @@ class Leaves:
         from bottle_init.linux import emergency, report  # noqa: F401 - at the end there may be no descriptor to import with.
         from bottle_init.linux.oom import OomCounter
 
+        jsonlines.quoting()
         self.oom = OomCounter()
         if any(spec.ready or spec.health for spec in init.bundle.children):
             from bottle_init.linux.probes import Probes
 
-            self.probes = Probes(init.poller, init.emit, init.run_probe, init.tree.end_probe, self._kill_leftovers)
+            self.probes = Probes(init.poller, self._probed, init.run_probe, init.tree.end_probe, self._kill_leftovers)
         if init.control:
             from bottle_init.linux.control import Control
 
@@ -58,11 +60,10 @@ class Leaves:
             problem = self.control.open()
             if problem:
                 self.log("control_unavailable", "warning", (("reason", problem),))
-        lease = init.bundle.lease
-        if lease is not None and lease.renew_ms is None:
+        if init.lease is not None and init.lease.renew_ms is None:
             from bottle_init.linux.lease import Watch
 
-            self.lease = Watch(lease, init.poller, init.emit)
+            self.lease = Watch(init.lease, init.has_lease_fd, init.poller, init.emit)
 
     def _view(self) -> tuple[State, int]:
         """What `health` and `status` are answered from."""
@@ -124,6 +125,12 @@ class Leaves:
         if self.probes is not None:
             self.probes.start(action.child, action.generation, action.probe, action.how)
 
+    def _probed(self, event: Event) -> None:
+        """Hand over an answer; that a daemon fails because it is ending is told by its death, which follows."""
+        pid = self.init.pid_of(event.child, event.generation) if isinstance(event, ProbeFailed) else 0
+        if not (pid and reaper.is_ending(pid)):
+            self.init.emit(event)
+
     def _kill_leftovers(self, leader: int) -> None:
         """End what a probe has left behind."""
         self.init.tree.session(leader, reaper.SIGKILL)
@@ -156,7 +163,14 @@ class Leaves:
         """Log what has been announced: after the actions, so that no signal waits for a line about it."""
         untold, self.untold = self.untold, []
         for event, level, facts in untold:
+            if event == "stopping":
+                self._note_asker(dict(facts).get("sender_pid"))
             self.log(event, level, facts)
+
+    def _note_asker(self, pid: object) -> None:
+        """Keep the name of who asked for the stop while it is there: at the end another process may have the pid."""
+        process = reaper.look(pid) if isinstance(pid, int) else None
+        self.asker = process.name if process is not None else ""
 
     def log(self, event: str, level: str, facts: tuple[tuple[str, object], ...]) -> None:
         """One line of the init's own; a fact that is None is left out."""
@@ -174,7 +188,7 @@ class Leaves:
         self.logs.finish()
         self._flush(end.stop.deadline_ms)
         self.logs.give_up()
-        record = report.build(end, init.bundle, self.logs.tail, self.logs.dropped())
+        record = report.build(end, init.bundle, self.logs.tail, self.logs.dropped(), self.asker)
         line = report.encode(record, jsonlines.timestamp(wall_s()))
         for problem in report.publish(record, line, init.report):
             self.log("report_unwritten", "error", (("reason", problem),))
@@ -187,11 +201,9 @@ class Leaves:
 
     def _flush(self, deadline_ms: int) -> None:
         """A reader that still reads is waited for, within the deadline; one that does not is not."""
-        moved_ms = now_ms = monotonic_ms()
-        left = self.logs.pending()
-        while left and now_ms - moved_ms < FLUSH_STALL_MS and now_ms < max(deadline_ms, moved_ms + FLUSH_STALL_MS):
-            self.init.poller.wait(FLUSH_STALL_MS)
+        logs, now_ms = self.logs, monotonic_ms()
+        farewell = Farewell(now_ms, deadline_ms)
+        while (until_ms := farewell.until_ms(logs.pending(), logs.unread(), now_ms)) is not None:
+            self.init.poller.wait(until_ms - now_ms)
             now_ms = monotonic_ms()
-            self.logs.flush(now_ms)
-            if self.logs.pending() != left:
-                left, moved_ms = self.logs.pending(), now_ms
+            logs.flush(now_ms)

@@ -68,15 +68,16 @@ def prctl(option: int, argument: int, third: int = 0) -> int:
     return result
 
 
-def default_threading_signals() -> None:
-    """Default dispositions for 32 and 33, which the C library keeps for its threads and lets nobody set.
+def set_threading_signals(*, ignored: bool) -> None:
+    """Ignore 32 and 33, or make them default; the C library keeps them for its threads and lets nobody set them.
 
-    A parent that used posix_spawn may have left them ignored; so this asks the kernel itself.
+    So this asks the kernel itself. A parent that used posix_spawn may have left them ignored.
     """
     number = _RT_SIGACTION.get(posix.uname().machine)
     if number is not None:
+        action = int(ignored).to_bytes(_KERNEL_SIGACTION, "little")  # SIG_DFL is 0, SIG_IGN is 1.
         for signal in (32, 33):
-            _call("syscall", number, signal, bytes(_KERNEL_SIGACTION), 0, _KERNEL_SIGSET)
+            _call("syscall", number, signal, action, 0, _KERNEL_SIGSET)
 
 
 def keep_descriptors_from_children(first: int = 3) -> None:

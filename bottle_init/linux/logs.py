@@ -10,8 +10,8 @@ taken nothing for a second (during a stop: at once), whole lines are dropped and
 
 Memory is bounded, whatever children write and readers do not read. For each output: 1 MiB of queue, 64 KiB more for
 the init's own lines, 8 MiB for what the dead have left in their pipes, and one chunk on top. For each pipe: an
-unfinished line of 64 KiB; for each child: a tail of 16 KiB. A chunk is what one read takes: 64 KiB, times the tag's
-length where every line is empty; as JSON 16 KiB, times the length of an object.
+unfinished line of 64 KiB; for each child: its last 20 lines, 4 KiB of each. A chunk is what one read takes: 64 KiB,
+times the tag's length where every line is empty; as JSON 16 KiB, times the length of an object.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from __future__ import annotations
 import os
 from select import EPOLLIN
 
+from bottle_init.core import flow
+from bottle_init.core.flow import Account, whole_lines
 from bottle_init.linux import jsonlines
 from bottle_init.linux.clock import monotonic_ms, wall_s
-from bottle_init.linux.outputs import Account, Sink, same_file
+from bottle_init.linux.outputs import Sink, same_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,24 +35,13 @@ if TYPE_CHECKING:
 
     Render = Callable[[bytes], bytes]
 
-LINE_BYTES: Final = 64 * 1024
-"""A longer line goes out in pieces of this length (contract 9)."""
-QUEUE_BYTES: Final = 1024 * 1024
-"""A queue that is longer makes the children wait."""
-RESUME_BYTES: Final = 256 * 1024
-"""A queue that is shorter lets them go on."""
-OWN_BYTES: Final = 64 * 1024
-"""How much longer a queue may get by the init's own lines: they say why the others are missing."""
-LAST_WORDS_BYTES: Final = 8 * 1024 * 1024
-"""How long a queue may get by what the dead have left in their pipes: they can't be made to wait."""
 READ_BYTES: Final = {"tag": 64 * 1024, "json": 16 * 1024}
 """What one read takes. Larger ones, and pipes that hold more, have been measured to be slower: they leave the cache."""
-DRAIN_BYTES: Final = 1024 * 1024
-"""How much `drain` takes from one pipe: a descendant that goes on writing holds up nothing."""
 HELD_LINES: Final = 256
 """How many events wait for their renderer."""
-TAIL_BYTES: Final = 16 * 1024
 TAIL_LINES: Final = 20
+TAIL_LINE_BYTES: Final = 4 * 1024
+"""How much of each of a child's last lines is kept: more than a report shows."""
 
 
 class Source:
@@ -97,7 +88,7 @@ class Logs:
         self._accounts = [(Account(name, "stdout"), Account(name, "stderr")) for name in names]
         self._sources: dict[int, list[Source]] = {}
         self._handed: dict[int, tuple[int, ...]] = {}
-        self._tails: dict[int, bytes] = {}
+        self._tails: dict[int, list[bytes]] = {}
         self._finished = False
         self._renderer: Renderer | None = None
         self._held: list[bytes] = []
@@ -161,8 +152,9 @@ class Logs:
     def _drain(self, source: Source) -> None:
         """Take what a pipe holds, within bounds: what is left is read when its turn comes."""
         taken = 0
-        while taken < DRAIN_BYTES:
-            if source.sink.size >= LAST_WORDS_BYTES and not source.sink.stalled():
+        while taken < flow.DRAIN_BYTES:
+            source.sink.ask()
+            if source.sink.holds_up_the_dead():
                 return
             read = self._take(source)
             if not read:
@@ -183,12 +175,8 @@ class Logs:
                     self._close(source)
 
     def tail(self, child: int) -> tuple[str, ...]:
-        """The last lines of a child, both streams as they were read, as far as 16 KiB hold them."""
-        kept = self._tails.get(child, b"")
-        lines = kept.decode("utf-8", "replace").split("\n")[:-1]
-        if len(kept) == TAIL_BYTES and len(lines) > 1:
-            del lines[0]  # Its beginning is gone.
-        return tuple(_printable(line) for line in lines[-TAIL_LINES:])
+        """The last lines of a child, both streams as they were read, as far as TAIL_LINE_BYTES hold them."""
+        return tuple(_printable(line.decode("utf-8", "replace")) for line in self._tails.get(child, ()))
 
     # The init's own.
 
@@ -212,8 +200,7 @@ class Logs:
 
     def _has_room(self) -> bool:
         """Whether another line of the init's own may be queued. Those after `finish` are the last, and all may."""
-        sink = self._sinks[1]
-        return sink.size < QUEUE_BYTES or sink.queued(self._own) < OWN_BYTES or self._finished
+        return self._finished or self._sinks[1].admits(self._own)
 
     def _load(self) -> None:
         """Get a step nearer to the renderer."""
@@ -237,7 +224,7 @@ class Logs:
         """A stop has begun: a reader that takes nothing is waited for no more."""
         self._release()
         for sink in self._sinks:
-            sink.patience_ms = 0
+            sink.hurry()
             if sink.stalled():
                 self._resume(sink)
 
@@ -248,20 +235,19 @@ class Logs:
         """
         if self._held:
             return 0
-        times = [
-            sink.blocked_at_ms + sink.patience_ms
-            for sink, waiting in self._waiting.items()
-            if waiting and sink.blocked_at_ms is not None
-        ]
-        return min(times, default=None)
+        times = [sink.due_ms() for sink, waiting in self._waiting.items() if waiting]
+        return min((at_ms for at_ms in times if at_ms is not None), default=None)
 
     def tick(self, now_ms: int) -> None:
         """Let those go on that have waited for a stalled reader long enough."""
         if self._held:
             self._load()
         for sink, waiting in self._waiting.items():
-            if waiting and sink.blocked_at_ms is not None and now_ms - sink.blocked_at_ms >= sink.patience_ms:
-                self._resume(sink)
+            due_ms = sink.due_ms()
+            if waiting and due_ms is not None and now_ms >= due_ms:
+                sink.push()
+                if sink.stalled():
+                    self._resume(sink)
 
     def dropped(self) -> int:
         """Lines that were read from children, or said by the init, and that nobody got whole."""
@@ -280,12 +266,24 @@ class Logs:
         """Bytes that a reader may still get."""
         return sum(sink.size for sink in self._waiting if not sink.failing)
 
+    def unread(self) -> int:
+        """Bytes that readers had before them when they took no more, where that is known."""
+        return sum(sink.unread for sink in self._waiting)
+
     def flush(self, _now_ms: int) -> bool:
         """Write what can be written; whether nothing is left that anybody could get."""
         self._release()
         for sink in self._sinks:
             sink.push()
         return not self.pending()
+
+    def pump(self) -> bool:
+        """Take a chunk of each pipe and write what can be written, where nobody polls; whether there was a chunk."""
+        sources = [source for each in self._sources.values() for source in each]
+        taken = [self._take(source) for source in sources]
+        for sink in self._sinks:
+            sink.push()
+        return any(taken)
 
     def give_up(self) -> None:
         """Nobody takes what is left in the queues: count it as lost, before the report is made."""
@@ -297,7 +295,8 @@ class Logs:
     def _readable(self, source: Source) -> None:
         """One chunk of one pipe: epoll comes back to it, after all others had their turn."""
         sink = source.sink
-        if sink.size >= QUEUE_BYTES and not sink.stalled():
+        sink.ask()
+        if sink.holds_up():
             self._poller.forget(source.fd)
             self._waiting[sink].append(source)
         else:
@@ -319,9 +318,10 @@ class Logs:
     def _pass_on(self, source: Source, lines: bytes) -> None:
         if not lines:
             return
-        self._tails[source.child] = (self._tails.get(source.child, b"") + lines[-TAIL_BYTES:])[-TAIL_BYTES:]
+        fresh = [line[:TAIL_LINE_BYTES] for line in lines[:-1].rsplit(b"\n", TAIL_LINES)[-TAIL_LINES:]]
+        self._tails[source.child] = (self._tails.get(source.child, []) + fresh)[-TAIL_LINES:]
         sink, account = source.sink, source.account
-        if sink.size >= QUEUE_BYTES and sink.stalled():
+        if sink.drops():
             sink.lose(account, lines.count(b"\n"))
             return
         if account.unreported and not sink.failing:
@@ -348,7 +348,7 @@ class Logs:
 
     def _progressed(self, sink: Sink) -> None:
         """There is room again: the reader has taken something, or what it did not take is lost."""
-        if sink.size > RESUME_BYTES:
+        if not sink.lets_go_on():
             return
         self._resume(sink)
         if not sink.failing:
@@ -365,43 +365,12 @@ class Logs:
         self._poller.watch(source.fd, EPOLLIN, lambda _mask: self._readable(source))
 
     def _report(self, sink: Sink, account: Account) -> None:
-        """Say how many lines are missing, unless there is no room even for that."""
-        if not self._has_room():
+        """Say how many lines are missing, unless there is no room even for that, or the last event has led to it."""
+        if account not in sink.owed or not self._has_room():
             return
         whose = (("child", account.name),) if account.name else ()
-        facts = (*whose, ("stream", account.stream), ("count", account.unreported))
-        del sink.owed[account]
-        account.unreported = 0
+        facts = (*whose, ("stream", account.stream), ("count", sink.told(account)))
         self.event(jsonlines.encode("lines_dropped", "warning", facts, jsonlines.timestamp(wall_s())))
-
-
-def whole_lines(data: bytes) -> tuple[bytes, bytes]:
-    """The whole lines in `data`, and the unfinished one after them, at most LINE_BYTES of it.
-
-    A line of more than LINE_BYTES is cut into pieces that are lines, never inside a UTF-8 character.
-    """
-    pieces = []
-    start = position = 0
-    while len(data) - position > LINE_BYTES:
-        newline = data.rfind(b"\n", position, position + LINE_BYTES + 1)
-        if newline >= 0:
-            position = newline + 1
-        else:
-            cut = _character_start(data, position + LINE_BYTES)
-            pieces.append(data[start:cut])
-            start = position = cut
-    if pieces:
-        data = b"\n".join((*pieces, data[start:]))
-    end = data.rfind(b"\n") + 1
-    return data[:end], data[end:]
-
-
-def _character_start(data: bytes, at: int) -> int:
-    """The start of the UTF-8 character that `at` lies in; `at` itself where that is none."""
-    for start in range(at, at - 4, -1):
-        if data[start] & 0xC0 != 0x80:
-            return start
-    return at
 
 
 def _tagging(name: str) -> Render:

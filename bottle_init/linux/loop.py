@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bottle_init.cli import Options
     from bottle_init.core.actions import Action, Exit
     from bottle_init.core.events import Event
-    from bottle_init.core.model import Bundle, State
+    from bottle_init.core.model import Bundle, Lease, State
 
 EPOLLIN = 1
 
@@ -43,15 +43,25 @@ def run(bundle: Bundle, options: Options) -> int:
         init = Init(bundle, options)
         return init.run()
     except BaseException as problem:  # noqa: BLE001 - contract 8: whatever it is, every child is ended, and 70.
+        return _fail(problem, bundle, init)
+
+
+def _fail(problem: BaseException, bundle: Bundle, init: Init | None) -> int:
+    if init is None:
         from bottle_init.linux import emergency
 
-        return emergency.end(problem, bundle, init.pids if init else {})
+        return emergency.end(problem, bundle, {})
+    with init.tree.room:  # There may be no other descriptor, to import with or to look for what is left with.
+        from bottle_init.linux import emergency
+
+        return emergency.end(problem, bundle, init.pids, init.leaves.logs, init.report)
 
 
 class Init:
     """The descriptors, the pids and the leaves; all that is decided is in `state`."""
 
     def __init__(self, bundle: Bundle, options: Options) -> None:
+        self.lease, self.has_lease_fd = lease_as_given(bundle.lease)
         hold_stdio()
         libc.keep_descriptors_from_children()
         self.signals = Signals()
@@ -59,14 +69,13 @@ class Init:
         if not self.is_pid_1:
             libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
         self.report = environ_of.absolute(options.report) if options.report else None
-        address = bundle.control
-        self.control = environ_of.absolute(address) if address and not address.startswith("@") else address
+        self.control = environ_of.socket_address(bundle.control)
         cwd_fd = open_cwd()
         self.bundle = bundle
         self.events: list[Event] = []
-        self.pids: dict[int, tuple[int, int]] = {}
+        self.pids: dict[int, tuple[int, int] | None] = {}
+        """What the init has started and not reaped: whose process each is, None for a probe's."""
         self.reports: dict[int, int] = {}
-        self.helpers: dict[int, None] = {}
         self.watched: dict[int, int] = {}
         self.sigchld = False
         self.deadline_ms: int | None = None
@@ -74,7 +83,7 @@ class Init:
         self.exit: Exit | None = None
         self.poller = Poller()
         self.poller.watch(self.signals.fd, EPOLLIN, self._on_signals)
-        self.tree = reaper.Tree(self.__contains__)
+        self.tree = reaper.Tree(self.pids)
         environ = environ_of.inherited()
         self.plans = [spawn.Plan(spec.command, spec.process, environ, cwd_fd) for spec in bundle.children]
         self.null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
@@ -108,15 +117,18 @@ class Init:
         """One wake-up."""
         self.poller.wait(self._timeout_ms())
         now_ms = monotonic_ms()
+        is_late = self.deadline_ms is not None and self.deadline_ms <= now_ms
+        if is_late:
+            self.poller.wait(0)  # Stopped, or frozen, since its last look, the init has not seen what came in time.
         if self.sigchld:
             self._reap()
             self._on_signals(EPOLLIN)  # A request that came in while deaths were collected came before them.
         self.leaves.tick(now_ms)
-        if self.events or (self.deadline_ms is not None and self.deadline_ms <= now_ms):
+        if self.events or is_late:
             self._step(now_ms)  # Bulk output alone gives the core nothing to judge.
 
     def _timeout_ms(self) -> int | None:
-        if self.events:
+        if self.events or self.sigchld:
             return 0
         times = (self.deadline_ms, self.leaves.deadline_ms())
         soonest = min((at_ms for at_ms in times if at_ms is not None), default=None)
@@ -150,23 +162,18 @@ class Init:
                 self.emit(ev.SignalReceived(number, pid, uid))
 
     def _reap(self) -> None:
-        self.sigchld = False
-        deaths, orphans = self.tree.reap(self)
+        deaths, orphans = self.tree.reap()
+        self.sigchld = self.tree.may_be_more
         for pid, status in deaths:
-            if pid in self.helpers:
-                del self.helpers[pid]
+            owner = self.pids.pop(pid)
+            if owner is None:
                 self.leaves.probe_reaped(pid, status)
             else:
-                self._child_reaped(pid, status)
+                self._child_reaped(pid, status, *owner)
         if orphans and self.awaits_orphans:
             self.emit(ev.OrphansReaped(orphans))
 
-    def __contains__(self, pid: object) -> bool:
-        """Whether the init has started this pid itself: what `Tree.reap` is to hand back."""
-        return pid in self.pids or pid in self.helpers
-
-    def _child_reaped(self, pid: int, status: int) -> None:
-        child, generation = self.pids.pop(pid)
+    def _child_reaped(self, pid: int, status: int, child: int, generation: int) -> None:
         report = self.reports.pop(pid, None)
         if report is not None:
             self._read_report(report, child, generation)
@@ -216,7 +223,7 @@ class Init:
         """Start a probe as its daemon is started (contract 6); returns its pid. Raises OSError."""
         words = [spawn.encode(word) for word in command]
         pid = spawn.fork(self.plans[child], words, (self.null, output, output), {}, output)
-        self.helpers[pid] = None
+        self.pids[pid] = None
         return pid
 
     def pid_of(self, child: int, generation: int) -> int:
@@ -284,6 +291,16 @@ class Init:
 
     def _exit(self, action: act.Exit) -> None:
         self.exit = action
+
+
+def lease_as_given(lease: Lease | None) -> tuple[Lease | None, bool]:
+    """The lease, a path in it made absolute, and whether its descriptor is there: to be asked before any is opened."""
+    if lease is None:
+        return None, False
+    scheme, _, path = (lease.connect or "").partition(":")
+    if scheme == "unix":
+        lease = lease.but(connect=f"unix:{environ_of.socket_address(path)}")
+    return lease, lease.fd is not None and environ_of.is_open(lease.fd)
 
 
 def hold_stdio() -> None:

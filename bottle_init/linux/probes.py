@@ -31,6 +31,9 @@ LOCALHOST = ("127.0.0.1", "::1")
 _STATUS_LINE = 1_024
 """Bytes within which an HTTP status line has to end."""
 
+_INTERIM = 8_192
+"""Bytes of an interim answer (1xx), which may have headers, before the one that counts."""
+
 _LEFTOVER_READS = 64
 _READ = 1_024
 _OUTPUT_READ = 65_536
@@ -44,8 +47,8 @@ class Probes:
 
     `run(child, command, output)` starts a command as that child would be started, in a session of
     its own, writing to the descriptor `output`; it returns the pid or raises OSError.
-    `kill_session(pid)` ends a session whose leader has not been reaped, `kill_leftovers(pid)` what
-    is left of one whose leader has been.
+    `end(pid)` ends one that has not been reaped, with its session and all below it, `kill_leftovers(pid)` what is
+    left of a session whose leader has been.
     """
 
     def __init__(
@@ -53,13 +56,13 @@ class Probes:
         poller: Poller,
         emit: Callable[[Event], None],
         run: Callable[[int, tuple[str, ...], int], int],
-        kill_session: Callable[[int], object],
+        end: Callable[[int], object],
         kill_leftovers: Callable[[int], object],
     ) -> None:
         self._poller = poller
         self._emit = emit
         self._run = run
-        self._kill_session = kill_session
+        self._end = end
         self._kill_leftovers = kill_leftovers
         self._out: dict[Key, _Connection | _Command] = {}
         self._commands: dict[int, _Command] = {}
@@ -88,7 +91,7 @@ class Probes:
         if question is not None:
             question.drop()
             if isinstance(question, _Command):
-                self._kill_session(question.pid)
+                self._end(question.pid)
 
     def knows(self, pid: int) -> bool:
         """Whether this process is a probe's that has not been reaped."""
@@ -268,6 +271,10 @@ class _Connection:
             self._fail(problem.errno or errno.EIO)
             return
         self._received += piece
+        while _is_interim(self._received) and b"\r\n\r\n" in self._received:
+            self._received = self._received.partition(b"\r\n\r\n")[2]
+        if _is_interim(self._received) and len(self._received) < _INTERIM and piece:
+            return
         line, ended, _ = self._received.partition(b"\n")
         if ended or len(line) >= _STATUS_LINE or not piece:
             self._judge(line)
@@ -308,6 +315,11 @@ class _Connection:
     def _fail(self, error: int) -> None:
         self._note(error)
         self._answer(self._faults[-1])
+
+
+def _is_interim(answer: bytes) -> bool:
+    """Whether another answer follows this one (RFC 9110, 15.2); 101 is the last that is in HTTP."""
+    return answer.startswith((b"HTTP/1.1 1", b"HTTP/1.0 1")) and answer[9:12] != b"101"
 
 
 def _request(how: Probe) -> bytes:

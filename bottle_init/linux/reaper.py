@@ -16,16 +16,23 @@ from bottle_init.core.model import Survivor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Iterator, Mapping
 
 SIGKILL = 9
 SIGCONT = 18
+SIGSTOP = 19
+
+_PF_EXITING = 0x4
+"""The kernel's flag of a thread in do_exit(), as /proc/PID/stat shows it of the first one."""
 
 _RESERVE = 2
 """A process is looked up while its pidfd is open."""
 
 _SHOWN = 300
 """Bytes of a command line that a report shows."""
+
+REAPED_AT_ONCE = 10_000
+"""So many orphans are reaped before the next look at what else has come."""
 
 LOOKS = 10
 """So often one call looks for what it has missed: /proc is no snapshot, and a fork bomb must not hold the init."""
@@ -34,7 +41,7 @@ LOOKS = 10
 class Process:
     """One line of /proc/PID/stat, as far as the tree needs it."""
 
-    __slots__ = ("name", "parent", "pid", "session", "started", "state", "threads")
+    __slots__ = ("flags", "name", "parent", "pid", "session", "started", "state", "threads")
 
     def __init__(self, pid: int, stat: bytes) -> None:
         head, _, rest = stat.rpartition(b") ")
@@ -44,6 +51,7 @@ class Process:
         self.state = fields[0]
         self.parent = int(fields[1])
         self.session = int(fields[3])
+        self.flags = int(fields[6])
         self.threads = int(fields[17])
         self.started = int(fields[19])
 
@@ -91,10 +99,11 @@ def processes() -> Iterator[Process]:
                 yield process
 
 
-def descendants(root: int) -> list[Process]:
-    """All processes below `root` that have not ended, whatever sessions they have fled to."""
+def descendants(root: int, session: int | None = None) -> list[Process]:
+    """All that have not ended below `root`, or in or below `session`, whatever sessions they have fled to."""
     every = {process.pid: process for process in processes()}
     below = {root: True}
+    below.update((pid, True) for pid, process in every.items() if process.session == session)
 
     def is_below(pid: int) -> bool:
         chain = []
@@ -110,10 +119,30 @@ def descendants(root: int) -> list[Process]:
 
 def caught_signals(pid: int) -> int:
     """The set of signals that a process catches, as bits `1 << s` (SigCgt of /proc/PID/status); 0 if unknown."""
-    for line in _read(f"/proc/{pid}/status").split(b"\n"):
-        if line.startswith(b"SigCgt:"):
-            return int(line[7:], 16) << 1
-    return 0
+    return _signal_sets(pid).get(b"SigCgt", 0)
+
+
+def is_default(pid: int, number: int) -> bool:
+    """Whether a process neither blocks nor ignores nor catches a signal; false if unknown."""
+    sets = _signal_sets(pid)
+    return bool(sets) and not any(sets[key] >> number & 1 for key in (b"SigBlk", b"SigIgn", b"SigCgt"))
+
+
+def _signal_sets(pid: int) -> dict[bytes, int]:
+    """The lines `Sig...` of /proc/PID/status that are sets, by their names, as bits `1 << s`; none if unknown."""
+    lines = [line.partition(b":") for line in _read(f"/proc/{pid}/status").split(b"\n") if line.startswith(b"Sig")]
+    return {key: int(value, 16) << 1 for key, _, value in lines if key != b"SigQ"}
+
+
+def is_ending(pid: int) -> bool:
+    """Whether a process has begun to end: its sockets are closed some time before it can be reaped.
+
+    One of which the first thread alone has ended may live for long.
+    """
+    process = look(pid)
+    if process is None or not process.flags & _PF_EXITING:
+        return False
+    return process.is_gone() or process.state != b"Z"
 
 
 def survivor(process: Process, *, dying: bool = False) -> Survivor:
@@ -188,13 +217,14 @@ class Room:
 class Tree:
     """The init's view of everything below it.
 
-    `is_known` tells the pids that the init started itself and has not reaped: they are in nobody
+    `started` has the pids that the init started itself and has not reaped: they are in nobody
     else's session.
     """
 
-    def __init__(self, is_known: Callable[[int], bool]) -> None:
-        self._is_known = is_known
+    def __init__(self, started: Mapping[int, object]) -> None:
+        self._started = started
         self.childless = False
+        self.may_be_more = False
         self._orphans: bool | None = None
         self._found: dict[int, Survivor] = {}
         self._asked: dict[int, int] = {}
@@ -206,25 +236,32 @@ class Tree:
         self.pid = posix.getpid()
         self.room = Room()
 
-    def reap(self, known: Container[int]) -> tuple[list[tuple[int, int]], int]:
-        """Reap all that have ended: `(pid, wait status)` of those `known`, and how many others there were."""
+    def reap(self) -> tuple[list[tuple[int, int]], int]:
+        """Reap: `(pid, wait status)` of all that have ended of those the init started, and how many others had.
+
+        The others are bounded, so that no storm of them keeps the init from what else has come; `may_be_more` then.
+        """
         deaths: list[tuple[int, int]] = []
         orphans = 0
-        self.childless = False
+        self.childless = self.may_be_more = False
         self._orphans = None
-        waitpid = posix.waitpid
-        while True:
+        started, waitpid = self._started, posix.waitpid
+        while orphans < REAPED_AT_ONCE:
             try:
-                pid, status = waitpid(-1, 1)
+                pid, status = waitpid(-1, posix.WNOHANG)
             except ChildProcessError:
                 self.childless = True
                 return deaths, orphans
             if pid == 0:
                 return deaths, orphans
-            if pid in known:
+            if pid in started:
                 deaths.append((pid, status))
             else:
                 orphans += 1
+        self.may_be_more = True
+        taken = dict(deaths)
+        looked_at = [waitpid(pid, posix.WNOHANG) for pid in started if pid not in taken]
+        return [*deaths, *(death for death in looked_at if death[0])], orphans
 
     def session(self, leader: int, number: int) -> tuple[Survivor, ...]:
         """Who is left of a dead leader's session; each is sent `number` first: any but SIGKILL once in its life.
@@ -268,25 +305,39 @@ class Tree:
         found = tuple(survivor(one) for one in processes() if one.parent == self.pid)
         return found or (Survivor(0, "unknown: hidden in /proc"),)
 
-    def kill_session(self, leader: int) -> dict[int, int]:
-        """SIGKILL for a child and its session, until a look finds nobody new; when each of these pids was started."""
+    def kill_session(self, leader: int) -> None:
+        """SIGKILL for a child and its session, until a look finds nobody new."""
         send_to_pid(leader, SIGKILL)
-        seen: dict[int, int] = {}
+        seen: dict[int, bool] = {}
         with self.room:
             for _ in range(LOOKS):
                 every = processes()
                 fresh = [one for one in every if one.session == leader and not one.is_gone() and one.pid not in seen]
                 if not fresh:
-                    break
+                    return
                 for one in fresh:
-                    seen[one.pid] = one.started
+                    seen[one.pid] = True
                     send(one, SIGKILL)
-        return seen
 
     def end_probe(self, leader: int) -> None:
-        """SIGKILL for a probe and its session: nothing that a child has left behind."""
-        self._ended = {pid: born for pid, born in self._ended.items() if (one := look(pid)) and one.started == born}
-        self._ended.update(self.kill_session(leader))
+        """SIGKILL for a probe, its session and all below them: nothing that a child has left behind.
+
+        They are stopped first: one that is not could fork meanwhile, or lose its parent and be found no more.
+        """
+        family: dict[int, Process] = {}
+        with self.room:
+            for _ in range(LOOKS if self._sees_itself() else 0):
+                fresh = [one for one in descendants(-1, leader) if one.pid not in family]
+                if not fresh:
+                    break
+                for one in fresh:
+                    family[one.pid] = one
+                    send(one, SIGSTOP)
+            for one in family.values():
+                send(one, SIGKILL)
+        send_to_pid(leader, SIGKILL)
+        self._ended = {pid: born for pid, born in self._ended.items() if (now := look(pid)) and now.started == born}
+        self._ended.update((pid, one.started) for pid, one in family.items())
 
     def _signal(self, left: list[Process], number: int) -> tuple[Survivor, ...]:
         """Name all, then signal all: the name of what has been signalled may be gone."""
@@ -319,7 +370,7 @@ class Tree:
         listed = _read(f"/proc/self/task/{self.pid}/children")
         if not listed and not self._sees_itself():
             return True
-        return not listed or any(not self._is_known(int(word)) for word in listed.split())
+        return not listed or any(int(word) not in self._started for word in listed.split())
 
     def _sees_itself(self) -> bool:
         """Whether /proc is there and is that of the init's own PID namespace."""

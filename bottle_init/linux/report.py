@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import errno
 import posix
+from fcntl import F_GETFL, fcntl
 from posixpath import realpath
+from select import POLLOUT, poll
 from stat import S_ISREG
 
 from bottle_init import signames
 from bottle_init.core import verdict
 from bottle_init.core.model import REQUESTED
-from bottle_init.linux import jsonlines
+from bottle_init.linux import jsonlines, outputs
+from bottle_init.linux.clock import monotonic_ms
 from bottle_init.linux.text import plain
 
 TYPE_CHECKING = False
@@ -37,6 +40,8 @@ _COMMAND_LIMIT = 200
 _LAST_LINE_LIMIT = 1_000
 _LINE_LIMIT = 200
 _MODE = 0o644
+_STALL_MS = 100
+_READER_MS = 1_000
 
 
 def build(
@@ -44,22 +49,22 @@ def build(
     bundle: Bundle,
     tail: Callable[[int], Sequence[str]],
     lines_dropped: int,
-    sender: str = "",
+    asker: str = "",
 ) -> Record:
     """The report as plain dicts, lists, strings, numbers and None; times are whole milliseconds.
 
-    `tail` gives a child's last lines by its index; `sender` is the name of the process that asked
-    for the stop, where somebody has kept it.
+    `tail` gives a child's last lines by its index; `asker` is the name of the process that asked for
+    the stop, as it was then.
     """
     stop = end.stop
     return {
         "code": end.code,
         "kind": stop.kind,
         "cause": stop.cause,
-        "sender": _sender(stop, sender),
+        "sender": _sender(stop, asker),
         "culprit": stop.culprit.name if stop.culprit else None,
         "stop_ms": end.ended_at_ms - stop.at_ms,
-        "deaths": [_death(death, bundle.children[death.child].kind, tail(death.child)) for death in end.deaths],
+        "deaths": [_death(death, stop, bundle.children[death.child].kind, tail(death.child)) for death in end.deaths],
         "survivors": [_survivor(survivor) for survivor in end.survivors],
         "lines_dropped": lines_dropped,
     }
@@ -69,27 +74,10 @@ def _sender(stop: Stop, name: str) -> Record | None:
     """Who asked for a stop; pid 0 is the kernel, or a process outside of the container."""
     if stop.kind != REQUESTED:
         return None
-    pid = stop.sender_pid
-    return {"pid": pid, "uid": stop.sender_uid, "name": name or process_name(pid) or None}
+    return {"pid": stop.sender_pid, "uid": stop.sender_uid, "name": name or None}
 
 
-def process_name(pid: int) -> str:
-    """The name of a process, "" where it is gone or out of sight."""
-    if pid <= 0:
-        return ""
-    try:
-        fd = posix.open(f"/proc/{pid}/comm", posix.O_RDONLY | posix.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        return posix.read(fd, 64).decode("utf-8", "replace").rstrip("\n")
-    except OSError:
-        return ""
-    finally:
-        posix.close(fd)
-
-
-def _death(death: Death, kind: str, lines: Sequence[str]) -> Record:
+def _death(death: Death, stop: Stop, kind: str, lines: Sequence[str]) -> Record:
     return {
         "name": death.name,
         "kind": kind,
@@ -101,6 +89,7 @@ def _death(death: Death, kind: str, lines: Sequence[str]) -> Record:
         "forced": death.forced,
         "oom": death.oom,
         "during_stop": death.stopping,
+        "ended_ms": death.at_ms - stop.at_ms,
         "ran_ms": death.ran_ms,
         "stop_ms": death.stop_ms,
         "detail": death.detail or None,
@@ -202,17 +191,37 @@ def _ending(death: Record) -> str:
 def write_file(path: str, content: bytes) -> None:
     """Write a file so that whoever reads it sees the old content or the new one, whole (rename(2)).
 
-    What is no regular file (a pipe, `/dev/stderr`) is written as it is, without ever waiting for it;
-    so is a file whose directory does not let itself be written, or that is a mount of its own.
-    Raises OSError.
+    What the init itself has open for writing (`/dev/stdout`, a log) gets it at its end: it is not to be taken from
+    those who share it. What is no regular file is written as it is, and waited for only while somebody reads it;
+    so is a file whose directory does not let itself be written, or that is a mount of its own. Raises OSError.
     """
     try:
-        regular = S_ISREG(posix.stat(path).st_mode)
+        kind = posix.stat(path)
     except FileNotFoundError:
-        regular = True
-    if not regular:
+        kind = None
+    if kind is not None and (not S_ISREG(kind.st_mode) or _own_descriptor(kind) >= 0):
         write_existing(path, content, truncate=False)
-        return
+    else:
+        _write_regular(path, content)
+
+
+def _own_descriptor(file: posix.stat_result) -> int:
+    """A descriptor that the init writes to this file by, -1 for none."""
+    try:
+        numbers = sorted(int(name) for name in posix.listdir("/proc/self/fd"))
+    except OSError:
+        numbers = [1, 2]
+    for fd in numbers:
+        try:
+            ours = posix.fstat(fd)
+            if (ours.st_dev, ours.st_ino) == (file.st_dev, file.st_ino) and fcntl(fd, F_GETFL) & posix.O_ACCMODE:
+                return fd
+        except OSError:
+            continue  # The descriptor of the listing itself is gone by now.
+    return -1
+
+
+def _write_regular(path: str, content: bytes) -> None:
     try:
         _replace(path, content)
     except OSError as problem:
@@ -229,11 +238,10 @@ def _replace(path: str, content: bytes) -> None:
     target = realpath(path)
     folder, slash, name = target.rpartition("/")
     temporary = f"{folder}{slash}.{name}.{posix.getpid()}"
-    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC | posix.O_NOFOLLOW
-    fd = posix.open(temporary, flags, _MODE)
+    fd = _create(temporary)
     try:
         try:
-            _write_all(fd, content)
+            _write_all(fd, lambda blocks: posix.writev(fd, blocks), content)
         finally:
             posix.close(fd)
         posix.rename(temporary, target)
@@ -242,17 +250,44 @@ def _replace(path: str, content: bytes) -> None:
         raise
 
 
+def _create(path: str) -> int:
+    """A new file. One of this name was left by an earlier init of the same pid, 1 for example, that was killed."""
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC | posix.O_NOFOLLOW
+    try:
+        return posix.open(path, flags, _MODE)
+    except FileExistsError:
+        posix.unlink(path)
+        return posix.open(path, flags, _MODE)
+
+
 def write_existing(path: str, content: bytes, *, truncate: bool) -> None:
-    """Write to what is there already, without waiting for a reader. Raises OSError, FileNotFoundError for nothing."""
+    """Write to what is there already, by the init's own descriptor if it has one. Raises OSError, FileNotFoundError."""
+    fd = _own_descriptor(posix.stat(path))
+    if fd >= 0:
+        ours, write = outputs.writer(fd)
+        try:
+            _write_all(ours, write, content)
+        finally:
+            if ours != fd:
+                posix.close(ours)
+        return
     flags = posix.O_WRONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY
     fd = posix.open(path, flags | (posix.O_TRUNC if truncate else 0))
     try:
-        _write_all(fd, content)
+        _write_all(fd, lambda blocks: posix.writev(fd, blocks), content)
     finally:
         posix.close(fd)
 
 
-def _write_all(fd: int, content: bytes) -> None:
+def _write_all(fd: int, write: Callable[[list[memoryview]], int], content: bytes) -> None:
+    """Write without blocking; a reader is waited for as long as it takes something, and a second in all."""
     view = memoryview(content)
+    until_ms = monotonic_ms() + _READER_MS
+    watcher = poll()
+    watcher.register(fd, POLLOUT)
     while view:
-        view = view[posix.write(fd, view) :]
+        try:
+            view = view[write([view]) :]
+        except BlockingIOError:
+            if not watcher.poll(max(0, min(_STALL_MS, until_ms - monotonic_ms()))):
+                raise

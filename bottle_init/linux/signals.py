@@ -26,6 +26,7 @@ class Signals:
         pthread_sigmask(SIG_BLOCK, every)
         if getsignal(SIGCHLD) is SIG_IGN:
             signal(SIGCHLD, SIG_DFL)  # Inherited ignored, it would take every child's wait status away (wait(2)).
+        libc.set_threading_signals(ignored=True)  # No mask has them.
         self.fd = libc.signalfd(every)
 
     def take(self) -> list[tuple[int, int, int | None]]:

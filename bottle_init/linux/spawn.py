@@ -25,6 +25,8 @@ CANNOT_EXECUTE = 126
 NOT_FOUND = 127
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+_SHELL = b"/bin/sh"
+
 _UNSETTABLE = (9, 19, 32, 33)
 _NOT_DEFAULT = tuple(
     number for number in range(1, 65) if number not in _UNSETTABLE and getsignal(number) is not SIG_DFL
@@ -261,7 +263,7 @@ def reset_signals() -> None:
     """Default dispositions for all signals: the interpreter ignores some, and others were inherited ignored."""
     for number in _NOT_DEFAULT:
         signal(number, SIG_DFL)
-    libc.default_threading_signals()
+    libc.set_threading_signals(ignored=False)
 
 
 def read_env_file(path: str) -> dict[bytes, bytes]:
@@ -289,24 +291,44 @@ def read_env_file(path: str) -> dict[bytes, bytes]:
     return found
 
 
-def execute(command: list[bytes], environ: dict[bytes, bytes]) -> None:
-    """execve(2) along the child's own PATH, with a shell's codes (contract 2). Raises CannotStart, or never returns."""
+def execute(command: list[bytes], environ: dict[bytes, bytes], *, scripts: bool = False) -> None:
+    """execve(2) along the child's own PATH, with a shell's codes (contract 2). Raises CannotStart, or never returns.
+
+    `scripts`: text without a `#!` is /bin/sh's to run, as it is for execvp(3) and for every shell.
+    """
     name = command[0]
+    absent = [errno.ENOENT, errno.ENOTDIR]
+    candidates: list[bytes] = []
     if b"/" in name:
         candidates = [name]
-    else:
+    elif name:
         path = environ.get(b"PATH", DEFAULT_PATH)
         candidates = [directory + b"/" + name if directory else name for directory in path.split(b":")]
+        absent.append(errno.ENAMETOOLONG)  # Nothing on the PATH can have this name.
     denied: OSError | None = None
     for candidate in candidates:
         try:
             posix.execve(candidate, command, environ)
         except OSError as problem:
-            if problem.errno not in (errno.ENOENT, errno.ENOTDIR):
+            if scripts and problem.errno == errno.ENOEXEC:
+                _execute_script(candidate, command, environ)
+            if problem.errno not in absent:
                 denied = denied or problem
                 if problem.errno != errno.EACCES:
                     break
     shown = name.decode("utf-8", "replace")
-    if denied is None:
-        raise CannotStart(f"{shown}: command not found", NOT_FOUND)
-    raise CannotStart(f"{shown}: {denied.strerror}")
+    if denied is not None:
+        raise CannotStart(f"{shown}: {denied.strerror}")
+    if any(posix.access(candidate, posix.X_OK) for candidate in candidates):
+        raise CannotStart(f"{shown}: its interpreter (its #! line, or a program's loader) is not there", NOT_FOUND)
+    raise CannotStart(f"{shown}: command not found", NOT_FOUND)
+
+
+def _execute_script(path: bytes, command: list[bytes], environ: dict[bytes, bytes]) -> None:
+    """Have /bin/sh run a file, unless its first line has a NUL: that is no text. Returns where that cannot be."""
+    try:
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+        if b"\0" not in posix.read(fd, 128).partition(b"\n")[0]:
+            posix.execve(_SHELL, [_SHELL, path, *command[1:]], environ)
+    except OSError:
+        pass  # What the first try was told is the reason.

@@ -13,7 +13,8 @@
 from bottle_init.testing.fuzz import CounterExample, Outcome, fuzz, scenario_of, smallest_like
 from bottle_init.testing.invariants import INVARIANTS, Invariant, Violation, check
 from bottle_init.testing.ledger import Ledger
-from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Storm
+from bottle_init.testing.pipes import Logs
+from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Stall, Storm, Write
 from bottle_init.testing.shrink import shrink
 from bottle_init.testing.small import small_worlds
 from bottle_init.testing.strategies import FAULTS, Dice, Draw, bundles, draw_bundle, draw_scenario, scenarios
@@ -31,17 +32,20 @@ __all__ = [
     "Invariant",
     "Ledger",
     "Life",
+    "Logs",
     "Outcome",
     "Process",
     "Remnant",
     "Request",
     "Say",
     "Scenario",
+    "Stall",
     "Step",
     "Storm",
     "Trace",
     "Violation",
     "World",
+    "Write",
     "bundles",
     "check",
     "draw_bundle",

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bottle_init.testing",
         description="Tries a bundle in a simulated kernel, with the core that runs as PID 1: deaths, signals, slow "
-        "starts, hung probes, forks that fail, orders. "
+        "starts, hung probes, stalled logs, forks that fail, orders. "
         f"{len(INVARIANTS)} promises of the contract are checked in every run, and the smallest run that breaks one "
         "is printed.",
         epilog="Exit codes: 0 nothing broken, 1 counter-example found, 2 wrong usage, 78 bundle file not valid.",

@@ -23,6 +23,7 @@ from bottle_init.core.actions import (
     SurveySession,
     SurveyTree,
 )
+from bottle_init.testing import lines
 from bottle_init.testing.ledger import CONT, GIVE_UP_MS, HELD, KILL, OVER, PENDING, STOP_SIGNALS, Ledger
 
 if TYPE_CHECKING:
@@ -81,6 +82,11 @@ CHECK_TIME = "check-time"
 FORWARDING = "forwarding"
 ANSWERS = "answers"
 REPORT = "report"
+EARLY_LOSS = lines.EARLY_LOSS
+LOST_LINES = lines.LOST_LINES
+TORN_LINES = lines.TORN_LINES
+MADE_TO_WAIT = lines.MADE_TO_WAIT
+STALLED_READER = lines.STALLED_READER
 NO_CRASH = "no-crash"
 LIVENESS = "liveness"
 
@@ -149,6 +155,13 @@ INVARIANTS = (
         REPORT,
         "every death with its code and signal, whether the init had sent that, whether it was forced",
     ),
+    Invariant(
+        EARLY_LOSS, "Lines are dropped only when the reader has taken nothing for a second (at once during a stop)"
+    ),
+    Invariant(LOST_LINES, "only whole, and every one is counted."),
+    Invariant(TORN_LINES, "only whole, and every one is counted."),
+    Invariant(MADE_TO_WAIT, "A child that writes faster than a reader reads is made to wait."),
+    Invariant(STALLED_READER, "The init never blocks: not for a log reader that stalls"),
     Invariant(NO_CRASH, "An exception inside the init ends it with 70"),
     Invariant(LIVENESS, "so a stop takes at most its deadline and one second."),
 )
@@ -409,6 +422,9 @@ class Auditor:
             yield Violation(LIVENESS, end_ms, trace.stuck)
         else:
             yield from self._exit(trace.exit)
+            if trace.logs is not None:
+                found = sorted(lines.faults(trace.logs, ledger.stop_ms, end_ms), key=_when)
+                yield from (Violation(*fault) for fault in found)
             for process in trace.processes:
                 if process.ended_ms is None and (process.killed_ms is None or end_ms < process.killed_ms + GIVE_UP_MS):
                     what = f"{process.name} of {ledger.pages[process.child].spec.name} is left behind"
@@ -442,3 +458,7 @@ class Auditor:
 
     def _of(self, page: Page, invariant: str, what: str) -> Violation:
         return Violation(invariant, self.ledger.now_ms, f"{page.spec.name} {what}")
+
+
+def _when(fault: lines.Fault) -> int:
+    return fault[1]

@@ -120,6 +120,7 @@ class Page:
         self.failing = False
         self.unhealthy = False
         self.proved = False
+        self.ill = False
         self.watchdog_ms = 0
         self.watchdog_at_ms: int | None = None
         self.check_ms: int | None = None
@@ -147,8 +148,9 @@ class Ledger:
         self.bundle = bundle
         self.pages = [Page(index, spec) for index, spec in enumerate(bundle.children)]
         names = {spec.name: index for index, spec in enumerate(bundle.children)}
-        self.needs = [[names[name] for name in spec.after] for spec in bundle.children]
+        self.direct = [[names[name] for name in spec.after] for spec in bundle.children]
         self.after = [self._reach(index) for index in range(len(self.pages))]
+        self.needs = [[i for i, later in enumerate(self.after) if page.index in later] for page in self.pages]
         self.stop_kind = ""
         self.stop_ms = 0
         self.stop_code: int | None = None
@@ -162,7 +164,6 @@ class Ledger:
             happened.ForkFailed: self._fork_failed,
             happened.ChildExecuted: self._executed,
             happened.ProbeSucceeded: self._answered,
-            happened.ProbeFailed: self._answered,
             happened.Notified: self._notified,
             happened.SignalForwarded: self._forwarded,
             happened.SessionSurveyed: self._surveyed,
@@ -179,22 +180,25 @@ class Ledger:
         """All that runs after this child, transitively, in the order of declaration."""
         reached = {index}
         for _ in self.pages:
-            reached.update(other for other, needs in enumerate(self.needs) if reached.intersection(needs))
+            reached.update(other for other, needs in enumerate(self.direct) if reached.intersection(needs))
         return sorted(reached - {index})
 
-    # Reading: requests, observations, deaths, timers (contract 8); then what the core decided.
+    # Reading: requests, observations, deaths, failed probes, timers (contract 8); then what the core decided.
 
     def read(self, step: Step) -> None:
         """Take in one step."""
         self.now_ms = step.now_ms
         deaths: list[happened.ChildExited] = []
         rest: list[Event] = []
+        failed: list[happened.ProbeFailed] = []
         if step.events:
             heard = False
             for event in step.events:
                 kind = type(event)
                 if kind is happened.ChildExited:
                     deaths.append(event)  # type: ignore[arg-type]
+                elif kind is happened.ProbeFailed:
+                    failed.append(event)  # type: ignore[arg-type]
                 elif kind in happened.REQUESTS:
                     heard = self._request(event, heard=heard)
                 else:
@@ -204,6 +208,8 @@ class Ledger:
                 if rule is not None:
                     rule(event)
             self._sweep([fall for death in deaths if (fall := self._death(death)) is not None])
+            for event in failed:
+                self._answered(event)
         self._ring()
 
     def decided(self, step: Step) -> None:
@@ -219,8 +225,7 @@ class Ledger:
     def _is_up(self, page: Page) -> bool:
         """Whether it keeps the bundle from its natural end (contract 2, rule 4)."""
         clearing = page.clearing and (page.signalled_ms is not None or page.fate != OVER)
-        comes_back = page.fate == PENDING and page.due_ms > self.now_ms
-        return page.alive or clearing or comes_back or self.may_start(page)
+        return page.alive or clearing or page.fate == PENDING
 
     def _stop(self, kind: str, code: int | None = None) -> None:
         """The first cause wins."""
@@ -296,7 +301,7 @@ class Ledger:
         page.fate = OVER
         if self.stop_kind:
             return
-        if page.spec.kind == "daemon" and page.spec.policy in RESTARTING and self._plan_restart(page, 0):
+        if page.spec.kind == "daemon" and page.spec.policy in RESTARTING and self._plan_restart(page):
             self._rest_for_one(page)
         else:
             self._stop("policy", UNAVAILABLE)
@@ -341,7 +346,7 @@ class Ledger:
         page.failing = not works
         page.check_ms = self.now_ms + check.interval_ms
         if works:
-            page.failures, page.proved, page.unhealthy = 0, True, False
+            page.failures, page.proved, page.unhealthy = 0, True, page.ill
         elif page.proved or self.now_ms >= page.forked_ms + check.start_period_ms:
             page.failures += 1
             if page.failures >= check.retries:
@@ -371,12 +376,20 @@ class Ledger:
             if event.ready and ready is not None and ready.probe.kind == "notify":
                 self._become_ready(page)
             return
+        check: Check | None = page.spec.health
         if event.watchdog_trigger:
-            page.failing = True
-            self._become_unhealthy(page)
-        elif event.watchdog and page.unhealthy and page.spec.health is None:
-            page.unhealthy = page.failing = False
+            self._say_ill(page)
+        elif event.watchdog and page.ill:
+            page.ill = False
+            page.failing = page.failing and check is not None
+            page.unhealthy = check is not None and page.failures >= check.retries
         self._arm_watchdog(page, event)
+
+    def _say_ill(self, page: Page) -> None:
+        """By its own word, or for lack of it: what no check has said, no check takes back."""
+        page.ill = True
+        page.failing = page.failing or page.spec.health is None
+        self._become_unhealthy(page)
 
     def _arm_watchdog(self, page: Page, event: happened.Notified) -> None:
         if page.down or event.watchdog_ms == 0:
@@ -416,7 +429,8 @@ class Ledger:
         if code in page.spec.success_codes:
             policy = page.spec.policy
             wanted = page.spec.kind == "daemon" and policy in ("exit-on-child-death", "restart")
-            return LEFT if wanted and not self.stop_kind else CLEAN
+            unasked = not self.stop_kind and not page.down
+            return LEFT if wanted and unasked else CLEAN
         if self.stop_kind and code - 128 in page.sent:
             return CLEAN
         return CRASH if signal else FAILURE
@@ -440,6 +454,8 @@ class Ledger:
         page.alive, page.last, page.fate = False, fall, OVER
         down, page.down = page.down, ""
         page.was_down = bool(down)
+        if page.forked_ms is not None and self.now_ms - page.forked_ms >= page.spec.backoff.limit_ms:
+            page.streak = 0
         if stopping:
             page.counted = fall
             return None
@@ -470,26 +486,20 @@ class Ledger:
         return None
 
     def _is_awaited(self, page: Page) -> bool:
-        return any(
-            page.index in self.needs[other.index] and not other.alive and other.fate == PENDING for other in self.pages
-        )
+        return any(self._comes_back(self.pages[index]) for index in self.after[page.index])
 
     def _restart(self, page: Page, fall: Fall) -> tuple[Fall, int] | None:
-        forked_ms = page.forked_ms
-        ran_ms = 0 if forked_ms is None else self.now_ms - forked_ms
-        if self._plan_restart(page, ran_ms):
+        if self._plan_restart(page):
             return None
         return fall, UNAVAILABLE if fall.success or fall.brought_about else fall.exit_code
 
-    def _plan_restart(self, page: Page, ran_ms: int) -> bool:
-        """Contract 3: the budget, judged now; then initial x factor^n, capped, reset after a long run."""
+    def _plan_restart(self, page: Page) -> bool:
+        """Contract 3: the budget, judged now; then initial x factor^n, capped."""
         budget, backoff = page.spec.restarts, page.spec.backoff
         recent = [at_ms for at_ms in page.restarts if at_ms > self.now_ms - budget.window_ms]
         if len(recent) + 1 > budget.max:
             return False
         page.restarts.append(self.now_ms)
-        if ran_ms >= backoff.limit_ms:
-            page.streak = 0
         delay_ms = min(backoff.initial_ms * backoff.factor**page.streak, backoff.limit_ms)
         page.streak += 1
         page.fate, page.due_ms, page.counted = PENDING, self.now_ms + int(delay_ms), None
@@ -507,8 +517,14 @@ class Ledger:
             if other.alive and not other.down:
                 other.decide_down(FOR_ANOTHER, self.now_ms)
                 other.ready = False
-            elif not other.alive and other.fate == PENDING:
+            elif self._comes_back(other):
                 other.ready = False
+
+    def _comes_back(self, page: Page) -> bool:
+        """Whether a child that is not up, or is going down, is to be started again."""
+        if page.alive:
+            return page.down in (AGAIN, FOR_ANOTHER, FOR_HEALTH, FOR_READINESS)
+        return page.fate == PENDING
 
     # Timers.
 
@@ -563,8 +579,7 @@ class Ledger:
 
     def _miss_watchdog(self, page: Page) -> None:
         page.watchdog_at_ms = None
-        page.failing = True
-        self._become_unhealthy(page)
+        self._say_ill(page)
 
     def _give_up(self, page: Page) -> None:
         """No SIGKILL has ended it: it counts as forced, and nothing can take its place."""
@@ -733,4 +748,6 @@ def _timer_order(due: tuple[int, int, Callable[[Page], None]]) -> tuple[int, int
 
 
 def _trigger_rank(trigger: tuple[Fall, int]) -> tuple[int, int]:
-    return trigger[0].rank
+    """What the init brought about does not count; where it has to end the bundle, it is a 69 like any other."""
+    fall = trigger[0]
+    return LEFT if fall.brought_about else fall.severity, fall.child

@@ -19,6 +19,7 @@ import time
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from random import Random
+from select import select
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from bottle_init.core import events as happened
 from bottle_init.core.actions import Announce
 from bottle_init.core.model import Bundle, Probe, Process, Spec
 from bottle_init.core.verdict import SEVERITIES
+from bottle_init.testing.pipes import SIP_MS
 from bottle_init.testing.scenario import Life, Scenario
 from bottle_init.testing.strategies import Dice, draw_scenario
 from bottle_init.testing.world import simulate
@@ -33,7 +35,7 @@ from bottle_init.testing.world import simulate
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from bottle_init.testing.scenario import Remnant, Request, Say
+    from bottle_init.testing.scenario import Remnant, Request, Say, Stall, Write
     from bottle_init.testing.world import Trace
 
 STANDIN = Path(__file__).with_name("standin.py")
@@ -44,12 +46,14 @@ PATIENCE_S = 180.0
 WARM_UP_MS = 2_000
 """Nothing is asked of a real init before it and its stand-ins surely run."""
 
+TICK_S = 0.02
+
 LATE = ("exec_ms", "handlers_ms", "run_ms", "stop_ms", "dies_ms", "kill_ms", "stopped_ms", "ready_ms", "probe_ms")
 
 TOLD = ("code", "signal", "severity", "kind", "restart")
 """The facts of an event that do not depend on the machine."""
 
-PLAYABLE = ("deaths", "own-code", "deaf", "suspended", "remnants", "escapes", "signals", "stops", "orders")
+PLAYABLE = ("deaths", "own-code", "deaf", "suspended", "remnants", "escapes", "signals", "stops", "orders", "stalls")
 """The faults of `strategies.py` that a stand-in can act."""
 
 Mark = tuple[str, int]
@@ -62,12 +66,18 @@ class Undecided(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What one run told: every event in order, the exit code, and the deaths of the report."""
+    """What one run told: every event in order, the exit code, and the deaths of the report.
+
+    `lines` is how many the children wrote: those that arrived, and those that are counted as dropped. `dropped` is
+    whether any was. Which ones always hangs on moments, and where a writer is killed, these two may do so as well.
+    """
 
     events: tuple[tuple[str, str, tuple[object, ...]], ...]
     code: int
     deaths: tuple[tuple[object, ...], ...]
     survivors: int
+    lines: int
+    dropped: bool
 
     def by_child(self) -> dict[str, list[tuple[str, tuple[object, ...]]]]:
         """Each child's own story, in order."""
@@ -109,14 +119,14 @@ def decide(scenario: Scenario, *, seed: str = "0") -> list[Told]:
     random = Random(seed)  # noqa: S311 - chance, not secrecy
     lives = [told_by(simulate(scenario)), *(told_by(simulate(shifted(scenario, random))) for _ in range(SHIFTS))]
     for life in lives[1:]:
-        if (life.by_child(), life.code, life.deaths, life.survivors) != (
-            lives[0].by_child(),
-            lives[0].code,
-            lives[0].deaths,
-            lives[0].survivors,
-        ):
+        if _outcome(life) != _outcome(lives[0]):
             raise Undecided
     return lives
+
+
+def _outcome(life: Told) -> tuple[object, ...]:
+    """What must not hang on a moment: all but the lines, and the order in which different children did things."""
+    return life.by_child(), life.code, life.deaths, life.survivors
 
 
 def differences(expected: list[Told], real: Told) -> list[str]:
@@ -133,6 +143,10 @@ def differences(expected: list[Told], real: Told) -> list[str]:
         found.append(f"deaths:\n  simulated {one.deaths}\n  real      {real.deaths}")
     if real.survivors != one.survivors:
         found.append(f"survivors: simulated {one.survivors}, real {real.survivors}")
+    if real.lines != one.lines and all(life.lines == one.lines for life in expected):
+        found.append(f"lines: simulated {one.lines}, real {real.lines}")
+    if real.dropped != one.dropped and all(life.dropped == one.dropped for life in expected):
+        found.append(f"whether lines were dropped: simulated {one.dropped}, real {real.dropped}")
     if not found:
         found.extend(_disorder([life.marks() for life in expected], real.marks()))
     return found
@@ -150,7 +164,7 @@ def draw_real(seed: str, run: int, bundle: Bundle) -> Scenario:
     draw = Dice(Random(f"{seed}/real/{run}"))  # noqa: S311 - chance, not secrecy
     scenario = draw_scenario(draw, bundle.but(lease=None), faults=PLAYABLE)
     requests = tuple(replace(request, at_ms=request.at_ms + WARM_UP_MS) for request in scenario.requests)
-    return replace(scenario, requests=requests, stop_at_ms=draw.pick((5_000, 9_000)))
+    return replace(scenario, requests=requests, stop_at_ms=draw.pick((5_000, 9_000)), one_pipe=False)
 
 
 # The simulated kernel.
@@ -167,6 +181,8 @@ def told_by(trace: Trace) -> Told:
         done.code,
         tuple((death.name, death.code, SEVERITIES[death.severity], death.sent, death.forced) for death in done.deaths),
         len(done.survivors),
+        trace.logs.begun() if trace.logs is not None else 0,
+        dropped=trace.logs is not None and trace.logs.dropped() > 0,
     )
 
 
@@ -188,6 +204,7 @@ def shifted(scenario: Scenario, random: Random) -> Scenario:
         return replace(
             moved,
             says=tuple(shift(say, "at_ms") for say in life.says),
+            writes=tuple(shift(write, "at_ms") for write in life.writes),
             leaves=tuple(shift(remnant, "born_ms", "run_ms", "stop_ms", "kill_ms") for remnant in life.leaves),
             sick=tuple((start + (late(0) or 0), end + (late(0) or 0)) for start, end in life.sick),
         )
@@ -197,6 +214,7 @@ def shifted(scenario: Scenario, random: Random) -> Scenario:
         moved,
         lives=tuple(tuple(map(shift_life, lives)) for lives in scenario.lives),
         requests=tuple(shift(request, "at_ms") for request in scenario.requests),
+        stalls=tuple(shift(stall, "at_ms", "for_ms") for stall in scenario.stalls),
     )
 
 
@@ -211,9 +229,13 @@ def play(scenario: Scenario, directory: Path) -> Told:
     bundle.write_text(to_toml(standing_in(scenario, directory)))
     command = [sys.executable, "-m", "bottle_init", "--config", str(bundle), "--report", str(report)]
     environment = {**os.environ, "PYTHONPATH": str(PACKAGES), "BOTTLE_INIT_CONTROL": control}
+    out, stdout = os.pipe()
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True
+        command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, env=environment, text=True
     ) as init:
+        os.close(stdout)
+        reader = LineReader(out, scenario.stalls, init)
+        reader.start()
         timer = Thread(target=_ask, args=(scenario, init, environment), daemon=True)
         timer.start()
         try:
@@ -222,7 +244,39 @@ def play(scenario: Scenario, directory: Path) -> Told:
             init.send_signal(signal.SIGTERM)
             init.send_signal(signal.SIGTERM)
             raise
-    return _read(log, json.loads(report.read_text()), init.returncode)
+    reader.join(PATIENCE_S)
+    return _read(log, json.loads(report.read_text()), init.returncode, reader.lines)
+
+
+class LineReader(Thread):
+    """Reads the init's stdout as the scenario says, and counts the lines; all that is left once the init has ended."""
+
+    def __init__(self, fd: int, stalls: tuple[Stall, ...], init: subprocess.Popen[str]) -> None:
+        super().__init__(daemon=True)
+        self.lines = 0
+        self._fd = fd
+        self._stalls = stalls
+        self._init = init
+
+    def run(self) -> None:
+        """Read to the end."""
+        started_s = time.monotonic()
+        while True:
+            at_ms = (time.monotonic() - started_s) * 1_000
+            stall = next((one for one in self._stalls if one.at_ms <= at_ms < one.at_ms + one.for_ms), None)
+            if stall is None or self._init.returncode is not None:
+                if select([self._fd], [], [], TICK_S)[0] and not self._take(1 << 20):
+                    break
+            else:
+                time.sleep(SIP_MS / 1_000 if stall.sip_bytes else TICK_S)
+                if stall.sip_bytes and select([self._fd], [], [], 0)[0] and not self._take(stall.sip_bytes):
+                    break
+        os.close(self._fd)
+
+    def _take(self, most: int) -> int:
+        piece = os.read(self._fd, most)
+        self.lines += piece.count(b"\n")
+        return len(piece)
 
 
 def _ask(scenario: Scenario, init: subprocess.Popen[str], environment: dict[str, str]) -> None:
@@ -261,8 +315,9 @@ def _order(event: object, bundle: Bundle) -> list[str]:
             raise ValueError(f"{event} cannot be ordered on a real machine")
 
 
-def _read(log: str, report: dict[str, Any], code: int) -> Told:
-    records = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+def _read(log: str, report: dict[str, Any], code: int, arrived: int) -> Told:
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    records = [line for line in lines if "stream" not in line]  # Those are about a child's own output, or are it.
     deaths = [
         (death["name"], death["code"], death["severity"], death["sent_by_init"], death["forced"])
         for death in report["deaths"]
@@ -272,7 +327,8 @@ def _read(log: str, report: dict[str, Any], code: int) -> Told:
         for record in records
         if record["event"] not in ("exit_report", "control_unavailable")
     ]
-    return Told(tuple(events), code, tuple(deaths), len(report["survivors"]))
+    dropped = report["lines_dropped"]
+    return Told(tuple(events), code, tuple(deaths), len(report["survivors"]), arrived + dropped, dropped=dropped > 0)
 
 
 def standing_in(scenario: Scenario, directory: Path) -> Bundle:
@@ -304,7 +360,7 @@ def _command(spec: Spec, lives: tuple[Life, ...], directory: Path) -> tuple[str,
     return (sys.executable, "-I", "-S", str(STANDIN), json.dumps(script))
 
 
-def _fields(value: Life | Remnant | Say | Request) -> dict[str, Any]:
+def _fields(value: Life | Remnant | Say | Request | Write) -> dict[str, Any]:
     """The fields of a scenario's value that are not at their default, as JSON has them."""
     facts: dict[str, Any] = {}
     for field in fields(value):

@@ -45,6 +45,19 @@ class Say:
 
 
 @dataclass(frozen=True, slots=True)
+class Write:
+    """`lines` lines to stdout, `at_ms` after the exec, of `line_bytes` (40 to 65,536) each.
+
+    While its pipe is full the process waits, and whatever else it would have done waits with it (pipe(7));
+    signals act on it all the same.
+    """
+
+    at_ms: int
+    lines: int = 1
+    line_bytes: int = 100
+
+
+@dataclass(frozen=True, slots=True)
 class Remnant:
     """A process that a child starts besides itself, and that may outlive it.
 
@@ -77,7 +90,7 @@ class Life:
     `stopped_ms`: when somebody sends it SIGSTOP.
 
     `ready_ms`: when its port begins to answer. A probe takes `probe_ms`; within a span of `sick` its
-    answer is no, within one of `hangs` there is none.
+    answer is no, within one of `hangs` there is none. `writes` are its lines.
     """
 
     fork_error: str = ""
@@ -98,6 +111,7 @@ class Life:
     sick: tuple[tuple[int, int], ...] = ()
     hangs: tuple[tuple[int, int], ...] = ()
     says: tuple[Say, ...] = ()
+    writes: tuple[Write, ...] = ()
     leaves: tuple[Remnant, ...] = ()
     reaps: bool = True
 
@@ -119,6 +133,15 @@ class Freeze:
 
 
 @dataclass(frozen=True, slots=True)
+class Stall:
+    """A span in which the reader of the init's stdout takes nothing, or only `sip_bytes` twice a second."""
+
+    at_ms: int
+    for_ms: int
+    sip_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Storm:
     """`count` strangers that the init has inherited end at once."""
 
@@ -133,7 +156,8 @@ class Scenario:
     At `stop_at_ms` somebody sends TERM to whatever still runs, so every scenario ends.
     `late_answers`: a probe that was cancelled may answer nevertheless, as on a real machine where
     the answer was in flight. `jumbled`: what happens in one wake-up is seen in the reverse order,
-    as where it comes through several descriptors.
+    as where it comes through several descriptors. `one_pipe`: stdout and stderr of the init are one
+    pipe, so that its own lines wait for the same reader as the children's.
     """
 
     bundle: Bundle
@@ -141,14 +165,21 @@ class Scenario:
     requests: tuple[Request, ...] = ()
     freezes: tuple[Freeze, ...] = ()
     storms: tuple[Storm, ...] = ()
+    stalls: tuple[Stall, ...] = ()
     stop_at_ms: int = 60_000
     late_answers: bool = False
     jumbled: bool = False
+    one_pipe: bool = False
 
     def life(self, child: int, generation: int) -> Life:
         """The behaviour of the `generation`th process of a child."""
         lives = self.lives[child]
         return lives[min(generation, len(lives)) - 1] if lives else Life()
+
+    @property
+    def has_logs(self) -> bool:
+        """Whether there are any lines to be simulated."""
+        return bool(self.stalls) or any(life.writes for lives in self.lives for life in lives)
 
     def thaw(self, at_ms: int) -> int:
         """When the init sees what happens at `at_ms`."""

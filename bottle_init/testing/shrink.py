@@ -48,20 +48,19 @@ def _neighbours(scenario: Scenario, *, bundle_too: bool) -> Iterator[Scenario]:
     """Simpler scenarios, the boldest steps first."""
     if bundle_too:
         yield from _without_children(scenario)
-    for name in ("requests", "freezes", "storms"):
+    for name in ("requests", "freezes", "storms", "stalls"):
         yield from (_but(scenario, name, rest) for rest in _without_one(getattr(scenario, name)))
     for child, lives in enumerate(scenario.lives):
         yield from (_with_lives(scenario, child, simpler) for simpler in _simpler_lives(lives))
     if bundle_too:
         yield from _simpler_bundles(scenario)
-    if scenario.late_answers:
-        yield replace(scenario, late_answers=False)
-    if scenario.jumbled:
-        yield replace(scenario, jumbled=False)
+    for name in ("late_answers", "jumbled", "one_pipe"):
+        if getattr(scenario, name):
+            yield _but(scenario, name, value=False)
     for stop_at_ms in (2_000, 5_000, 10_000, 30_000):
         if stop_at_ms < scenario.stop_at_ms:
             yield replace(scenario, stop_at_ms=stop_at_ms)
-    for name in ("requests", "freezes", "storms"):
+    for name in ("requests", "freezes", "storms", "stalls"):
         yield from (_but(scenario, name, rest) for rest in _each_simpler(getattr(scenario, name)))
 
 
@@ -89,10 +88,10 @@ def _simpler(value: Any) -> Iterator[Any]:
         present = getattr(value, field.name)
         if field.default is not MISSING and present != field.default:
             yield replace(value, **{field.name: field.default})
-            if field.name in ("leaves", "says"):
+            if field.name in ("leaves", "says", "writes"):
                 yield from (replace(value, **{field.name: rest}) for rest in _without_one(present))
                 yield from (replace(value, **{field.name: rest}) for rest in _each_simpler(present))
-        if isinstance(present, int) and field.name.endswith("_ms"):
+        if isinstance(present, int) and field.name.endswith(("_ms", "lines", "_bytes")):
             yield from (replace(value, **{field.name: ms}) for ms in SIMPLE_MS if ms < present)
 
 

@@ -10,8 +10,18 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from bottle_init.core import events as happened
-from bottle_init.core.model import DAEMON, EXIT_ON_CHILD_DEATH, RESTART, WAIT_FOR_ALL, Bundle, Probe, Ready, Spec
-from bottle_init.testing.scenario import End, Life, Remnant, Request, Say, Scenario
+from bottle_init.core.model import (
+    DAEMON,
+    EXIT_ON_CHILD_DEATH,
+    ONESHOT,
+    RESTART,
+    WAIT_FOR_ALL,
+    Bundle,
+    Probe,
+    Ready,
+    Spec,
+)
+from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Stall, Write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +70,25 @@ def small_worlds() -> Iterator[Scenario]:
             for first, second in product(MOMENTS_MS[::2], _pairs()):
                 pair = (Request(first, second[0]), Request(first + 300, second[1]))
                 yield Scenario(bundle, lives, pair, stop_at_ms=8_000, jumbled=True)
+    yield from corners()
+    yield from _stalled_worlds()
+
+
+def corners() -> Iterator[Scenario]:
+    """Where more than two rare things have to meet."""
     yield _killed_as_its_exec_fails()
+    yield _outlived_by_what_it_has_left()
+    yield _not_scheduled_while_the_reader_comes_back()
+
+
+def _stalled_worlds() -> Iterator[Scenario]:
+    """A child that writes more than the pipes and the queue hold, every kind of reader, and a stop at any time."""
+    bundle = _bundle(WAIT_FOR_ALL, "")
+    writer = Life(run_ms=600, catches=(TERM,), stop_ms=100, writes=(Write(100, 25, 50_000), Write(3_000, 100, 1_000)))
+    for for_ms, sip_bytes in product((999, 1_000, 6_000, 100_000), (0, 500, 8_192)):
+        for stop_at_ms, one_pipe in product((100, 1_099, 1_100, 4_000, 20_000), (False, True)):
+            stalls = (Stall(50, for_ms, sip_bytes),)
+            yield Scenario(bundle, ((writer,), (writer,)), stalls=stalls, stop_at_ms=stop_at_ms, one_pipe=one_pipe)
 
 
 def _killed_as_its_exec_fails() -> Scenario:
@@ -68,6 +96,22 @@ def _killed_as_its_exec_fails() -> Scenario:
     bundle = Bundle((Spec("a", DAEMON, ("a",), stop_delay_ms=500),))
     term = happened.SignalReceived(TERM, 1, 0)
     return Scenario(bundle, ((Life(exec_ms=300, exec_error=127),),), (Request(0, term), Request(300, term)))
+
+
+def _outlived_by_what_it_has_left() -> Scenario:
+    """A child has ended long before the stop, and what it has left in its session outlives even SIGKILL."""
+    setup = Spec("setup", ONESHOT, ("x",), ("a",), stop_timeout_ms=0)
+    lives = ((Life(run_ms=0, leaves=(Remnant(kill_ms=None),)),), (Life(),))
+    return Scenario(Bundle((setup, Spec("a", DAEMON, ("a",)))), lives, stop_at_ms=2_000)
+
+
+def _not_scheduled_while_the_reader_comes_back() -> Scenario:
+    """The reader had been given up; it reads again, and children write, before the init knows of either."""
+    writes = (Write(100, 25, 50_000), Write(2_000, 25, 50_000), Write(4_000, 25, 50_000))
+    freezes, stalls = (Freeze(3_000, 5_000),), (Stall(50, 3_200),)
+    lives = ((Life(writes=writes),),)
+    bundle = Bundle((Spec("a", DAEMON, ("a",)),))
+    return Scenario(bundle, lives, freezes=freezes, stalls=stalls, stop_at_ms=10_000, jumbled=True)
 
 
 def _bundle(policy: str, ready: str) -> Bundle:

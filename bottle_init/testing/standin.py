@@ -21,6 +21,11 @@ from typing import Any
 LONGEST_LIFE_S = 300
 """Whatever goes wrong, nothing of this outlives that."""
 
+PIPE_BUF = 4_096
+"""A pipe that can be written to takes so much without blocking (pipe(7))."""
+
+STDOUT = 1
+
 
 class StandIn:
     """One start of one child."""
@@ -36,50 +41,63 @@ class StandIn:
         count.write_text(str(starts + 1))
         lives = script["lives"]
         self.life: dict[str, Any] = lives[min(starts, len(lives) - 1)]
-        self.agenda: list[tuple[float, str, Any]] = []
+        self.agenda: list[tuple[float, str, Any, bool]] = []
+        """When, what, its facts, and whether that has to wait for what is being written."""
+        self.outgoing = b""
+        self.lines = 0
 
     def run(self) -> None:
         """Live until the agenda says how to end, or a signal does."""
         inbox, outbox = os.pipe()
         os.set_blocking(outbox, False)
         signal.set_wakeup_fd(outbox, warn_on_full_buffer=False)
+        for caught in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(caught, signal.SIG_DFL)  # The interpreter has handlers of its own for these.
         for number in self.life.get("catches", ()):
             signal.signal(number, lambda *_: None)
         if self.life.get("reaps", True):
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         self._plan()
         while True:
-            self.agenda.sort(key=lambda entry: entry[0])
-            left_s = self.agenda[0][0] - self._now_s()
-            if select.select([inbox], [], [], max(0.0, left_s))[0]:
+            entry = min(filter(self._may_happen, self.agenda), key=lambda entry: entry[0])
+            outlets = [STDOUT] if self.outgoing else []
+            heard, room, _ = select.select([inbox], outlets, [], max(0.0, entry[0] - self._now_s()))
+            if heard:
                 for number in os.read(inbox, 64):
                     self._heed(number)
-            elif self.agenda[0][0] <= self._now_s():
-                _, what, facts = self.agenda.pop(0)
-                getattr(self, f"_{what}")(facts)
+            elif room:
+                self.outgoing = self.outgoing[os.write(STDOUT, self.outgoing[:PIPE_BUF]) :]
+            elif entry[0] <= self._now_s():
+                self.agenda.remove(entry)
+                getattr(self, f"_{entry[1]}")(entry[2])
+
+    def _may_happen(self, entry: tuple[float, str, Any, bool]) -> bool:
+        return not (self.outgoing and entry[3])
 
     def _now_s(self) -> float:
         return time.monotonic() - self.started_s
 
-    def _at(self, at_ms: float, what: str, facts: Any = None) -> None:
-        self.agenda.append((at_ms / 1_000, what, facts))
+    def _at(self, at_ms: float, what: str, facts: Any = None, *, waits: bool = False) -> None:
+        self.agenda.append((at_ms / 1_000, what, facts, waits))
 
     def _plan(self) -> None:
         life = self.life
         self._at(LONGEST_LIFE_S * 1_000, "end", {"code": 99})
         if life.get("run_ms") is not None:
-            self._at(life["run_ms"], "end", life.get("end", {}))
+            self._at(life["run_ms"], "end", life.get("end", {}), waits=True)
         if life.get("stopped_ms") is not None:
             self._at(life["stopped_ms"], "suspend")
         if life.get("ready_ms", 0) is not None:
-            self._at(life.get("ready_ms", 0), "answer")
+            self._at(life.get("ready_ms", 0), "answer", waits=True)
         for start_ms, end_ms in life.get("sick", ()):
             self._at(start_ms, "refuse")
             self._at(end_ms, "answer")
         for say in life.get("says", ()):
-            self._at(say["at_ms"], "say", say)
+            self._at(say["at_ms"], "say", say, waits=True)
+        for write in life.get("writes", ()):
+            self._at(write["at_ms"], "write", write, waits=True)
         for remnant in life.get("leaves", ()):
-            self._at(remnant.get("born_ms", 0), "leave", remnant)
+            self._at(remnant.get("born_ms", 0), "leave", remnant, waits=True)
 
     def _heed(self, number: int) -> None:
         stop_ms = self.life.get("stop_ms", 0)
@@ -107,6 +125,12 @@ class StandIn:
         address = os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outlet:
             outlet.sendto("\n".join(lines).encode(), address)
+
+    def _write(self, write: dict[str, Any]) -> None:
+        numbers = range(self.lines, self.lines + write.get("lines", 1))
+        width = min(max(write.get("line_bytes", 100), 40), 65_536)
+        self.lines += len(numbers)
+        self.outgoing = b"".join((b"%d " % number).ljust(width - 1, b"x") + b"\n" for number in numbers)
 
     def _leave(self, remnant: dict[str, Any]) -> None:
         pid = os.fork()

@@ -26,7 +26,7 @@ from bottle_init.core.model import (
     Ready,
     Spec,
 )
-from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Storm
+from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Stall, Storm, Write
 
 if TYPE_CHECKING:
     from random import Random
@@ -58,12 +58,15 @@ FAULTS = (
     "stops",
     "orders",
     "freezes",
+    "stalls",
     "late-answers",
     "jumbled",
 )
-"""What a run may draw. `undead` is uninterruptible sleep, `deaf` is a child that ignores its stop signal.
+"""What a run may draw.
 
-`keepers` reap what others have left behind, `heirs` are forked by what is about to end.
+`undead` is uninterruptible sleep, `deaf` is a child that ignores its stop signal, `stalls` are children that write
+much and a reader of the logs that takes nothing, or little, `keepers` reap what others have left behind, `heirs` are
+forked by what is about to end.
 """
 
 SHORT_MS = (0, 1, 10, 50, 100, 250, 500, 1_000)
@@ -208,18 +211,26 @@ def _draw_ready(draw: Draw) -> Ready | None:
 def draw_scenario(draw: Draw, bundle: Bundle, *, faults: Sequence[str] = FAULTS) -> Scenario:
     """What happens to this bundle in one run: which of these faults exist, then where they strike."""
     faults = tuple(fault for fault in faults if draw.pick((False, True)))
+    if bundle.logs == "inherit":  # Then the init has no part in what becomes of the lines.
+        faults = tuple(fault for fault in faults if fault != "stalls")
     stop_at_ms = draw.pick((60_000, 30_000, 10_000, 2_000, 120_000))
     storms = _several(draw, (0, 1, 2)) if "orphans" in faults else ()
     freezes = _several(draw, (0, 1, 2)) if "freezes" in faults else ()
+    stalls = _several(draw, (0, 1, 1, 2)) if "stalls" in faults else ()
     return Scenario(
         bundle,
         tuple(_draw_lives(draw, spec, faults) for spec in bundle.children),
         requests=_draw_requests(draw, bundle, faults, stop_at_ms),
         freezes=tuple(Freeze(draw.pick(LONG_MS), draw.pick((100, 1_000, 9_000))) for _ in freezes),
         storms=tuple(Storm(draw.pick(LONG_MS), draw.pick((1, 20))) for _ in storms),
+        stalls=tuple(
+            Stall(draw.pick(LONG_MS), draw.pick((500, 999, 1_500, 10_000, 60_000)), draw.pick((0, 0, 500, 8_192)))
+            for _ in stalls
+        ),
         stop_at_ms=stop_at_ms,
         late_answers="late-answers" in faults,
         jumbled="jumbled" in faults,
+        one_pipe="stalls" in faults and draw.pick((False, True)),
     )
 
 
@@ -255,7 +266,9 @@ def draw_life(draw: Draw, spec: Spec, faults: Sequence[str]) -> Life:
     if "flaps" in faults:
         facts.update(sick=draw.pick(((), ((0, 7_000),), ((3_000, 9_000),), ((1_000, 10_000_000),))))
     facts.update(_draw_signals(draw, spec, faults), says=_draw_says(draw, spec, faults))
-    facts.update(leaves=_draw_remnants(draw, faults), reaps=draw.pick((True, True, False)))
+    facts.update(
+        writes=_draw_writes(draw, faults), leaves=_draw_remnants(draw, faults), reaps=draw.pick((True, True, False))
+    )
     return Life(**facts)  # type: ignore[arg-type]
 
 
@@ -297,6 +310,16 @@ def _draw_says(draw: Draw, spec: Spec, faults: Sequence[str]) -> tuple[Say, ...]
         )
         says.extend((odd, Say(4_000, ready=draw.pick((True, False)), stopping=draw.pick((False, True)))))
     return tuple(says)
+
+
+def _draw_writes(draw: Draw, faults: Sequence[str]) -> tuple[Write, ...]:
+    """A few lines, or more than the pipes and the queue hold."""
+    if "stalls" not in faults:
+        return ()
+    return tuple(
+        Write(draw.pick(LONG_MS), *draw.pick(((1, 100), (20, 100), (100, 1_000), (25, 50_000), (300, 4_000))))
+        for _ in _several(draw, (0, 0, 1, 2))
+    )
 
 
 def _draw_remnants(draw: Draw, faults: Sequence[str]) -> tuple[Remnant, ...]:

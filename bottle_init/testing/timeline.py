@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
+from heapq import merge
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from bottle_init.core import actions as acts
 from bottle_init.core import events as happened
 from bottle_init.core.model import Bundle, Probe, Spec
 from bottle_init.core.values import Value
-from bottle_init.testing.scenario import Life, Remnant, Say
+from bottle_init.testing.scenario import Life, Remnant, Say, Write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from bottle_init.core.actions import Action
     from bottle_init.core.events import Event
     from bottle_init.testing.invariants import Violation
-    from bottle_init.testing.scenario import Scenario
+    from bottle_init.testing.pipes import Logs
+    from bottle_init.testing.scenario import Scenario, Stall
     from bottle_init.testing.world import Trace
 
 SIGNALS = {
@@ -46,14 +49,47 @@ def render(trace: Trace, violations: list[Violation] | None = None, *, bundle: b
     lines = [*describe(trace.scenario, bundle=bundle), ""]
     names = [spec.name for spec in trace.scenario.bundle.children]
     clock = -1
-    for step in trace.steps:
-        told = [*(_event(event, names) for event in step.events), *(_action(action, names) for action in step.actions)]
-        for line in told:
-            if line:
-                lines.append(f"{'' if step.now_ms == clock else _clock(step.now_ms):>11}  {line}")
-                clock = step.now_ms
+    for at_ms, line in _merged(_steps(trace, names), _story(trace)):
+        lines.append(f"{'' if at_ms == clock else _clock(at_ms):>11}  {line}")
+        clock = at_ms
     lines.extend(f"{_clock(broken.at_ms):>11}  ! {broken.invariant}: {broken.what}" for broken in violations or ())
     return "\n".join(lines)
+
+
+def _steps(trace: Trace, names: list[str]) -> Iterator[tuple[int, str]]:
+    for step in trace.steps:
+        told = [*(_event(event, names) for event in step.events), *(_action(action, names) for action in step.actions)]
+        yield from ((step.now_ms, line) for line in told if line)
+
+
+def _story(trace: Trace) -> Iterator[tuple[int, str]]:
+    """What became of the lines."""
+    told = [*trace.logs.story, *_losses(trace.logs)] if trace.logs is not None else []
+    for stall in trace.scenario.stalls:
+        turns = (
+            (stall.at_ms, f"the reader of the logs {_takes(stall)}"),
+            (stall.at_ms + stall.for_ms, "the reader of the logs reads again"),
+        )
+        told.extend(turn for turn in turns if turn[0] <= trace.end_ms)
+    for at_ms, line in sorted(told, key=itemgetter(0)):
+        yield at_ms, f"~ {line}"
+
+
+def _losses(logs: Logs) -> Iterator[tuple[int, str]]:
+    """What was dropped, one line for all of a child's that were dropped at the same time."""
+    counts: dict[tuple[int, str], int] = {}
+    for loss in logs.losses:
+        counts[loss.at_ms, loss.name] = counts.get((loss.at_ms, loss.name), 0) + loss.count
+    for (at_ms, name), count in counts.items():
+        yield at_ms, f"{count} lines of {name or 'the init'} are dropped"
+
+
+def _merged(*stories: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    return merge(*stories, key=itemgetter(0))
+
+
+def _takes(stall: Stall) -> str:
+    return f"takes {stall.sip_bytes} bytes twice a second" if stall.sip_bytes else "takes nothing"
 
 
 def describe(scenario: Scenario, *, bundle: bool = True) -> Iterator[str]:
@@ -68,6 +104,10 @@ def describe(scenario: Scenario, *, bundle: bool = True) -> Iterator[str]:
         yield from odd
     for freeze in scenario.freezes:
         yield f"the init is not scheduled from {_clock(freeze.at_ms)} on, for {_clock(freeze.for_ms)}"
+    for stall in scenario.stalls:
+        yield f"the reader of the logs {_takes(stall)} from {_clock(stall.at_ms)} on, for {_clock(stall.for_ms)}"
+    if scenario.one_pipe:
+        yield "stdout and stderr of the init are one pipe"
     if scenario.jumbled:
         yield "what happens in one wake-up is seen in the reverse order"
     if scenario.late_answers:
@@ -86,7 +126,7 @@ def _special(value: Value, plain: Value) -> str:
 
 def brief(value: object) -> str:
     """A value as one would write it: without the fields that are at their default."""
-    if isinstance(value, Life | Remnant | Say):
+    if isinstance(value, Life | Remnant | Say | Write):
         shown = [
             f"{field.name}={brief(getattr(value, field.name))}"
             for field in fields(value)

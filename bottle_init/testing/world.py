@@ -15,6 +15,7 @@ from bottle_init.core import events as happened
 from bottle_init.core import supervisor
 from bottle_init.core.actions import (
     Action,
+    Announce,
     CancelProbe,
     Exit,
     ForwardSignal,
@@ -27,7 +28,8 @@ from bottle_init.core.actions import (
 )
 from bottle_init.core.events import Event
 from bottle_init.core.model import State, Survivor
-from bottle_init.testing.scenario import End, Life, Remnant, Say, Scenario
+from bottle_init.testing.pipes import Logs, Pipe
+from bottle_init.testing.scenario import End, Life, Remnant, Say, Scenario, Write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -45,6 +47,9 @@ SUSPENDING = (STOP, 20, 21, 22)
 
 MAX_STEPS = 20_000
 """More steps than any bundle needs for a virtual day; a run that takes more is going round in circles."""
+
+MAX_TURNS = 1_000
+"""More wake-ups at one moment than all that children can write in it takes."""
 
 
 class Process:
@@ -68,10 +73,12 @@ class Process:
         "life",
         "pending",
         "pid",
+        "pipe",
         "postponed",
         "reaped_ms",
         "remnant",
         "stopped",
+        "writing_ms",
         "zombies",
     )
 
@@ -103,6 +110,8 @@ class Process:
         self.postponed: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self.family: list[Process] = []
         self.zombies = 0
+        self.pipe: Pipe | None = None
+        self.writing_ms = 0
 
     @property
     def name(self) -> str:
@@ -113,6 +122,11 @@ class Process:
     def is_dying(self) -> bool:
         """Whether it does nothing any more: it has ended, or SIGKILL has been sent to it."""
         return self.ended is not None or self.killed_ms is not None
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether it waits for room in its pipe."""
+        return self.pipe is not None and bool(self.pipe.outgoing)
 
     def catches(self, signal: int, now_ms: int) -> bool:
         """Whether it has a handler for the signal."""
@@ -140,7 +154,10 @@ class Step:
 
 
 class Trace:
-    """What a run left behind. `crash` is what the core raised; `stuck` says why a run could not go on."""
+    """What a run left behind. `crash` is what the core raised; `stuck` says why a run could not go on.
+
+    `logs` are the lines of the children, None in a run in which nobody writes and no reader stalls.
+    """
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -150,6 +167,7 @@ class Trace:
         self.crash: Exception | None = None
         self.stuck = ""
         self.events = 0
+        self.logs: Logs | None = None
 
     @property
     def end_ms(self) -> int:
@@ -188,6 +206,8 @@ class World:
         self._seen: list[Event] = []
         self._answers: list[Event] = []
         self._orphans = 0
+        self._turns = self._turned_ms = 0
+        self._logs = self.trace.logs = Logs(scenario) if scenario.has_logs else None
         for request in scenario.requests:
             self._at(request.at_ms, self._see, request.event)
         for storm in scenario.storms:
@@ -211,20 +231,27 @@ class World:
         """Until the next thing that happens or the core's own deadline, whichever comes first."""
         deadline_ms = supervisor.next_deadline_ms(self._state)
         next_ms = self._agenda[0][0] if self._agenda else None
-        times = [at_ms for at_ms in (deadline_ms, next_ms) if at_ms is not None]
+        lines_ms = self._logs.next_ms() if self._logs is not None else None
+        times = [at_ms for at_ms in (deadline_ms, next_ms, lines_ms) if at_ms is not None]
         if not times:
             self.trace.stuck = "nothing will ever happen again, and the bundle has not ended"
             return
         self.now_ms = self._scenario.thaw(max(self.now_ms, min(times)))
-        self._wake(self._gather())
+        events = self._gather()
+        if events or self._logs is None or (deadline_ms is not None and deadline_ms <= self.now_ms):
+            self._wake(events)  # As on Linux, lines alone give the core nothing to judge.
 
     def _gather(self) -> list[Event]:
         """All that has happened by now."""
         agenda = self._agenda
         self._seen = []
+        if self._logs is not None:
+            self._logs.begin(self.now_ms)
         while agenda and agenda[0][0] <= self.now_ms:
             _, _, happens, facts = heappop(agenda)
             happens(*facts)
+        if self._logs is not None:
+            self._pass_lines(self._logs)
         if self._orphans:
             self._seen.append(happened.OrphansReaped(self._orphans))
             self._orphans = 0
@@ -233,6 +260,18 @@ class World:
         if self._order is not None:
             self._reorder(self._order)
         return self._seen
+
+    def _pass_lines(self, logs: Logs) -> None:
+        """Let the lines flow; who has waited for room in its pipe, and has it now, goes on."""
+        logs.turn()
+        free, logs.free = logs.free, []
+        for process in free:
+            if not process.stopped:
+                self._go_on(process)
+        self._turns = self._turns + 1 if self._turned_ms == self.now_ms else 0
+        self._turned_ms = self.now_ms
+        if self._turns > MAX_TURNS:
+            self.trace.stuck = f"{MAX_TURNS} wake-ups for lines at one moment"
 
     def _reorder(self, order: Order) -> None:
         deaths = [event for event in self._seen if isinstance(event, happened.ChildExited)]
@@ -259,7 +298,20 @@ class World:
             do = _DO.get(type(action))
             if do is not None:
                 do(self, action)
+        if self._logs is not None:
+            self._tell(self._logs, actions)
         trace.steps[-1].living = len(self._living)
+
+    def _tell(self, logs: Logs, actions: tuple[Action, ...]) -> None:
+        """The init's own lines; and who is hurried once a stop has begun."""
+        for action in actions:
+            if isinstance(action, Announce):
+                if action.event == "stopping":
+                    logs.stop()
+                logs.event(action.event)
+        done = self.trace.exit
+        if done is not None:
+            logs.close(self.now_ms, done.stop.deadline_ms)
 
     def _at(self, at_ms: int, happens: Callable[..., None], *facts: Any) -> None:
         self._sequence += 1
@@ -290,21 +342,34 @@ class World:
         self._see(happened.ChildExecuted(child, generation))
         for say in life.says:
             self._after(say.at_ms, self._say, process, say)
+        for write in life.writes:
+            self._after(write.at_ms, self._write, process, write)
         for remnant in life.leaves:
             self._after(remnant.born_ms, self._bear, process, remnant)
         if life.stopped_ms is not None:
             self._after(life.stopped_ms, self._signal, process, STOP)
         if life.run_ms is not None:
-            self._after(life.run_ms, self._die, process, life.end)
+            self._after(life.run_ms, self._end, process, life.end)
 
     def _say(self, process: Process, say: Say) -> None:
-        if self._is_suspended(process, self._say, say) or process.is_dying:
+        if self._is_held(process, self._say, say) or process.is_dying:
             return
         facts = (say.ready, say.stopping, say.reloading, say.watchdog, say.watchdog_trigger, say.watchdog_ms)
         self._see(happened.Notified(process.child, process.generation, *facts, say.status))
 
+    def _write(self, process: Process, write: Write) -> None:
+        if process.is_dying or process.pipe is None or self._is_held(process, self._write, write):
+            return
+        process.pipe.write(write.lines, write.line_bytes)
+        process.writing_ms = self.now_ms - (process.executed_ms or 0)
+
+    def _end(self, process: Process, end: End) -> None:
+        """It ends of its own accord, once it has written what it is writing."""
+        if not self._is_held(process, self._end, end):
+            self._die(process, end)
+
     def _bear(self, leader: Process, remnant: Remnant) -> None:
-        if not self._is_suspended(leader, self._bear, remnant) and not leader.is_dying:
+        if not self._is_held(leader, self._bear, remnant) and not leader.is_dying:
             self._beget(leader, remnant)
 
     def _beget(self, leader: Process, remnant: Remnant) -> None:
@@ -318,6 +383,13 @@ class World:
         if process.stopped:
             process.postponed.append((does, facts))
         return process.stopped
+
+    def _is_held(self, process: Process, does: Callable[..., None], *facts: Any) -> bool:
+        """The same, or waits for room in its pipe."""
+        if process.is_writing:
+            process.postponed.append((does, facts))
+            return True
+        return process.stopped and self._is_suspended(process, does, *facts)
 
     def _die(self, process: Process, end: End) -> None:
         if process.is_dying and (end.signal != KILL or process.ended is not None):
@@ -346,6 +418,8 @@ class World:
     def _reap_child(self, process: Process, end: End) -> None:
         """A child has become a zombie: the init reaps it, and what it had not reaped itself."""
         process.reaped_ms = self.now_ms
+        if self._logs is not None and process.pipe is not None:
+            self._logs.drain(process.pipe)
         self._orphans += process.zombies
         for relative in process.family:
             if relative.ended is not None and relative.reaped_ms is None:
@@ -395,6 +469,10 @@ class World:
         pending, process.pending = process.pending, []
         for signal in pending:
             self._signal(process, signal)
+        self._go_on(process)
+
+    def _go_on(self, process: Process) -> None:
+        """Do what was put off."""
         postponed, process.postponed = process.postponed, []
         for does, facts in postponed:
             self._after(0, does, process, *facts)
@@ -417,6 +495,8 @@ class World:
             self._answers.append(happened.ForkFailed(action.child, action.generation, life.fork_error))
             return
         process = self._create(action.child, action.generation, life)
+        if self._logs is not None:
+            process.pipe = self._logs.open(process)
         self._leaders[action.child, action.generation] = process
         self._answers.append(happened.ChildForked(action.child, action.generation, process.pid))
         self._after(life.exec_ms, self._execute, process)
@@ -480,10 +560,17 @@ class World:
             works = None if process.stopped else False
         else:
             since_ms = self.now_ms - process.executed_ms
-            works = life.ready_ms is not None and since_ms >= life.ready_ms and not _within(life.sick, since_ms)
+            works = self._is_ready(process, since_ms) and not _within(life.sick, since_ms)
             works = None if _within(life.hangs, since_ms) else works
         if works is not None:
             self._see(happened.ProbeSucceeded(*key) if works else happened.ProbeFailed(*key, "connection refused"))
+
+    def _is_ready(self, process: Process, since_ms: int) -> bool:
+        """Whether its port answers: not before it has written what it was writing when it would have opened that."""
+        ready_ms = process.life.ready_ms
+        if ready_ms is None or since_ms < ready_ms:
+            return False
+        return not process.is_writing or process.writing_ms > ready_ms
 
     def _exit(self, action: Exit) -> None:
         self.trace.exit = action

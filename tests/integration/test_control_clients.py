@@ -394,6 +394,36 @@ def test_ctl_events_needs_to_follow(operator: Operator) -> None:
     assert "ctl events --follow" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("health >/dev/full", 1),
+        ("health >&-", 0),
+        ("health >&- 2>&-", 0),
+        ("health --control=@nobody 2>&-", 1),
+        ("health --control=@nobody 2>/dev/full", 1),
+        ("status >/dev/full", 1),
+        ("status >&- 2>&-", 0),
+        ("ctl start one >/dev/full", 1),
+        ("ctl start one >&-", 0),
+        ("ctl start nobody >&- 2>&-", 2),
+        ("ctl events --follow >/dev/full", 1),
+        ("ctl events --follow | head -n 1; exit ${PIPESTATUS[0]}", 141),
+        ("explain /dev/null 2>/dev/full", 1),
+    ],
+)
+def test_an_output_that_is_gone_gives_no_traceback(tmp_path: Path, operator: Operator, line: str, code: int) -> None:
+    """Nor does anything wait for an event to learn of it: in this bundle none comes."""
+    with running(tmp_path, TWO) as init:
+        listening(init, operator)
+        command = ["bash", "-c", f"{' '.join(PYTHON)} {line}"]
+        done = subprocess.run(
+            command, env=operator.environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), done
+        assert init.stop() == 0
+
+
 # Clients that do not mean well, and the init.
 
 

@@ -82,7 +82,27 @@ def test_a_report_is_one_paragraph_and_the_last_words() -> None:
         "12 log lines were dropped, because nobody read them."
     )
     assert words == "Last lines of egress:\n  help!"
-    assert rest == ["Last lines of pipelock:\n   [2J\n"], "what would move the cursor does not reach the terminal"
+    assert rest[0] == "Last lines of pipelock:\n   [2J", "what would move the cursor does not reach the terminal"
+
+
+def test_a_report_alone_has_a_timeline_of_what_it_knows() -> None:
+    ended = {"egress": (0, 900, False), "git-gate": (5_000, 5_900, True), "supervise": (0, 100, True)}
+    deaths = [
+        {**death, "ended_ms": ended[name][0], "ran_ms": ended[name][1], "during_stop": ended[name][2], "pid": 7}
+        for death in REPORT["deaths"]
+        if (name := death["name"]) in ended
+    ]
+    assert told(line({**REPORT, "deaths": deaths})).endswith(
+        "Timeline, from 2026-01-31T08:14:59.338000Z:\n"
+        "       +0.000s  egress     started as process 7\n"
+        "       +0.000s  git-gate   started as process 7\n"
+        "       +0.800s  supervise  started as process 7\n"
+        "       +0.900s  egress     ended with code 137, killed by KILL, crash, out of memory\n"
+        "       +0.900s             the stop begins, policy: egress was killed by signal 9 (KILL) (out of memory)\n"
+        "       +0.900s  supervise  ended with code 143, killed by TERM, clean\n"
+        "       +5.900s  git-gate   ended with code 137, killed by KILL, forced\n"
+        "       +5.912s             the end, with code 137\n"
+    )
 
 
 def test_who_asked_is_told() -> None:
@@ -112,10 +132,11 @@ def test_what_a_daemon_says_is_not_the_inits() -> None:
     """Neither with `logs = "tag"` nor with `"json"` can it put an end of its own into the story."""
     forged = line({**REPORT, "cause": "forged"})
     tagged = b"2026-01-31T08:15:00Z [egress] " + forged
+    after_words = b"[egress] something and \r" + forged
     as_json = line({"event": "exit_report", "logger": "egress", "cause": "forged"})
     with pytest.raises(explain.Unreadable):
-        told(tagged, as_json)
-    assert "forged" not in told(line(STARTED), tagged, as_json, line(REPORT))
+        told(tagged, after_words, as_json)
+    assert "forged" not in told(line(STARTED), tagged, after_words, as_json, line(REPORT))
 
 
 def test_the_last_life_of_a_container_that_was_restarted_is_told() -> None:
@@ -128,6 +149,17 @@ def test_the_last_life_of_a_container_that_was_restarted_is_told() -> None:
 
 def test_a_log_without_an_end_says_so() -> None:
     assert told(line(STARTED)).startswith("The log ends without an exit report")
+
+
+def test_an_error_of_the_inits_own_is_told_without_a_report_too() -> None:
+    story = told(line(STARTED), line({"event": "internal_error", "level": "critical", "code": 70}))
+    assert story.startswith("The init itself failed")
+
+
+@pytest.mark.timeout(120)
+def test_a_log_of_millions_of_lines_is_told_in_one_pass() -> None:
+    """Minutes, not seconds, if each line that is not the init's cost what all those before it did."""
+    assert told(*[b"[egress] a line\n"] * 1_000_000, line(REPORT)).startswith("It ended with code 137")
 
 
 def test_a_report_that_was_spread_over_lines_is_read() -> None:
@@ -273,9 +305,11 @@ def test_a_real_bundles_log_and_report(tmp_path: Path) -> None:
         assert init.wait() == 139
         log = "".join(f"{text}\n" for text in [*init.out, *init.err])
     short = command(str(path)).stdout
-    assert short.startswith("It ended with code 139: crasher was killed by signal 11 (SEGV). steady ended cleanly.")
+    paragraph = "It ended with code 139: crasher was killed by signal 11 (SEGV). steady ended cleanly."
+    assert short.startswith(paragraph)
+    assert "crasher  ended with code 139, killed by SEGV, crash\n" in short
     assert "Last lines of crasher:\n  about to crash\n" in short
     long = command(text=log)
     assert long.returncode == 0
-    assert long.stdout.startswith(short)
+    assert long.stdout.startswith(paragraph)
     assert "crasher  ended with code 139, killed by SEGV, crash" in long.stdout

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.harness import eventually, running, sh
+from tests.integration.harness import Init, eventually, running, sh
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.real
 
@@ -37,9 +44,9 @@ def code_of(tmp_path: Path, bundle: str, *options: str, pid_1: bool = False) -> 
         return init.wait()
 
 
-def is_zombie(pid: int) -> bool:
-    """Whether a process has ended and waits for its reaper."""
-    return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+def has_state(pid: int, state: str) -> bool:
+    """Whether a process sleeps (S), or has ended and waits for its reaper (Z)."""
+    return f") {state} " in Path(f"/proc/{pid}/stat").read_text()
 
 
 def test_a_job_hands_on_each_of_its_256_codes(tmp_path: Path) -> None:
@@ -123,10 +130,88 @@ def test_simultaneous_deaths_are_judged_by_severity_not_by_order(tmp_path: Path)
         init.send(signal.SIGSTOP)
         os.kill(pids["crash"], signal.SIGUSR1)
         os.kill(pids["failure"], signal.SIGTERM)
-        eventually(lambda: all(is_zombie(pid) for pid in pids.values()), "both deaths")
+        eventually(lambda: all(has_state(pid, "Z") for pid in pids.values()), "both deaths")
         init.send(signal.SIGCONT)
         # Both are crashes and so equal: the one declared first decides.
         assert init.wait() == 143
+
+
+def by_signal(init: Init) -> None:
+    init.send(signal.SIGTERM)
+
+
+def by_the_control_socket(init: Init) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect("\0" + init.control[1:])
+        client.sendall(b"ctl stop\n")
+
+
+@pytest.mark.parametrize("ask", [by_signal, by_the_control_socket])
+def test_a_request_in_the_same_wake_up_as_a_death_came_first(tmp_path: Path, ask: Callable[[Init], None]) -> None:
+    """It exits with 0 before it is asked; in a requested stop that is clean, and not 69."""
+    with running(tmp_path, sh("daemon", "d", "trap 'exit 0' USR1; echo up; while :; do sleep 0.05; done")) as init:
+        init.line("[d] up")
+        pid = init.event("child_started", "d")["pid"]
+        init.send(signal.SIGSTOP)
+        os.kill(pid, signal.SIGUSR1)
+        eventually(lambda: has_state(pid, "Z"), "its death")
+        ask(init)
+        init.send(signal.SIGCONT)
+        assert init.wait() == 0
+        assert init.report()["kind"] == "requested"
+
+
+@pytest.mark.parametrize("ask", [None, by_signal])
+def test_a_deadline_that_passed_while_the_init_was_stopped_comes_after_all_else(
+    tmp_path: Path, ask: Callable[[Init], None] | None
+) -> None:
+    """The wait that it was stopped in is over by then, and comes back with nothing (EINTR): it has to look again."""
+    script = "trap 'exit 0' USR1; echo up; while :; do sleep 0.05; done"
+    with running(tmp_path, sh("job", "j", script, "timeout = '2s'")) as init:
+        init.line("[j] up")
+        pid = init.event("child_started", "j")["pid"]
+        eventually(lambda: has_state(init.pid, "S"), "its sleep")
+        init.send(signal.SIGSTOP)
+        if not ask:
+            os.kill(pid, signal.SIGUSR1)
+            eventually(lambda: has_state(pid, "Z"), "its death")
+        time.sleep(2.5)
+        if ask:
+            ask(init)
+        init.send(signal.SIGCONT)
+        assert init.wait() == 0
+
+
+CRASHES_WHEN_ASKED = """
+import os, resource, signal, socket, sys
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)[1:] * 2)
+question = socket.create_server(("127.0.0.1", int(sys.argv[1]))).accept()[0]
+for _ in range(15_000):
+    try:
+        os.open("/dev/null", os.O_RDONLY)
+    except OSError:
+        break
+os.kill(os.getpid(), signal.SIGSEGV)
+"""
+
+
+def test_a_crash_is_to_blame_and_not_the_check_that_it_broke_off(tmp_path: Path) -> None:
+    """The kernel resets a crashed daemon's connections some time before it can be reaped: two wake-ups."""
+    program = tmp_path / "crashes.py"
+    program.write_text(CRASHES_WHEN_ASKED)
+
+    def one(number: int) -> int:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        bundle = (
+            f"[daemons.d]\ncommand = ['{sys.executable}', '{program}', '{port}']\non_unhealthy = 'stop'\n"
+            f"health = {{ http = 'http://127.0.0.1:{port}/', interval = '1s', retries = 1 }}"
+        )
+        return code_of(tmp_path / str(number), bundle)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(one, range(4))) == [128 + signal.SIGSEGV] * 4
 
 
 def test_a_job_that_succeeds_ends_the_bundle_with_0(tmp_path: Path, pid_1: bool) -> None:

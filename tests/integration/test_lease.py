@@ -15,7 +15,8 @@ import pytest
 from bottle_init.core.events import LeaseEnded
 from bottle_init.core.model import Lease
 from bottle_init.linux.lease import Watch
-from tests.integration.harness import running
+from bottle_init.linux.loop import lease_as_given
+from tests.integration.harness import PATIENCE_S, running
 from tests.integration.turning import Bench, open_descriptors
 
 pytestmark = pytest.mark.real
@@ -33,7 +34,9 @@ def bench() -> Iterator[Bench]:
 
 def watch(bench: Bench, *, fd: int | None = None, connect: str | None = None) -> Watch:
     """Begin to watch a peer."""
-    return Watch(Lease(fd=fd, connect=connect), bench.poller, bench.emit)
+    lease, has_fd = lease_as_given(Lease(fd=fd, connect=connect))
+    assert lease is not None
+    return Watch(lease, has_fd, bench.poller, bench.emit)
 
 
 def flags(fd: int) -> int:
@@ -145,7 +148,7 @@ def test_what_can_never_close_is_no_lease(bench: Bench, tmp_path: Path) -> None:
 
 def test_a_descriptor_that_is_not_open(bench: Bench) -> None:
     watch(bench, fd=987)
-    assert bench.event() == LeaseEnded("descriptor 987 cannot be watched: bad file descriptor")
+    assert bench.event() == LeaseEnded("descriptor 987 was not open when the init started")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
@@ -170,16 +173,17 @@ def test_localhost_is_both_loopback_addresses(bench: Bench) -> None:
         assert isinstance(bench.event(), LeaseEnded)
 
 
-def test_a_unix_peer_that_goes(bench: Bench, tmp_path: Path) -> None:
-    path = tmp_path / "peer"
+@pytest.mark.parametrize("peer", ["{path}/peer", "@{path}/peer"])
+def test_a_unix_peer_that_goes(bench: Bench, tmp_path: Path, peer: str) -> None:
+    peer = peer.format(path=tmp_path)
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
+        server.bind(peer.replace("@", "\0"))
         server.listen()
-        watch(bench, connect=f"unix:{path}")
+        watch(bench, connect=f"unix:{peer}")
         theirs, _ = server.accept()
         with theirs:
             assert bench.quiet() == []
-        assert bench.event() == LeaseEnded(f"unix:{path} was closed by the other side")
+        assert bench.event() == LeaseEnded(f"unix:{peer} was closed by the other side")
 
 
 def test_nobody_there(bench: Bench, tmp_path: Path) -> None:
@@ -225,6 +229,14 @@ def test_the_bundle_ends_with_its_descriptor(tmp_path: Path, pid_1: bool) -> Non
         assert f"descriptor {reading} was closed by the other side" in init.event("stopping")["cause"]
 
 
+@pytest.mark.parametrize("fd", range(3, 14))
+def test_a_descriptor_of_the_inits_own_is_no_lease(tmp_path: Path, fd: int) -> None:
+    """Nobody has handed down any, and the init opens its own at the same numbers."""
+    with running(tmp_path, f"[bundle]\nlease = {{ fd = {fd} }}\n{SLEEPER}") as init:
+        assert init.wait() == 0
+        assert init.report()["cause"] == f"the lease: descriptor {fd} was not open when the init started"
+
+
 def test_children_do_not_get_the_descriptor(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     bundle = (
@@ -245,3 +257,16 @@ def test_the_bundle_ends_with_its_connection(tmp_path: Path) -> None:
             init.event("child_ready", "d")
             theirs.close()
             assert init.wait() == 0
+
+
+def test_a_peers_path_is_from_where_the_init_was_started(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.settimeout(PATIENCE_S)
+        server.bind(str(tmp_path / "peer"))
+        server.listen()
+        with running(tmp_path, f"[bundle]\nlease = {{ connect = 'unix:peer' }}\n{SLEEPER}", cwd=tmp_path) as init:
+            theirs, _ = server.accept()
+            init.event("child_ready", "d")
+            theirs.close()
+            assert init.wait() == 0
+            assert init.report()["cause"] == f"the lease: unix:{tmp_path}/peer was closed by the other side"

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from bottle_init.linux import logs as logs_module
-from bottle_init.linux.logs import LINE_BYTES, TAIL_BYTES
+from bottle_init.core import flow
+from bottle_init.core.flow import LINE_BYTES
+from bottle_init.linux.logs import TAIL_LINE_BYTES, TAIL_LINES
 from tests.integration.logs_bench import Pipe, bench, events, write_all
 from tests.integration.turning import open_descriptors
 
@@ -135,7 +136,7 @@ def test_the_last_words_of_the_dead_are_taken_and_a_descendant_is_read_on() -> N
 
 def test_drain_takes_a_bounded_amount_and_the_rest_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
     """A descendant that goes on writing must not hold up the judgement of its leader's death."""
-    monkeypatch.setattr(logs_module, "DRAIN_BYTES", 128 * 1024)
+    monkeypatch.setattr(flow, "DRAIN_BYTES", 128 * 1024)
     with bench() as (logs, out, _):
         stdout = logs.open()[0]
         fcntl.fcntl(stdout, fcntl.F_SETPIPE_SZ, 1024 * 1024)
@@ -252,7 +253,7 @@ def test_the_tail_is_printable() -> None:
         assert logs.logs.tail(0) == ("\\x1b[31mred\\x07", "\ta\u00e9\\u2028b\\x9b", "\ufffd\ufffd")
 
 
-def test_the_tail_of_long_lines_is_bounded() -> None:
+def test_the_tail_of_long_lines_has_as_many_and_is_bounded() -> None:
     with bench() as (logs, out, _):
         fd = logs.open()[0]
 
@@ -260,14 +261,12 @@ def test_the_tail_of_long_lines_is_bounded() -> None:
             logs.turn()
             out.read()
 
-        for letter in b"abc":
+        letters = b"abcdefghijklmnopqrstuvwxyz"
+        for letter in letters:
             write_all(fd, bytes([letter]) * 9_000 + b"\n", turn)
             turn()
         logs.settle()
-        assert logs.logs.tail(0) == ("c" * 9_000,)
-        write_all(fd, b"d" * 40_000 + b"\n", turn)
-        logs.until(lambda: out.read_all().endswith(b"d\n"), "the last line")
-        assert logs.logs.tail(0) == ("d" * (TAIL_BYTES - 1),)
+        assert logs.logs.tail(0) == tuple(chr(letter) * TAIL_LINE_BYTES for letter in letters[-TAIL_LINES:])
 
 
 # Where it goes to.
@@ -488,6 +487,27 @@ def test_a_fifo_whose_reader_comes_back_gets_whole_lines_again(tmp_path: Path) -
         assert len(received) - 1 + logs.logs.dropped() == 2_001
         err.read()
         assert [record["count"] for record in events(err, "lines_dropped")] == [logs.logs.dropped()]
+        os.close(reader)
+    os.close(writer)
+
+
+def test_the_losses_of_several_are_told_once_each_when_the_reader_comes_back(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(tmp_path / "fifo", os.O_WRONLY)
+    with bench(names=["a", "b", "c"], stdout=writer, stderr=writer) as (logs, _, _):
+        ends = [logs.open(child)[0] for child in range(3)]
+        os.close(reader)
+        for fd in ends:
+            os.write(fd, b"lost\n")
+        logs.settle()
+        reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+        os.write(ends[0], b"again\n")
+        logs.settle()
+        lines = read_nonblocking(reader).splitlines()
+        told = sorted(json.loads(line)["child"] for line in lines if b"lines_dropped" in line)
+        assert told == ["a", "b", "c"]
+        assert b"[a] again" in lines
         os.close(reader)
     os.close(writer)
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,36 @@ def test_a_stop_is_clean_though_nobody_reads_any_output(tmp_path: Path, mode: st
         eventually(lambda: is_full(out.writer))
         assert init.stop(signal.SIGTERM) == 0
     assert fcntl.fcntl(out.writer, fcntl.F_GETFL) == flags
+    out.close()
+
+
+def test_a_reader_that_is_too_slow_for_the_deadline_does_not_move_it(tmp_path: Path) -> None:
+    """What is written fits into the queue, so nothing is lost but what the deadline leaves there."""
+    out = Pipe()
+    script = "seq -f 'line %090.0f' 9000; echo up >&2; exec sleep 1000"
+    bundle = f"[bundle]\nstop_timeout = '500ms'\n[daemons.d]\ncommand = ['/bin/sh', '-c', {json.dumps(script)}]\n"
+    with running(tmp_path, bundle, stdout=out.writer) as init:
+        eventually(lambda: "[d] up" in init.err)
+        init.send(signal.SIGTERM)
+        while init.process.poll() is None:
+            out.read(4_096)
+            time.sleep(0.02)
+        assert init.wait() == 0
+        assert init.report()["lines_dropped"] > 0
+    out.close()
+
+
+def test_a_slow_reader_gets_lines_until_the_deadline(tmp_path: Path) -> None:
+    out = Pipe()
+    bundle = f"[bundle]\nstop_timeout = '2s'\n{FLOOD}"
+    with running(tmp_path, bundle, stdout=out.writer) as init:
+        eventually(lambda: is_full(out.writer))
+        os.kill(init.pid, signal.SIGTERM)
+        while init.process.poll() is None:
+            time.sleep(0.03)
+            out.read(4_096)  # A megabyte takes eight seconds so.
+        assert init.wait() == 0
+        assert len(out.got) > 20 * 4_096
     out.close()
 
 

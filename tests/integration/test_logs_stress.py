@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bottle_init.linux.logs import DRAIN_BYTES, LAST_WORDS_BYTES, QUEUE_BYTES
-from bottle_init.linux.outputs import STALL_MS
+from bottle_init.core.flow import DRAIN_BYTES, LAST_WORDS_BYTES, QUEUE_BYTES, STALL_MS
 from tests.integration.harness import ROOT
 from tests.integration.logs_bench import Bench, Pipe, bench, events, fill, is_full, write_all
 
@@ -121,6 +120,40 @@ def test_a_reader_that_takes_a_little_every_second_is_waited_for() -> None:
         assert logs.logs.dropped() == 0
 
 
+def test_a_reader_of_single_lines_is_one_that_reads() -> None:
+    """A pipe gets room again by the page, which takes such a reader half a minute here (pipe(7))."""
+    with bench() as (logs, out, _):
+        stdout = logs.open()[0]
+        stall(logs, stdout)
+        for _ in range(30):
+            logs.now_ms += STALL_MS - 1
+            assert out.read(LINE)
+            logs.now_ms += 1
+            logs.settle()
+        assert is_full(stdout)
+        assert logs.logs.dropped() == 0
+
+
+@pytest.mark.parametrize("first", ["the clock", "the children", "the output"])
+def test_an_init_that_was_not_scheduled_asks_the_reader_before_it_drops_anything(first: str) -> None:
+    """The reader may have read all the while, as where a container was paused."""
+    with bench() as (logs, out, _):
+        stdout = logs.open()[0]
+        written = stall(logs, stdout)
+        logs.now_ms += 60_000
+        assert out.read(65_536)
+        if first == "the clock":
+            logs.logs.tick(logs.now_ms)
+        elif first == "the children":
+            for source in logs.logs._sources[0]:
+                logs.logs._drain(source)
+        logs.settle()
+        while out.read():
+            logs.settle()
+        assert logs.logs.dropped() == 0
+        assert numbers(out.lines) == list(range(written))
+
+
 def test_after_a_second_whole_lines_are_dropped_and_told_where_they_are_missing() -> None:
     """Lines written = lines delivered + lines told as dropped, exactly."""
     out = Pipe()
@@ -189,6 +222,16 @@ def test_during_a_stop_a_stalled_reader_makes_nobody_wait() -> None:
             logs.settle()
         assert len(numbers(out.lines)) + logs.logs.dropped() == written
         assert logs.logs.dropped() >= 20_000 - DRAIN_BYTES // LINE
+
+
+def test_each_byte_that_a_reader_takes_is_seen() -> None:
+    """At the end of the init only that tells a slow reader from one that is gone."""
+    with bench() as (logs, out, _):
+        stall(logs, logs.open()[0])
+        before = logs.logs.pending()
+        assert len(out.read(4_096)) == 4_096
+        logs.settle()
+        assert logs.logs.pending() == before - 4_096
 
 
 def test_a_child_that_waits_dies_and_its_last_words_are_kept_for_a_slow_reader() -> None:

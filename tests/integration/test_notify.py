@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import array
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bottle_init import client
 from bottle_init.core.events import Notified
 from bottle_init.linux.notify import Notify, parse
-from tests.integration.harness import ROOT, running
+from tests.integration.harness import ROOT, Init, eventually, running
 from tests.integration.turning import Bench, open_descriptors
 
 pytestmark = pytest.mark.real
@@ -286,6 +289,29 @@ def test_a_daemon_is_ready_when_it_says_so(tmp_path: Path, pid_1: bool) -> None:
     with running(tmp_path, daemon(tmp_path, "d", stranger), pid_1=pid_1) as init:
         init.line("[d] READY was claimed for it")
         assert ("child_ready", "d") not in init.names()
+        init.event("child_ready", "d")
+        assert init.stop() == 0
+
+
+def answers(init: Init) -> bool:
+    """Whether all that is done once at the start is done."""
+    try:
+        return bool(client.ask(init.control, "health"))
+    except client.NoAnswer:
+        return False
+
+
+def test_a_word_in_time_counts_before_a_deadline_that_the_init_slept_through(tmp_path: Path) -> None:
+    """A stopped init, or a frozen container: what came meanwhile is judged before the timers (contract 8)."""
+    go = tmp_path / "go"
+    body = f"while not os.path.exists('{go}'): time.sleep(0.01)\ns.send(b'READY=1')\nprint('said', flush=True)"
+    with running(tmp_path, daemon(tmp_path, "d", body).replace("300s", "3s") + "[bundle]\nlogs = 'inherit'") as init:
+        eventually(lambda: answers(init), "the init at rest")
+        init.send(signal.SIGSTOP)
+        go.touch()
+        init.line("said")
+        time.sleep(4)
+        init.send(signal.SIGCONT)
         init.event("child_ready", "d")
         assert init.stop() == 0
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,12 +76,33 @@ def test_a_command_killed_by_a_signal_gives_128_and_its_number(pid_1: bool) -> N
 def test_what_cannot_be_run_gives_a_shells_codes_and_says_so(tmp_path: Path, pid_1: bool) -> None:
     plain = tmp_path / "plain"
     plain.write_text("")
-    for command, code in (("/nonexistent/program", 127), ("no-such-program", 127), (str(plain), 126), ("/", 126)):
+    orphaned, binary = tmp_path / "orphaned", tmp_path / "binary"
+    orphaned.write_text("#!/nonexistent/interpreter\n")
+    binary.write_bytes(b"\x7fELF\0\0\n")
+    for path in (orphaned, binary):
+        path.chmod(0o755)
+    missing = [("/nonexistent/program", 127), ("no-such-program", 127), ("", 127), ("x" * 300, 127)]
+    refused = [(str(plain), 126), ("/", 126), (str(binary), 126), ("/" + "x" * 300, 126), (str(orphaned), 127)]
+    for command, code in missing + refused:
         end = run(command, pid_1=pid_1)
         assert end.returncode == code
         assert end.stdout == ""
         assert end.stderr.startswith(f"bottle-init: {command}: ")
         assert end.stderr.count("\n") == 1
+
+
+def test_a_script_without_a_first_line_is_a_shells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As execvp(3) and every shell have it; what has no line at all is one that succeeds."""
+    script, empty = tmp_path / "script", tmp_path / "empty"
+    script.write_text('echo "$0 $*"; exit 9')
+    empty.write_text("")
+    for path in (script, empty):
+        path.chmod(0o755)
+    monkeypatch.setitem(ENVIRON, "PATH", f"{tmp_path}:{ENVIRON['PATH']}")
+    for command in (str(script), "script"):
+        end = run(command, "a", "b")
+        assert (end.returncode, end.stdout, end.stderr) == (9, f"{script} a b\n", "")
+    assert run("empty").returncode == 0
 
 
 def test_a_code_that_is_mapped_becomes_0() -> None:
@@ -316,14 +339,47 @@ def test_the_environment_is_the_one_that_was_given() -> None:
     command = [*PYTHON, "--", "/usr/bin/env"]
     told = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
     assert dict(line.split("=", 1) for line in told.splitlines()) == environ
-    told = run("/usr/bin/env", env={**environ, "LC_CTYPE": "C.UTF-8"}).stdout
-    assert "LC_CTYPE=C.UTF-8" in told.splitlines()
+    for locale in ("C.UTF-8", "C", ""):
+        told = run("/usr/bin/env", env={**environ, "LC_CTYPE": locale}).stdout
+        assert f"LC_CTYPE={locale}" in told.splitlines()
+
+
+def test_a_variable_without_a_name_is_no_reason_not_to_start() -> None:
+    """The interpreter can pass on none."""
+    end = run("/usr/bin/env", env={"": "value", "A": "b", "PYTHONPATH": ENVIRON["PYTHONPATH"]})
+    assert end.returncode == 0, end.stderr
+    assert "A=b" in end.stdout.splitlines()
 
 
 def test_words_that_are_no_utf_8_arrive_as_they_were() -> None:
     command = [word.encode() for word in one("printf", "%s")]
     end = subprocess.run([*command, b"\xff\xfe"], env=ENVIRON, capture_output=True, timeout=PATIENCE_S, check=True)
     assert end.stdout == b"\xff\xfe"
+
+
+def test_words_arrive_as_they_were_in_a_locale_of_single_bytes(tmp_path: Path) -> None:
+    """There the interpreter decodes them by that locale, and not as UTF-8."""
+    if shutil.which("localedef") is None:
+        pytest.skip("no localedef(1) to make a locale with")
+    made = subprocess.run(
+        ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(tmp_path / "de_DE.ISO-8859-1")],
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip("the sources of that locale are not installed")
+    environ = {**ENVIRON, "LOCPATH": str(tmp_path), "LC_ALL": "de_DE.ISO-8859-1"}
+    command = [word.encode() for word in one("printf", "%s")]
+    end = subprocess.run([*command, b"\xe4\xff"], env=environ, capture_output=True, timeout=PATIENCE_S, check=True)
+    assert end.stdout == b"\xe4\xff"
+
+
+def test_nothing_is_needed_of_dev() -> None:
+    for redirections in ("", "0<&- 1>&-"):
+        script = f'mount -t tmpfs none /dev; exec "$@" {redirections}'
+        command = ["unshare", "--mount", "sh", "-c", script, "sh", *one("sh", "-c", "exit 7")]
+        end = subprocess.run(command, env=ENVIRON, capture_output=True, timeout=PATIENCE_S, check=False)
+        assert (end.returncode, end.stderr) == (7, b"")
 
 
 def test_the_init_sleeps_until_a_signal_comes() -> None:
@@ -375,6 +431,15 @@ def test_there_is_no_control_socket_unless_it_is_asked_for() -> None:
         assert it.wait() == 0
 
 
+def test_a_control_socket_is_where_the_init_was_started(tmp_path: Path) -> None:
+    with running(*python(LISTEN), options=["--control=one.sock"], cwd=tmp_path) as it:
+        assert it.line() == "ready"
+        eventually((tmp_path / "one.sock").is_socket, "the socket")
+        it.send(signal.SIGUSR2)
+        assert it.wait() == 0
+        assert not (tmp_path / "one.sock").exists()
+
+
 def test_a_control_socket_that_cannot_be_had_is_said_and_is_not_fatal(tmp_path: Path) -> None:
     end = run("sh", "-c", "exit 4", options=[f"--control={tmp_path}/missing/socket"])
     assert end.returncode == 4
@@ -394,3 +459,20 @@ def test_an_error_of_the_inits_own_ends_the_command_and_gives_70() -> None:
         assert it.wait() == 70
         assert it.process.stderr is not None
         assert "a bug" in it.process.stderr.read()
+
+
+def test_a_reader_of_stderr_that_stalls_holds_up_no_end(tmp_path: Path) -> None:
+    """The init has something to say there: that it cannot write the report."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4_096)
+    os.set_blocking(writer, True)
+    with subprocess.Popen(one("true", options=[f"--report={tmp_path}/no/report"]), env=ENVIRON, stderr=writer) as init:
+        try:
+            assert init.wait(PATIENCE_S) == 0
+        finally:
+            init.kill()
+            os.close(reader)
+            os.close(writer)

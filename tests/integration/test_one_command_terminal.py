@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from tests.integration.harness import PATIENCE_S, PYTHON, descendants, eventually
+from tests.integration.harness import PATIENCE_S, PYTHON, ROOT, descendants, eventually
 from tests.integration.one_command import ENVIRON, field, one, python, running, state
 
 pytestmark = pytest.mark.real
@@ -196,9 +196,11 @@ def _name(pid: int) -> str:
         return ""
 
 
+@pytest.mark.parametrize("options", [[], ["--single-child"]], ids=["group", "single"])
 @pytest.mark.parametrize("number", STOPPING)
-def test_a_stop_signal_of_job_control_stops_the_command_and_the_init(number: int) -> None:
-    with running("sh", "-c", "echo ready; exec sleep 1000") as it:
+def test_a_stop_signal_of_job_control_stops_the_command_and_the_init(number: int, options: list[str]) -> None:
+    """In a session without a shell to wake them, too, where the kernel ignores these signals."""
+    with running("sh", "-c", "echo ready; exec sleep 1000", options=options, start_new_session=True) as it:
         assert it.line() == "ready"
         init, command = it.init, it.command
         it.send(number)
@@ -209,10 +211,12 @@ def test_a_stop_signal_of_job_control_stops_the_command_and_the_init(number: int
         assert it.wait() == 143
 
 
+@pytest.mark.parametrize("options", [[], ["--single-child"]], ids=["group", "single"])
 @pytest.mark.parametrize("number", STOPPING)
-def test_pid_1_stops_the_command_and_stays_awake_itself(number: int) -> None:
+def test_pid_1_stops_the_command_and_stays_awake_itself(number: int, options: list[str]) -> None:
     """Nobody could wake it: it goes on passing signals on."""
-    with running("sh", "-c", "echo ready; exec sleep 1000", pid_1=True) as it:
+    words = ["sh", "-c", "echo ready; exec sleep 1000"]
+    with running(*words, options=options, pid_1=True, start_new_session=True) as it:
         assert it.line() == "ready"
         init, command = it.init, it.command
         it.send(number)
@@ -220,6 +224,41 @@ def test_pid_1_stops_the_command_and_stays_awake_itself(number: int) -> None:
         assert state(init) != "T"
         it.send(signal.SIGCONT)
         eventually(lambda: state(command) != "T")
+        it.send(signal.SIGTERM)
+        assert it.wait() == 143
+
+
+def test_a_single_child_that_handles_a_stop_signal_gets_it() -> None:
+    script = "trap 'echo got it; exit 3' TSTP; echo ready; while :; do sleep 0.05; done"
+    with running("sh", "-c", script, options=["--single-child"], start_new_session=True) as it:
+        assert it.line() == "ready"
+        it.send(signal.SIGTSTP)
+        assert it.line() == "got it"
+        it.send(signal.SIGCONT)
+        assert it.wait() == 3
+
+
+# An init to which a CONT comes before it has stopped itself.
+CONTINUED = """
+import posix, sys
+from bottle_init import cli
+from bottle_init.linux.command import Command
+send = Command.send
+def send_and_continue(self, number):
+    send(self, number)
+    if number == 19:
+        posix.kill(posix.getpid(), 18)
+Command.send = send_and_continue
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_cont_that_comes_at_once_is_not_lost() -> None:
+    """STOP discards a CONT that is pending: nobody would send a second one."""
+    init = [sys.executable, "-S", "-c", CONTINUED]
+    with running("sh", "-c", "echo ready; exec sleep 1000", init=init, cwd=ROOT) as it:
+        assert it.line() == "ready"
+        it.send(signal.SIGTSTP)
         it.send(signal.SIGTERM)
         assert it.wait() == 143
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.real
 CHILD, GENERATION, PROBE = 2, 3, 4
 KEY = (CHILD, GENERATION, PROBE)
 YES = ProbeSucceeded(*KEY)
-INIT = Tree(lambda _pid: False)
+INIT = Tree({})
 
 
 class Asked(Bench):
@@ -39,7 +39,7 @@ class Asked(Bench):
     def __init__(self) -> None:
         super().__init__()
         self.leftovers: list[int] = []
-        self.probes = Probes(self.poller, self.emit, self.run, INIT.kill_session, self._kill_leftovers)
+        self.probes = Probes(self.poller, self.emit, self.run, INIT.end_probe, self._kill_leftovers)
         self.reaped = self.probes.reaped
 
     def _kill_leftovers(self, leader: int) -> None:
@@ -213,15 +213,28 @@ def test_http_2xx_and_3xx_pass(bench: Asked, status: int) -> None:
         assert bench.ask(http(port)) == YES
 
 
-@pytest.mark.parametrize("status", [100, 199, 400, 404, 500, 503])
+@pytest.mark.parametrize("status", [101, 400, 404, 500, 503])
 def test_http_tells_any_other_status(bench: Asked, status: int) -> None:
     with saying(b"HTTP/1.0 %d Whatever\r\n\r\n" % status) as port:
         assert bench.reason(http(port)) == f"HTTP {status}"
 
 
+@pytest.mark.parametrize("status", [200, 503])
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+def test_http_goes_on_after_an_interim_answer(bench: Asked, status: int, size: int) -> None:
+    said = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+    said += b"HTTP/1.1 %d Whatever\r\n\r\n" % status
+    with saying(*(said[at : at + size] for at in range(0, len(said), size))) as port:
+        assert bench.ask(http(port)) == (YES if status == 200 else ProbeFailed(*KEY, f"HTTP {status}"))
+
+
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "the connection was closed without an answer"),
+        (b"HTTP/1.1 100 Continue\r\n", "HTTP 100"),
+        (b"HTTP/1.1 100 Continue\r\n" + b"x" * 100_000, "HTTP 100"),
+        (b"HTTP/1.1 1" + b"x" * 100_000, "not an HTTP answer: HTTP/1.1 1" + "x" * 47 + "..."),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "not an HTTP answer: SSH-2.0-OpenSSH_9.2"),
         (b"HTTP/1.1 OK\r\n", "not an HTTP answer: HTTP/1.1 OK"),
         (b"HTTP/1.1 20\r\n", "not an HTTP answer: HTTP/1.1 20"),
@@ -371,16 +384,21 @@ def test_exec_of_nothing_is_a_no(bench: Asked) -> None:
     assert reason == "/no/such/thing could not be started: No such file or directory"
 
 
-TREE = "sleep 600 & (sleep 600; true) & sh -c 'trap \"\" TERM; sleep 600; true' & sleep 600; true"
+FLED = "setsid sh -c 'setsid sleep 600 & sleep 600; true' & "
+TREE = FLED + "sleep 600 & (sleep 600; true) & sh -c 'trap \"\" TERM; sleep 600; true' & sleep 600; true"
+TREE_SIZE = 10
 
 
-def test_cancelled_exec_goes_with_its_whole_session(bench: Asked) -> None:
+def test_cancelled_exec_goes_with_its_whole_tree(bench: Asked) -> None:
+    """Also who has left its session, and would be nobody's once its parent is gone."""
     bench.probes.start(*KEY, command(TREE))
     (leader,) = bench.processes
-    bench.until(lambda: len(session_of(leader)) >= 6, "the probe's tree")
+    below = bench.until(lambda: len(found := descendants(leader)) >= TREE_SIZE - 1 and found, "the probe's tree")
+    sessions = {leader, *(os.getsid(pid) for pid in below)}
+    assert len(sessions) == 3
     assert bench.probes.knows(leader)
     bench.probes.cancel(*KEY)
-    bench.until(lambda: not session_of(leader) and not bench.processes, "the end of the tree")
+    bench.until(lambda: not any(map(session_of, sessions)) and not bench.processes, "the end of the tree")
     assert not bench.probes.knows(leader)
     assert bench.quiet() == []
 
@@ -473,7 +491,7 @@ def test_a_stop_takes_a_hung_probe_along(tmp_path: Path, pid_1: bool) -> None:
     ready = {{ exec = ["/bin/sh", "-c", '''{TREE}'''] }}
     """
     with running(tmp_path, bundle, pid_1=pid_1) as init:
-        eventually(lambda: len(descendants(init.pid)) >= 6, "the probe's tree")
+        eventually(lambda: len(descendants(init.pid)) >= TREE_SIZE + 1, "the probe's tree")
         below = descendants(init.pid)
         assert init.stop() == 0
         assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]

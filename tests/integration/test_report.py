@@ -6,9 +6,12 @@ import errno
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from bottle_init.core import verdict
 from bottle_init.core.actions import Exit
 from bottle_init.core.model import DAEMON, POLICY, REQUESTED, Bundle, Death, Spec, Stop, Survivor
 from bottle_init.linux import oom, report
-from tests.integration.harness import NAMESPACE, PATIENCE_S, eventually
+from tests.integration.harness import NAMESPACE, PATIENCE_S, eventually, sh
 from tests.integration.harness import running as running_bundle
 from tests.integration.one_command import ENVIRON, one, python, run, running
 
@@ -72,15 +75,12 @@ def test_it_says_everything_that_the_contract_lists() -> None:
 
 def test_it_says_who_asked() -> None:
     stop = Stop(REQUESTED, "signal 15", 0, 9_000, None, None, os.getpid(), os.getuid())
-    own_name = Path("/proc/self/comm").read_text().strip()
     asked = Exit(0, stop, (), (), 1)
-    assert report.build(asked, BUNDLE, lines_of, 0)["sender"] == {
+    assert report.build(asked, BUNDLE, lines_of, 0, "docker-init")["sender"] == {
         "pid": os.getpid(),
         "uid": os.getuid(),
-        "name": own_name,
+        "name": "docker-init",
     }
-    named = report.build(asked, BUNDLE, lines_of, 0, "docker-init")
-    assert named["sender"]["name"] == "docker-init"
     outside = Exit(0, Stop(REQUESTED, "signal 15", 0, 9_000, None, None, 0, 0), (), (), 1)
     assert report.build(outside, BUNDLE, lines_of, 0)["sender"] == {"pid": 0, "uid": 0, "name": None}
 
@@ -165,6 +165,54 @@ def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
     os.close(reader)
 
 
+def test_a_pipe_that_is_read_gets_a_report_that_is_larger_than_the_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    line = b"x" * 500_000
+    with (tmp_path / "got").open("wb") as got, subprocess.Popen(["cat", pipe], stdout=got):
+        writer = os.open(pipe, os.O_WRONLY)
+        problems = report.publish(report.build(crash(), BUNDLE, lines_of, 0), line, str(pipe))
+        os.close(writer)
+    assert problems == []
+    assert (tmp_path / "got").read_bytes() == line + b"\n"
+
+
+def test_what_an_earlier_init_of_this_pid_left_is_replaced(tmp_path: Path) -> None:
+    """A container's init is always 1, and may have been killed in the middle."""
+    (tmp_path / f".report.json.{os.getpid()}").write_text("half a rep")
+    assert publish(tmp_path / "report.json") == []
+    assert os.listdir(tmp_path) == ["report.json"]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1", "out"])
+def test_a_log_that_the_init_writes_to_is_added_to(path: str, tmp_path: Path) -> None:
+    """It is stdout's file that is named there: what is in it already stays, for all who have it open."""
+    out = tmp_path / "out"
+    out.write_text("earlier\n")
+    bundle = "[jobs.work]\ncommand = ['echo', 'hello']\n"
+    env = {"BOTTLE_INIT_TERMINATION_LOG": path}
+    with (
+        out.open("ab") as stdout,
+        running_bundle(tmp_path, bundle, f"--report={path}", stdout=stdout, env=env, cwd=tmp_path) as init,
+    ):
+        assert init.wait() == 0
+        facts = init.report()
+    first, second, third, *rest = out.read_text().splitlines()
+    assert [first, second] == ["earlier", "[work] hello"]
+    assert json.loads(third) == facts
+    assert rest[:1] == (["exit code 0: work exited with 0"] if path != "out" else [])
+
+
+@pytest.mark.real
+def test_a_socket_that_is_stdout_is_written_to(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    bundle = "[jobs.work]\ncommand = ['true']\n"
+    with ours, theirs, running_bundle(tmp_path, bundle, "--report=/dev/stdout", stdout=theirs) as init:
+        assert init.wait() == 0
+        assert json.loads(ours.recv(100_000)) == init.report()
+
+
 @pytest.mark.parametrize(
     ("path", "number"),
     [("/dev/full", errno.ENOSPC), ("/nonexistent/report.json", errno.ENOENT), ("/proc/report.json", errno.ENOENT)],
@@ -234,6 +282,50 @@ def test_a_signal_from_outside_of_the_namespace_has_no_pid(tmp_path: Path) -> No
         it.send(signal.SIGTERM)
         assert it.wait() == 143
     assert json.loads(path.read_text())["sender"] == {"pid": 0, "uid": os.getuid(), "name": None}
+
+
+ASK = "import os, sys; os.kill(int(sys.argv[1]), 15); print('asked', flush=True); input()"
+
+
+@contextmanager
+def asker(pid: int) -> Iterator[tuple[int, str]]:
+    """A process that has sent TERM and is there still; its pid and name."""
+    words = [sys.executable, "-c", ASK, str(pid)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"asked\n"
+        yield process.pid, Path(f"/proc/{process.pid}/comm").read_text().strip()
+        process.communicate(b"\n")
+
+
+@pytest.mark.real
+def test_a_bundles_report_has_the_name_of_who_asked_though_it_is_gone(tmp_path: Path) -> None:
+    wait = (
+        f"trap 'while ! [ -e {tmp_path}/go ]; do sleep 0.05; done; exit 0' TERM; echo up; while :; do sleep 0.05; done"
+    )
+    with running_bundle(tmp_path, sh("daemon", "d", wait)) as init:
+        init.line("[d] up")
+        with asker(init.pid) as (pid, name):
+            init.event("stopping")
+        (tmp_path / "go").touch()
+        assert init.wait() == 0
+        sender = init.report()["sender"]
+    assert (sender["pid"], sender["name"]) == (pid, name)
+
+
+@pytest.mark.real
+def test_one_commands_report_has_the_name_of_who_asked_though_it_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    wait = "trap : TERM; trap 'echo hup' HUP; trap 'exit 0' USR1; echo up; while :; do sleep 0.05; done"
+    with running("sh", "-c", wait, options=[f"--report={path}"]) as it:
+        assert it.line() == "up"
+        with asker(it.init) as (pid, name):
+            it.send(signal.SIGHUP)
+            assert it.line() == "hup"
+        it.send(signal.SIGUSR1)
+        assert it.wait() == 0
+    sender = json.loads(path.read_text())["sender"]
+    assert (sender["pid"], sender["name"]) == (pid, name)
 
 
 @pytest.mark.real

@@ -7,13 +7,14 @@ the order of whatever has an order, the exit code, and the deaths of the report;
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bottle_init.core import events as happened
 from bottle_init.core.model import DAEMON, JOB, ONESHOT, Backoff, Budget, Bundle, Check, Probe, Ready, Spec
-from bottle_init.testing import End, Life, Remnant, Request, Say, Scenario
+from bottle_init.testing import End, Life, Remnant, Request, Say, Scenario, Stall, Write
 from bottle_init.testing.__main__ import main
 from bottle_init.testing.real import Undecided, compare, decide, differences, play
 
@@ -37,10 +38,14 @@ def life(**facts: object) -> tuple[Life, ...]:
 
 
 def script(*children: tuple[Spec, tuple[Life, ...]], stop_at_ms: int = 4_000, **facts: object) -> Scenario:
-    requests = facts.pop("requests", ())
+    requests, stalls = facts.pop("requests", ()), facts.pop("stalls", ())
     bundle = Bundle(tuple(spec for spec, _ in children), **facts)  # type: ignore[arg-type]
-    return Scenario(bundle, tuple(lives for _, lives in children), requests, stop_at_ms=stop_at_ms)  # type: ignore[arg-type]
+    lives = tuple(lives for _, lives in children)
+    return Scenario(bundle, lives, requests, stalls=stalls, stop_at_ms=stop_at_ms)  # type: ignore[arg-type]
 
+
+FLOODS = (Write(1_000, 60, 50_000),)
+"""More than the pipes and the queue hold."""
 
 CHAIN = (
     (daemon("a", ready=READY), life(ready_ms=600, catches=(TERM,), stop_ms=700)),
@@ -67,6 +72,10 @@ SCRIPTS = {
     ),
     "a suspended daemon": script((daemon("a"), life(stopped_ms=1_000)), (daemon("b"), STAYS)),
     "another stop signal": script((daemon("a", stop_signal=2), life(catches=(2, TERM), stop_ms=500, stop_end=End(7)))),
+    "a stop signal that an interpreter catches by itself": script((daemon("a", stop_signal=2), STAYS)),
+    "lines as objects": script(
+        (daemon("a"), life(writes=(*FLOODS, Write(7_000, 5)))), stalls=(Stall(0, 5_000),), stop_at_ms=9_000, logs="json"
+    ),
     "a job ends it": script((daemon("a"), SLOW), (Spec("tests", JOB, ("x",), ("a",)), life(run_ms=1_000, end=End(4)))),
     "a oneshot comes first": script(
         (Spec("setup", ONESHOT, ("x",)), life(run_ms=800)), (daemon("a", "setup"), STAYS), stop_at_ms=4_000
@@ -152,6 +161,32 @@ SCRIPTS = {
         stop_at_ms=9_000,
     ),
     "a stop delay": script((daemon("a", stop_delay_ms=1_500), SLOW), (daemon("b"), SLOW)),
+    "a reader that stalls for long": script(
+        (daemon("a"), life(catches=(TERM,), writes=FLOODS)),
+        (daemon("b"), life(writes=(Write(500, 20),))),
+        stalls=(Stall(0, 6_000),),
+        stop_at_ms=9_000,
+    ),
+    "a reader that stalls for a moment": script(
+        (daemon("a"), life(catches=(TERM,), writes=FLOODS)), stalls=(Stall(1_200, 300),), stop_at_ms=6_000
+    ),
+    "a reader of single lines": script(
+        (daemon("a"), life(catches=(TERM,), writes=(Write(1_000, 25, 50_000),))),
+        stalls=(Stall(0, 7_000, 100),),
+        stop_at_ms=12_000,
+    ),
+    "a writer that waits ends late": script(
+        (daemon("b"), life(run_ms=4_000, end=End(3))),
+        (Spec("tests", JOB, ("x",)), life(run_ms=1_500, end=End(4), catches=(TERM,), stop_ms=None, writes=FLOODS)),
+        stalls=(Stall(0, 12_000, 100),),
+        stop_at_ms=15_000,
+    ),
+    "a stop ends a writer that waits": script(
+        (daemon("a"), life(catches=(TERM,), stop_end=End(5), writes=FLOODS)),
+        (daemon("b"), life(writes=FLOODS)),
+        stalls=(Stall(0, 20_000, 100),),
+        stop_at_ms=4_000,
+    ),
     "exit_code_from": script(
         (daemon("a"), life(run_ms=1_500, end=End(3))),
         (daemon("b"), life(catches=(TERM,), stop_end=End(8))),
@@ -195,6 +230,16 @@ def test_a_difference_is_seen(tmp_path: Path) -> None:
     found = differences(other, real)
     assert any(line.startswith("exit code: simulated 139, real 69") for line in found)
     assert any(line.startswith("a:") for line in found)
+
+
+def test_a_difference_in_the_lines_is_seen() -> None:
+    expected = decide(SCRIPTS["a reader that stalls for long"])
+    other = replace(expected[0], lines=expected[0].lines - 1, dropped=False)
+    assert differences(expected, expected[0]) == []
+    assert differences(expected, other) == [
+        "lines: simulated 80, real 79",
+        "whether lines were dropped: simulated True, real False",
+    ]
 
 
 def test_the_command_plays_a_bundle_on_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bottle_init.core import flow
+from bottle_init.core.flow import whole_lines
 from bottle_init.linux import logs
-from bottle_init.linux.logs import whole_lines
 
 # The fixture below only sets a constant: that it is not set anew for each example does not matter.
 anew = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -22,7 +23,7 @@ pieces_of_lines = st.sampled_from(
 
 @pytest.fixture(autouse=True)
 def short_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "LINE_BYTES", LIMIT)
+    monkeypatch.setattr(flow, "LINE_BYTES", LIMIT)
 
 
 @given(st.lists(pieces_of_lines).map(b"".join), st.lists(st.integers(1, 3 * LIMIT), min_size=1))

@@ -15,6 +15,7 @@ import pytest
 from bottle_init.core import (
     backoff,
     control,
+    flow,
     health,
     invariants,
     policy,
@@ -26,9 +27,10 @@ from bottle_init.core import (
 )
 from bottle_init.core.actions import SendSignal
 from bottle_init.core.events import StopTimeoutPassed, SurvivorEnded
-from bottle_init.core.model import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NEXT_START, UP, Stop
+from bottle_init.core.model import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NATURAL, NEXT_START, UP, Stop
 from bottle_init.core.transitions import TABLE, Row
 from bottle_init.testing import INVARIANTS, check, ledger, scenario_of, simulate, small_worlds
+from bottle_init.testing.small import corners
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,8 +159,12 @@ def one_start_at_a_time(surgeon: Surgeon) -> None:
 
 
 @mutant("first-cause")
-def nothing_is_ever_started(surgeon: Surgeon) -> None:
-    surgeon.replace(supervisor._start_ready, nothing)
+def what_waits_does_not_keep_the_bundle(surgeon: Surgeon) -> None:
+    def end_naturally(turn: Turn) -> None:
+        if all(child.status in ("waiting", "stopped", "ended") for child in turn.children):
+            stopping.begin_stop(turn, NATURAL, "no child is left")
+
+    surgeon.replace(supervisor._end_naturally, end_naturally)
 
 
 @mutant("health")
@@ -420,6 +426,83 @@ def survivors_are_not_named(surgeon: Surgeon) -> None:
     surgeon.replace(stopping.note_survivors, nothing)
 
 
+@mutant("early-loss")
+def half_a_second_is_enough(surgeon: Surgeon) -> None:
+    surgeon.set(flow, "STALL_MS", 500)
+
+
+@mutant("early-loss")
+def a_reader_is_believed_to_read_only_by_whole_pages(surgeon: Surgeon) -> None:
+    whole = flow.Outlet.refused
+
+    def refused(outlet: flow.Outlet, now_ms: int, _unread: int = 0, *, moved: bool = False) -> None:
+        whole(outlet, now_ms, 0, moved=moved)
+
+    surgeon.set(flow.Outlet, "refused", refused)
+
+
+@mutant("early-loss")
+def an_old_refusal_is_as_good_as_a_new_one(surgeon: Surgeon) -> None:
+    surgeon.set(flow.Outlet, "doubts", lambda *_: False)
+
+
+@mutant("lost-lines")
+def lines_are_counted_by_the_block(surgeon: Surgeon) -> None:
+    whole = flow.Outlet.lose
+    surgeon.set(flow.Outlet, "lose", lambda outlet, account, lines: whole(outlet, account, min(lines, 1)))
+
+
+@mutant("lost-lines")
+def what_is_left_at_the_end_is_not_counted(surgeon: Surgeon) -> None:
+    def failed(outlet: flow.Outlet) -> None:
+        outlet._blocks.clear()
+        outlet._offset = outlet.size = 0
+        outlet.failing, outlet.blocked_at_ms = True, None
+
+    surgeon.set(flow.Outlet, "failed", failed)
+
+
+@mutant("torn-lines")
+def what_was_begun_is_begun_anew(surgeon: Surgeon) -> None:
+    whole = flow.Outlet.took
+
+    def took(outlet: flow.Outlet, written: int) -> None:
+        whole(outlet, written)
+        outlet._offset = 0
+
+    surgeon.set(flow.Outlet, "took", took)
+
+
+@mutant("made-to-wait")
+def nobody_is_made_to_wait(surgeon: Surgeon) -> None:
+    surgeon.set(flow.Outlet, "holds_up", lambda _: False)
+
+
+@mutant("made-to-wait")
+def a_queue_without_much_of_a_bound(surgeon: Surgeon) -> None:
+    surgeon.set(flow, "QUEUE_BYTES", 3 * flow.QUEUE_BYTES)
+
+
+@mutant("stalled-reader")
+def a_stalled_reader_is_waited_for(surgeon: Surgeon) -> None:
+    surgeon.set(flow.Outlet, "stalled", lambda _: False)
+
+
+@mutant("stalled-reader")
+def nobody_is_let_go_on(surgeon: Surgeon) -> None:
+    surgeon.set(flow.Outlet, "lets_go_on", lambda _: False)
+
+
+@mutant("stalled-reader")
+def the_reader_is_never_asked_again(surgeon: Surgeon) -> None:
+    surgeon.set(flow.Outlet, "due_ms", nothing)
+
+
+@mutant("stalled-reader")
+def a_stop_hurries_nobody(surgeon: Surgeon) -> None:
+    surgeon.set(flow.Outlet, "hurry", nothing)
+
+
 @mutant("no-crash")
 def a_late_death_is_a_surprise(surgeon: Surgeon) -> None:
     def reap_late(*_: object) -> None:
@@ -477,7 +560,7 @@ def test_a_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invariants, "check", nothing)
     MUTANTS[name](Surgeon(monkeypatch))
     wanted = name.partition(":")[0]
-    lives = chain(islice(small_worlds(), 0, None, 23), (scenario_of("mutants", run) for run in range(RUNS)))
+    lives = chain(corners(), islice(small_worlds(), 0, None, 23), (scenario_of("mutants", run) for run in range(RUNS)))
     caught = (violation.invariant for scenario in lives for violation in check(simulate(scenario)))
     assert wanted in caught
 

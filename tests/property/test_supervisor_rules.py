@@ -333,6 +333,79 @@ def test_rest_for_one() -> None:
     assert code(trace) == 0
 
 
+NOTIFY = Ready(Probe("notify"))
+READY_AT_ONCE = (Say(0, ready=True),)
+READY_LATER = (Say(400, ready=True),)
+
+
+def test_rest_for_one_holds_through_a_oneshot() -> None:
+    """c is after a oneshot that is after a: it waits for a, not only for the oneshot, which is done already."""
+    bundle = (
+        spec("set-up", ONESHOT, after=("a",)),
+        spec("a", policy="restart", restart_dependents=True, ready=NOTIFY),
+        spec("c", after=("set-up",)),
+    )
+    a = (Life(says=READY_AT_ONCE, run_ms=1_000, end=End(1)), Life(says=READY_LATER))
+    trace = live(bundle, Life(run_ms=10), a, STAYS)
+    assert times(trace, Spawn, child=1) == [0, 1_500]
+    assert times(trace, Spawn, child=2) == [10, 1_900]
+
+
+def test_rest_for_one_starts_nothing_before_a_dependent_that_was_going_down_already() -> None:
+    """b is being restarted by request when a dies: c, which runs after both, is the last to come back."""
+    bundle = (
+        spec("a", policy="restart", restart_dependents=True, ready=NOTIFY),
+        spec("b", after=("a",), ready=NOTIFY),
+        spec("c", after=("b",)),
+    )
+    a = (Life(says=READY_AT_ONCE, run_ms=1_500, end=End(1)), Life(says=READY_LATER))
+    b = (Life(says=READY_AT_ONCE, catches=(TERM,), stop_ms=1_000), Life(says=READY_LATER))
+    again = Request(1_000, happened.ChildRestartOrdered(1, 1))
+    trace = live(bundle, a, b, STAYS, requests=(again,))
+    assert order(trace, Spawn) == [0, 1, 2, 0, 1, 2]
+    assert times(trace, Spawn)[3:] == [2_000, 2_400, 2_800]
+
+
+def test_an_awaited_daemon_that_ends_is_not_awaited_in_vain_by_one_whose_session_is_still_there() -> None:
+    """a and b die together and both come back; a then ends well before it is ready, while b's session lives on."""
+    backoff = Backoff(100, 1.0, 100)
+    bundle = (
+        spec("a", policy="restart-on-failure", restart_dependents=True, ready=NOTIFY, backoff=backoff),
+        spec("b", policy="restart", after=("a",), backoff=backoff),
+    )
+    a = (Life(says=READY_AT_ONCE, run_ms=1_000, end=End(1)), Life(run_ms=100))
+    trace = live(bundle, a, Life(run_ms=1_000, end=End(1), leaves=(Remnant(stop_ms=2_000),)))
+    assert trace.exit is not None
+    assert (trace.exit.stop.kind, trace.exit.stop.at_ms) == ("policy", 1_200)
+    assert code(trace) == 69
+
+
+def test_a_bundle_with_a_child_that_waits_has_not_ended() -> None:
+    """What the job waits for is stopped by request, and later started again by request."""
+    bundle = (spec("a", ready=NOTIFY), spec("tests", JOB, after=("a",)))
+    orders = (Request(1_000, happened.ChildStopOrdered(0, 1)), Request(3_000, happened.ChildStartOrdered(0, 2)))
+    trace = live(bundle, (STAYS, Life(says=READY_LATER)), Life(run_ms=500, end=End(4)), requests=orders)
+    assert times(trace, Spawn) == [0, 3_000, 3_400]
+    assert code(trace) == 4
+
+
+def test_dependents_that_are_to_come_back_keep_the_bundle_while_their_daemon_is_held() -> None:
+    bundle = (spec("a", policy="restart", restart_dependents=True), spec("b", after=("a",)))
+    orders = (Request(1_200, happened.ChildStopOrdered(0, 1)), Request(3_000, happened.ChildStartOrdered(0, 2)))
+    trace = live(bundle, (Life(run_ms=1_000, end=End(1)), STAYS), STAYS, requests=orders)
+    assert times(trace, Spawn) == [0, 0, 3_000, 3_000]
+    assert trace.end_ms == 60_000
+
+
+def test_a_long_run_begins_the_delays_anew_however_it_ended() -> None:
+    """Two quick failures, then a run of nearly twenty seconds that an order ends: the next failure waits 500 ms."""
+    fails = Life(run_ms=0, end=End(1))
+    again = Request(20_000, happened.ChildRestartOrdered(0, 1))
+    bundle = (spec("a", policy="restart", backoff=Backoff(500, 2.0, 3_000)),)
+    trace = live(bundle, (fails, fails, STAYS, fails, STAYS), requests=(again,))
+    assert times(trace, Spawn) == [0, 500, 1_500, 20_000, 20_500]
+
+
 def test_a_requested_restart_takes_its_dependents_with_it_without_delay_or_budget() -> None:
     bundle = (spec("a", restart_dependents=True, restarts=Budget(0)), spec("b", after=("a",), restarts=Budget(0)))
     order_given = Request(2_000, happened.ChildRestartOrdered(0, 1))
@@ -448,6 +521,17 @@ def test_a_watchdog_that_is_not_fed_is_unhealthy() -> None:
     fed = tuple(Say(at_ms, watchdog=True) for at_ms in range(1_000, 10_000, 1_000))
     trace = live((spec("a"),), Life(says=(Say(0, watchdog_ms=1_500), *fed)))
     assert (10_500, "unhealthy") in answers(trace)
+
+
+@pytest.mark.parametrize("ill", [Say(200, watchdog_ms=2_300), Say(2_500, watchdog_trigger=True)])
+def test_what_the_watchdog_has_said_no_check_takes_back(ill: Say) -> None:
+    trace = live((spec("a", health=CHECKED),), Life(says=(ill, Say(6_500, watchdog=True))))
+    assert answers(trace)[1:4] == [(0, "healthy"), (2_500, "unhealthy"), (6_500, "healthy")]
+
+
+def test_nor_does_the_watchdog_take_back_what_a_check_has_said() -> None:
+    trace = live((spec("a", health=CHECKED),), Life(sick=((500, 5_500),), says=(Say(3_500, watchdog=True),)))
+    assert answers(trace)[2:5] == [(1_000, "degraded"), (3_000, "unhealthy"), (6_000, "healthy")]
 
 
 def test_the_job_ends_the_bundle_and_its_daemons_are_stopped() -> None:

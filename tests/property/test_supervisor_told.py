@@ -180,6 +180,21 @@ def test_what_a_daemon_says_of_itself_is_told() -> None:
     assert daemon_health(trace, 300).detail == "warming up"
 
 
+def test_what_it_says_while_it_is_being_stopped_is_told() -> None:
+    """That is when sd_notify(3) has it say STOPPING=1."""
+    says = (Say(100, status="serving"), Say(1_100, stopping=True, status="draining"))
+    trace = live((spec("a"),), (Life(catches=(TERM,), stop_ms=500, says=says),), stop_at_ms=1_000)
+    assert daemon_health(trace, 1_050).detail == "serving"
+    assert daemon_health(trace, 1_200).detail == "draining"
+    assert told(trace, "child_says_stopping") == [("info", {})]
+
+
+def test_why_it_is_unhealthy_is_told_beside_a_check_that_passes() -> None:
+    trace = live((spec("a", health=CHECKED),), (Life(says=(Say(200, watchdog_ms=1_500),)),))
+    ill = daemon_health(trace, 3_000)
+    assert (ill.health, ill.check, ill.detail) == ("unhealthy", True, "no WATCHDOG=1 for 1500 ms")
+
+
 def test_a_reload_is_told() -> None:
     trace = live((spec("a"),), (Life(says=(Say(100, reloading=True), Say(200, ready=True))),))
     assert len(told(trace, "child_reloading")) == len(told(trace, "child_reloaded")) == 1

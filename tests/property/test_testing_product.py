@@ -14,9 +14,12 @@ from bottle_init.testing import (
     End,
     Freeze,
     Life,
+    Logs,
     Remnant,
     Scenario,
+    Stall,
     Trace,
+    Write,
     check,
     fuzz,
     render,
@@ -197,7 +200,7 @@ def test_a_faulty_bundle_fails_in_words(pytester: pytest.Pytester) -> None:
 def test_the_examples_of_the_documentation_run() -> None:
     text = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(compile(block, "docs/testing.md", "exec"), {"__name__": "docs"})  # noqa: S102 - the page is ours
 
@@ -236,6 +239,49 @@ def test_a_timeline_tells_what_happened_and_what_was_done() -> None:
     assert "a: kind=daemon:" in told
     assert "1.500 s  > a is killed by KILL (out of memory)" in told
     assert told.rstrip().endswith("EXIT 137 (policy: a was killed by signal 9 (out of memory))")
+
+
+def test_a_timeline_tells_what_became_of_the_lines() -> None:
+    life = Life(writes=(Write(1_000, 400, 4_000),))
+    trace = simulate(Scenario(ONE, ((life,),), stalls=(Stall(500, 3_000), Stall(9_000, 9_000)), stop_at_ms=10_000))
+    told = [line.strip() for line in render(trace).splitlines()]
+    assert "the reader of the logs takes nothing from 0.500 s on, for 3.000 s" in told
+    assert "1.000 s  ~ a is made to wait for the reader" in told
+    assert "2.000 s  ~ nobody waits for the reader any more" in told
+    assert f"~ {logs_of(trace).losses[0].count} lines of a are dropped" not in told  # All of one moment are one line.
+    assert f"~ {logs_of(trace).dropped()} lines of a are dropped" in told
+    assert f"3.500 s  ~ it is told that {logs_of(trace).dropped()} lines of a were dropped" in told
+    assert "~ the reader of the logs reads again" in told
+
+
+def logs_of(trace: Trace) -> Logs:
+    assert trace.logs is not None
+    return trace.logs
+
+
+def test_what_nobody_has_taken_in_the_end_is_told_too() -> None:
+    life = Life(writes=(Write(1_000, 100, 4_000),))
+    trace = simulate(Scenario(ONE, ((life,),), stalls=(Stall(500, 90_000),), stop_at_ms=2_000))
+    assert render(trace).endswith(f"2.100 s  ~ {logs_of(trace).dropped()} lines of a are dropped")
+
+
+def test_shrinking_a_stall_leaves_the_fewest_and_shortest_lines() -> None:
+    writes = (Write(1_000, 400, 4_000), Write(3_000, 100, 1_000), Write(5_000))
+    big = Scenario(ONE, ((Life(writes=writes),),), stalls=(Stall(500, 9_999), Stall(20_000, 500, 100)), one_pipe=True)
+
+    def fails(scenario: Scenario) -> bool:
+        trace = simulate(scenario)
+        return trace.logs is not None and trace.logs.dropped() > 0
+
+    small = shrink(big, fails)
+    assert fails(small)
+    assert len(small.stalls) == len(small.lives[0][0].writes) == 1
+    assert not small.one_pipe
+
+
+def test_the_types_reach_those_who_use_the_package() -> None:
+    """PEP 561: without this file a type checker takes everything of an installed package for Any."""
+    assert (ROOT / "bottle_init/py.typed").read_text() == ""
 
 
 def test_fuzzing_with_a_promise_finds_its_smallest_breach() -> None:

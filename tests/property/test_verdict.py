@@ -9,23 +9,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bottle_init.core import verdict
-from bottle_init.core.model import DAEMON, JOB, ONESHOT, POLICIES, Bundle, Check, Death, Probe, Ready, Spec
+from bottle_init.core.events import ChildStopOrdered
+from bottle_init.core.model import DAEMON, JOB, ONESHOT, POLICIES, Budget, Bundle, Check, Death, Probe, Ready, Spec
 from bottle_init.core.signals import KILL, TERM
-from bottle_init.testing import End, Life, Scenario, render, simulate
+from bottle_init.testing import End, Freeze, Life, Request, Scenario, check, render, simulate
 
 ALL_ENDS = [(code, 0) for code in range(256)] + [(128 + signal, signal) for signal in range(1, 65)]
 SENT = (0, 1 << TERM, 1 << KILL, (1 << TERM) | (1 << KILL), 1 << 1)
 SUCCESS_CODES = ((0,), (0, 3), (0, 143), (0, 137), (0, 129))
 
 
-def severity_in_words(spec: Spec, code: int, signal: int, *, sent: int, stopping: bool, forced: bool) -> str:
+def severity_in_words(
+    spec: Spec, code: int, signal: int, *, sent: int, stopping: bool, forced: bool, asked: bool
+) -> str:
     """The contract's table, read aloud from the bottom to the top."""
     the_init_sent = [number for number in range(1, 65) if sent & (1 << number)]
     if forced or (signal == KILL and KILL in the_init_sent):
         return "forced"
     if code in spec.success_codes:
         wants_it_to_run = spec.kind == DAEMON and spec.policy in ("exit-on-child-death", "restart")
-        return "left" if wants_it_to_run and not stopping else "clean"
+        return "left" if wants_it_to_run and not (stopping or asked) else "clean"
     if stopping and code - 128 in the_init_sent:
         return "clean"
     return "crash" if signal else "failure"
@@ -36,10 +39,13 @@ def severity_in_words(spec: Spec, code: int, signal: int, *, sent: int, stopping
 def test_severity_is_the_contracts_on_all_of_its_domain(kind: str, policy: str) -> None:
     for success_codes in SUCCESS_CODES:
         spec = Spec("child", kind, ("x",), policy=policy, success_codes=success_codes)
-        for (code, signal), sent, stopping, forced in product(ALL_ENDS, SENT, (False, True), (False, True)):
-            found = verdict.severity_of(spec, code, signal, sent=sent, stopping=stopping, forced=forced)
-            wanted = severity_in_words(spec, code, signal, sent=sent, stopping=stopping, forced=forced)
-            assert verdict.SEVERITIES[found] == wanted, (spec, code, signal, sent, stopping, forced)
+        for (code, signal), sent, stopping, forced, asked in product(
+            ALL_ENDS, SENT, (False, True), (False, True), (False, True)
+        ):
+            facts = {"stopping": stopping, "forced": forced, "asked": asked}
+            found = verdict.severity_of(spec, code, signal, sent=sent, **facts)
+            wanted = severity_in_words(spec, code, signal, sent=sent, **facts)
+            assert verdict.SEVERITIES[found] == wanted, (spec, code, signal, sent, facts)
 
 
 @pytest.mark.parametrize(
@@ -236,3 +242,38 @@ def test_a_rule_by_example(rule: str) -> None:
 
 def _lives(life: Life) -> tuple[Life, ...]:
     return (life, STAYS) if life.run_ms == 1_000 else (life,)
+
+
+def run(bundle: Bundle, *lives: tuple[Life, ...], **facts: object) -> int:
+    """The exit code of a run in which no promise was broken."""
+    trace = simulate(Scenario(bundle, lives, **facts))  # type: ignore[arg-type]
+    violations = check(trace)
+    assert not violations, render(trace, violations)
+    assert trace.exit is not None
+    return trace.exit.code
+
+
+CHECKED = Check(Probe("tcp", port=1), interval_ms=1_000, timeout_ms=500, retries=1)
+SICK = ((0, 10_000_000),)
+
+
+def test_what_the_init_brought_about_is_not_worse_than_a_failure() -> None:
+    """a has no restart left when TERM ends it for its health; in the same sweep b fails, and that is to blame."""
+    a = daemon("a", health=CHECKED, on_unhealthy="restart", restarts=Budget(0))
+    assert run(Bundle((a, daemon("b"))), (Life(sick=SICK, dies_ms=200),), (ends(3, 1_200),)) == 3
+    assert run(Bundle((a, job("b"))), (Life(sick=SICK, dies_ms=200),), (ends(0, 1_200),)) == 69
+
+
+def test_a_daemon_that_ends_well_when_it_is_asked_to_has_not_left() -> None:
+    bundle = Bundle((daemon("a"), daemon("b")), exit_code_from="a")
+    order = Request(1_000, ChildStopOrdered(0, 1))
+    assert run(bundle, (ENDS_CLEANLY,), (STAYS,), requests=(order,)) == 0
+
+
+@pytest.mark.parametrize("on_unhealthy", ["stop", "restart"])
+def test_a_death_is_to_blame_and_not_the_check_that_failed_for_it(on_unhealthy: str) -> None:
+    """The probe is out when the daemon crashes; both are seen in one wake-up."""
+    bundle = Bundle((daemon("a", health=CHECKED, on_unhealthy=on_unhealthy),))
+    crashes = Life(run_ms=1_020, end=End(signal=11), probe_ms=50)
+    for jumbled in (False, True):
+        assert run(bundle, (crashes, STAYS), freezes=(Freeze(1_010, 200),), jumbled=jumbled) == 139
