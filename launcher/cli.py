@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -24,7 +24,14 @@ from launcher.plan import new_slug, slug_of
 
 
 class Screen(Console):
-    """A console that nobody has to listen to (`up | head -1`): what is to be done is done, whoever hears of it."""
+    """A console that nobody has to listen to: `up | head -1`, a terminal that is closed. What is to be done is done."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As `Console.print`; raises no `OSError`."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         """Say no more."""

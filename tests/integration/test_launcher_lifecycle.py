@@ -187,6 +187,20 @@ def test_an_agent_with_a_terminal_is_no_harder_to_end(tmp_path: Path, event: str
         os.close(terminal)
 
 
+def test_a_terminal_that_is_closed_leaves_nothing(tmp_path: Path) -> None:
+    """The kernel hangs up, and nothing can be written any more."""
+    ours, terminal = os.openpty()
+    process = cli(tmp_path, "up", manifest(tmp_path, ["sleep", "infinity"]), terminal=terminal)
+    os.close(terminal)
+    slug = slug_once_there(process, tmp_path)
+    wait_until(process, "the agent runs", lambda: is_running(object_name(slug, "agent")))
+    os.close(ours)
+    process.send_signal(signal.SIGHUP)
+    code, said = finish(process)
+    assert code == 128 + signal.SIGHUP, said
+    assert leftovers(slug) == slugs_of(tmp_path) == []
+
+
 def test_a_command_that_has_to_be_killed_leaves_the_terminal_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, terminal = os.openpty()
     settings = termios.tcgetattr(terminal)
