@@ -77,7 +77,7 @@ def docker_json(*args: str) -> Any:
 def find_image(name: str) -> dict[str, Any]:
     """What the engine knows of an image. The launcher never pulls: what runs is what somebody built or pulled."""
     try:
-        image: dict[str, Any] = docker_json("image", "inspect", name)[0]
+        image: dict[str, Any] = docker_json("image", "inspect", "--", name)[0]
     except CommandError as error:
         if "no such image" not in str(error).lower():
             raise

@@ -254,8 +254,9 @@ def test_a_bundle_that_is_never_healthy_leaves_nothing(backend: BottleBackend, s
     assert not stage_dir.exists()
 
 
-def test_an_image_that_is_not_there_is_not_pulled(backend: BottleBackend, stage_dir: Path) -> None:
-    plan = backend.prepare(BottleSpec("life", image="nobody.invalid/nothing", slug=stage_dir.name), stage_dir)
+@pytest.mark.parametrize("image", ["nobody.invalid/nothing", "--help"])
+def test_an_image_that_is_not_there_is_not_pulled(backend: BottleBackend, stage_dir: Path, image: str) -> None:
+    plan = backend.prepare(BottleSpec("life", image=image, slug=stage_dir.name), stage_dir)
     with pytest.raises(LauncherError, match="not on this engine"):
         backend.launch(plan)
     assert leftovers(plan.slug) == []
