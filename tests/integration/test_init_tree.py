@@ -151,8 +151,13 @@ def test_three_hundred_survivors_are_all_named(tmp_path: Path) -> None:
 # The kernel gives out pids in turn; in a namespace of its own a test can say where it goes on (proc(5), ns_last_pid).
 
 FORK_NEXT_AS = "echo $(({pid} - 1)) > /proc/sys/kernel/ns_last_pid"
+can_choose_pids = pytest.mark.skipif(
+    not Path("/proc/sys/kernel/ns_last_pid").exists(),
+    reason="this kernel lets nobody choose a pid (CONFIG_CHECKPOINT_RESTORE)",
+)
 
 
+@can_choose_pids
 def test_a_session_whose_number_is_anothers_by_now_is_left_alone(tmp_path: Path) -> None:
     """What a daemon has left in its session is ended with the bundle, and by then its pid may be another daemon's."""
     back = f"""
@@ -181,6 +186,7 @@ def test_a_session_whose_number_is_anothers_by_now_is_left_alone(tmp_path: Path)
         assert init.out[-2:] == ["[back] back", "[back] worker"]
 
 
+@can_choose_pids
 def test_a_stranger_with_a_dead_daemons_pid_is_a_stranger(tmp_path: Path) -> None:
     """It gets nothing that is the daemon's, and its death is not the daemon's."""
     stranger = f"""
