@@ -182,14 +182,15 @@ class Death(Value):
 class Survivor(Value):
     """A process that outlived its leader, as the report names it (contract 7).
 
-    `born` tells it from another that has got its pid since: whatever the kernel counts starts in. `dying`: it is no
-    child's, and SIGKILL had been sent to it before, so it is waited for and not named.
+    `born` tells it from another that has got its pid since: whatever the kernel counts starts in, None
+    where that is not known. `dying`: it is no child's, and SIGKILL had been sent to it before, so it
+    is waited for and not named.
     """
 
     pid: int
     name: str
     command: str = ""
-    born: int = 0
+    born: int | None = None
     dying: bool = False
 
 

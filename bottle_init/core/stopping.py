@@ -265,18 +265,26 @@ def surveyed(turn: Turn, child: Child, event: SessionSurveyed) -> None:
 
 
 def note_survivors(turn: Turn, found: tuple[Survivor, ...]) -> None:
-    """Keep what outlived its leader into the bundle's stop, for the report (contract 7)."""
+    """Keep what outlived its leader into the bundle's stop, for the report (contract 7).
+
+    A child that was given up is named already, and is known by its birth from its first survey on.
+    """
     state = turn.state
     if not found or state.phase == UP:
         return
-    known = {(survivor.pid, survivor.born): None for survivor in state.survivors}
+    named = list(state.survivors)
+    known = {(survivor.pid, survivor.born): None for survivor in named}
+    given_up = {survivor.pid: index for index, survivor in enumerate(named) if survivor.born is None}
     children = {child.pid: None for child in turn.children}
-    children.update({survivor.pid: None for survivor in state.survivors if not survivor.born})  # Those given up.
-    state.survivors += tuple(
-        survivor
-        for survivor in found
-        if not survivor.dying and survivor.pid not in children and (survivor.pid, survivor.born) not in known
-    )
+    for survivor in found:
+        if survivor.dying or survivor.pid in children or (survivor.pid, survivor.born) in known:
+            continue
+        index = given_up.pop(survivor.pid, None)
+        if index is None:
+            named.append(survivor)
+        else:
+            named[index] = named[index].but(born=survivor.born)
+    state.survivors = tuple(named)
 
 
 def give_up_session(turn: Turn, child: Child, event: Event) -> None:

@@ -128,7 +128,7 @@ class Command:
         self.oom_counter: OomCounter | None = None
         self.oom = False
         self.remote: Remote | None = None
-        self.survivors: dict[tuple[int, int], Survivor] = {}
+        self.survivors: dict[tuple[int, int | None], Survivor] = {}
 
     def run(self, mask: Iterable[int]) -> int:
         """From the first system call to the exit code."""

@@ -185,7 +185,7 @@ class Auditor:
         self.trace = trace
         self.ledger = Ledger(trace.scenario.bundle)
         self.left: dict[int, list[Process]] = {}
-        self.found: dict[int, None] = {}
+        self.found: dict[tuple[int, int | None], None] = {}
         self.alive: list[int] = []
         self.stopping = False
         for process in trace.processes:
@@ -354,7 +354,7 @@ class Auditor:
         if self.stopping:
             for event in step.events:
                 if isinstance(event, happened.SessionSurveyed | happened.TreeSurveyed):
-                    self.found.update((survivor.pid, None) for survivor in event.survivors)
+                    self.found.update(((survivor.pid, survivor.born), None) for survivor in event.survivors)
 
     # The end of a wake-up.
 
@@ -450,9 +450,9 @@ class Auditor:
         known = {index: (last.code, last.severity, last.killed) for index, last in lasts.items()}
         if told != known:
             yield Violation(REPORT, self.trace.end_ms, f"the deaths are told as {told}, and were {known}")
-        named = {survivor.pid for survivor in done.survivors}
-        remnants = [process.pid for process in self.trace.processes if process.remnant is not None]
-        missing = [pid for pid in self.found if pid in remnants and pid not in named]
+        named = {(survivor.pid, survivor.born) for survivor in done.survivors}
+        remnants = {(process.pid, process.serial) for process in self.trace.processes if process.remnant is not None}
+        missing = [pid for pid, born in self.found if (pid, born) in remnants - named]
         if missing:
             yield Violation(REPORT, self.trace.end_ms, f"the processes {missing} are not named as survivors")
 

@@ -157,7 +157,8 @@ class Scenario:
     `late_answers`: a probe that was cancelled may answer nevertheless, as on a real machine where
     the answer was in flight. `jumbled`: what happens in one wake-up is seen in the reverse order,
     as where it comes through several descriptors. `one_pipe`: stdout and stderr of the init are one
-    pipe, so that its own lines wait for the same reader as the children's.
+    pipe, so that its own lines wait for the same reader as the children's. `recycled`: a new process
+    gets the pid that was freed last.
     """
 
     bundle: Bundle
@@ -169,6 +170,7 @@ class Scenario:
     stop_at_ms: int = 60_000
     late_answers: bool = False
     jumbled: bool = False
+    recycled: bool = False
     one_pipe: bool = False
 
     def life(self, child: int, generation: int) -> Life:

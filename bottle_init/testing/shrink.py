@@ -54,7 +54,7 @@ def _neighbours(scenario: Scenario, *, bundle_too: bool) -> Iterator[Scenario]:
         yield from (_with_lives(scenario, child, simpler) for simpler in _simpler_lives(lives))
     if bundle_too:
         yield from _simpler_bundles(scenario)
-    for name in ("late_answers", "jumbled", "one_pipe"):
+    for name in ("late_answers", "jumbled", "one_pipe", "recycled"):
         if getattr(scenario, name):
             yield _but(scenario, name, value=False)
     for stop_at_ms in (2_000, 5_000, 10_000, 30_000):

@@ -61,6 +61,7 @@ FAULTS = (
     "stalls",
     "late-answers",
     "jumbled",
+    "recycled",
 )
 """What a run may draw.
 
@@ -230,6 +231,7 @@ def draw_scenario(draw: Draw, bundle: Bundle, *, faults: Sequence[str] = FAULTS)
         stop_at_ms=stop_at_ms,
         late_answers="late-answers" in faults,
         jumbled="jumbled" in faults,
+        recycled="recycled" in faults,
         one_pipe="stalls" in faults and draw.pick((False, True)),
     )
 

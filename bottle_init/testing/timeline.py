@@ -110,6 +110,8 @@ def describe(scenario: Scenario, *, bundle: bool = True) -> Iterator[str]:
         yield "stdout and stderr of the init are one pipe"
     if scenario.jumbled:
         yield "what happens in one wake-up is seen in the reverse order"
+    if scenario.recycled:
+        yield "a new process gets the pid that was freed last"
     if scenario.late_answers:
         yield "probes that were dropped answer nevertheless"
 

@@ -57,6 +57,7 @@ class Process:
 
     `session` is the child's process whose session it is in, None for what has escaped; `ended` is
     set when it becomes a zombie, `reaped_ms` when its parent has taken it away; `asked_ms` when a survey sent it TERM.
+    `serial` is never another's, as `pid` may be.
     """
 
     __slots__ = (
@@ -77,6 +78,7 @@ class Process:
         "postponed",
         "reaped_ms",
         "remnant",
+        "serial",
         "stopped",
         "writing_ms",
         "zombies",
@@ -93,6 +95,7 @@ class Process:
         born_ms: int,
     ) -> None:
         self.pid = pid
+        self.serial = 0
         self.child = child
         self.generation = generation
         self.life = life
@@ -201,6 +204,7 @@ class World:
         self._living: dict[int, Process] = {}
         self._probes: dict[tuple[int, int, int], bool] = {}
         self._pids = 1
+        self._free_pids: list[int] = []
         self._agenda: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
         self._seen: list[Event] = []
@@ -404,33 +408,41 @@ class World:
         if remnant is None:
             self._reap_child(process, end)
         elif remnant.kept:
-            process.reaped_ms = self.now_ms
+            self._reap(process)
             if process.asked_ms is not None or process.killed_ms is not None:
                 self._see(happened.SurvivorEnded(process.pid))
         elif leader is None or leader.ended is not None or remnant.adopted:
-            process.reaped_ms = self.now_ms
+            self._reap(process)
             self._orphans += 1
         elif leader.life.reaps:
-            process.reaped_ms = self.now_ms
+            self._reap(process)
         else:
             leader.zombies += 1
 
+    def _reap(self, process: Process) -> None:
+        """Its parent has taken it away; its pid is free, unless that is the number of a session still (setsid(2))."""
+        process.reaped_ms = self.now_ms
+        if self._scenario.recycled and not self._session(process):
+            self._free_pids.append(process.pid)
+
     def _reap_child(self, process: Process, end: End) -> None:
         """A child has become a zombie: the init reaps it, and what it had not reaped itself."""
-        process.reaped_ms = self.now_ms
+        self._reap(process)
         if self._logs is not None and process.pipe is not None:
             self._logs.drain(process.pipe)
         self._orphans += process.zombies
         for relative in process.family:
             if relative.ended is not None and relative.reaped_ms is None:
-                relative.reaped_ms = self.now_ms
+                self._reap(relative)
         self._see(happened.ChildExited(process.child, process.generation, end.code, end.signal, end.oom))
 
     def _create(
         self, child: int, generation: int, life: Life, remnant: Remnant | None = None, leader: Process | None = None
     ) -> Process:
-        self._pids += 1
-        process = Process(self._pids, child, generation, life, remnant, leader, self.now_ms)
+        self._pids += not self._free_pids
+        pid = self._free_pids.pop() if self._free_pids else self._pids
+        process = Process(pid, child, generation, life, remnant, leader, self.now_ms)
+        process.serial = len(self.trace.processes)
         self._living[process.pid] = process
         self.trace.processes.append(process)
         return process
@@ -532,7 +544,7 @@ class World:
             elif process.asked_ms is None:
                 process.asked_ms = self.now_ms
                 self._signal(process, signal)
-        return tuple(Survivor(process.pid, process.name, born=process.born_ms) for process in found)
+        return tuple(Survivor(process.pid, process.name, born=process.serial) for process in found)
 
     def _session(self, leader: Process) -> list[Process]:
         """What still lives of a child's session, without the child."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bottle_init.core.events import Event
-    from bottle_init.core.model import Child
+    from bottle_init.core.model import Child, Survivor
     from bottle_init.core.turn import Turn
 
 RUNS = 40_000
@@ -424,6 +424,17 @@ def orders_are_carried_out_in_silence(surgeon: Surgeon) -> None:
 @mutant("report")
 def survivors_are_not_named(surgeon: Surgeon) -> None:
     surgeon.replace(stopping.note_survivors, nothing)
+
+
+@mutant("report")
+def a_pid_is_one_process_for_ever(surgeon: Surgeon) -> None:
+    whole = stopping.note_survivors
+
+    def note_survivors(turn: Turn, found: tuple[Survivor, ...]) -> None:
+        known = [survivor.pid for survivor in turn.state.survivors]
+        whole(turn, tuple(survivor for survivor in found if survivor.pid not in known))
+
+    surgeon.replace(whole, note_survivors)
 
 
 @mutant("early-loss")
