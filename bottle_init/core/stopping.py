@@ -267,7 +267,8 @@ def surveyed(turn: Turn, child: Child, event: SessionSurveyed) -> None:
 def note_survivors(turn: Turn, found: tuple[Survivor, ...]) -> None:
     """Keep what outlived its leader into the bundle's stop, for the report (contract 7).
 
-    A child that was given up is named already, and is known by its birth from its first survey on.
+    A child that was given up is named already, and is known by its birth from its first survey on. Pid 0 is one that
+    cannot be seen, and no child's.
     """
     state = turn.state
     if not found or state.phase == UP:
@@ -275,7 +276,7 @@ def note_survivors(turn: Turn, found: tuple[Survivor, ...]) -> None:
     named = list(state.survivors)
     known = {(survivor.pid, survivor.born): None for survivor in named}
     given_up = {survivor.pid: index for index, survivor in enumerate(named) if survivor.born is None}
-    children = {child.pid: None for child in turn.children}
+    children = {child.pid: None for child in turn.children if child.pid}
     for survivor in found:
         if survivor.dying or survivor.pid in children or (survivor.pid, survivor.born) in known:
             continue

@@ -407,3 +407,4 @@ def test_a_missing_proc_is_no_reason_not_to_stop(tmp_path: Path) -> None:
         init.line("[d] up")
         os.kill(eventually(lambda: descendants(init.process.pid), "the init")[0], signal.SIGTERM)
         assert init.wait() == 0
+        assert [survivor["pid"] for survivor in init.report()["survivors"]] == [0], "something was left, unseen"
