@@ -155,12 +155,15 @@ def hold(process: Process) -> int:
     """A descriptor of exactly the process that was looked at, not of one that has got its pid since.
 
     It can be polled, and is readable once the process has ended (pidfd_open(2)). Raises OSError, ESRCH for one
-    that is gone.
+    that is gone, EMFILE where no descriptor is left to look at it with.
     """
     fd = posix.pidfd_open(process.pid)
-    if _is_same(process):
+    now = look(process.pid)
+    if now is not None and now.started == process.started:
         return fd
     posix.close(fd)
+    if now is None and posix.access(f"/proc/{process.pid}", posix.F_OK):
+        raise OSError(errno.EMFILE, "it is there, and cannot be looked at")
     raise ProcessLookupError(errno.ESRCH, "it is gone")
 
 

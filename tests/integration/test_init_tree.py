@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bottle_init.linux import reaper
 from tests.integration.harness import descendants, eventually, running, sh
 
 pytestmark = pytest.mark.real
@@ -137,6 +140,23 @@ def test_a_zombie_that_its_tracer_keeps_does_not_keep_the_init(tmp_path: Path) -
         with tracer_of(orphan):
             assert init.stop() == 0
         assert [survivor["pid"] for survivor in init.report()["survivors"]] == [orphan]
+
+
+def test_what_no_descriptor_is_left_to_look_at_is_not_gone() -> None:
+    """Whoever took it for gone would look for it again at once, and find it again, for ever."""
+    process = reaper.look(os.getpid())
+    assert process is not None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
+    try:
+        with pytest.raises(OSError, match="looked at") as refused:
+            reaper.hold(process)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert refused.value.errno == errno.EMFILE
+    os.close(reaper.hold(process))
 
 
 def test_three_hundred_survivors_are_all_named(tmp_path: Path) -> None:
