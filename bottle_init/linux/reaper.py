@@ -244,7 +244,7 @@ class Tree:
 
         The others are bounded, so that no storm of them keeps the init from what else has come; `may_be_more` then.
         """
-        deaths: list[tuple[int, int]] = []
+        deaths: dict[int, int] = {}
         orphans = 0
         self.childless = self.may_be_more = False
         self._orphans = None
@@ -254,17 +254,18 @@ class Tree:
                 pid, status = waitpid(-1, posix.WNOHANG)
             except ChildProcessError:
                 self.childless = True
-                return deaths, orphans
+                break
             if pid == 0:
-                return deaths, orphans
-            if pid in started:
-                deaths.append((pid, status))
+                break
+            if pid in started and pid not in deaths:
+                deaths[pid] = status
             else:
-                orphans += 1
-        self.may_be_more = True
-        taken = dict(deaths)
-        looked_at = [waitpid(pid, posix.WNOHANG) for pid in started if pid not in taken]
-        return [*deaths, *(death for death in looked_at if death[0])], orphans
+                orphans += 1  # One that has got a dead child's pid, even within this sweep, is an orphan too.
+        else:
+            self.may_be_more = True
+            looked_at = [waitpid(pid, posix.WNOHANG) for pid in started if pid not in deaths]
+            deaths.update(death for death in looked_at if death[0])
+        return list(deaths.items()), orphans
 
     def session(self, leader: int, number: int) -> tuple[Survivor, ...]:
         """Who is left of a dead leader's session; each is sent `number` first: any but SIGKILL once in its life.

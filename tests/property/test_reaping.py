@@ -46,3 +46,11 @@ def test_a_sweep_has_all_deaths_and_an_end(
     assert orphans == reaper.REAPED_AT_ONCE
     assert tree.may_be_more
     assert not tree.childless
+
+
+def test_an_orphan_that_has_got_a_dead_childs_pid_is_no_second_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel gives a pid out anew as soon as it is reaped, and so within the sweep."""
+    ended = iter([(CHILD, 256), (ORPHAN, 0), (CHILD, 9), (0, 0)])
+    monkeypatch.setattr(posix, "waitpid", lambda _pid, _options: next(ended))
+    tree = reaper.Tree({CHILD: (0, 1)})
+    assert tree.reap() == ([(CHILD, 256)], 2)
