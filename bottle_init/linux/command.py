@@ -411,6 +411,8 @@ class Command:
         if stage == core.KILL_SESSION and not self.rules.single_child:
             tree.session(self.pid, SIGKILL)
         found = tree.everything(SIGTERM if stage in (core.ASK, core.KILL_SESSION) else SIGKILL)
+        if not found and stage == core.GIVE_UP:
+            found = tree.unreaped()
         self.survivors.update({(one.pid, one.born): one for one in found})
         return found
 

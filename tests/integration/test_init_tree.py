@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from bottle_init.linux import reaper
+from tests.integration import one_command
 from tests.integration.harness import descendants, eventually, running, sh
 
 pytestmark = pytest.mark.real
@@ -144,6 +146,24 @@ def test_a_zombie_that_its_tracer_keeps_does_not_keep_the_init(tmp_path: Path) -
         with tracer_of(orphan):
             assert init.stop() == 0
         assert [survivor["pid"] for survivor in init.report()["survivors"]] == [orphan]
+
+
+def test_one_command_names_such_a_zombie_too(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    script = "setsid sleep 1000 & echo up; read end"
+    with one_command.running("sh", "-c", script, options=[f"--report={path}"]) as it:
+        assert it.line() == "up"
+        command = it.command
+        (orphan,) = (pid for pid in descendants(it.init) if pid != command)
+        with tracer_of(orphan):
+            os.kill(orphan, signal.SIGKILL)
+            eventually(lambda: one_command.state(orphan) == "Z", "its end")
+            it.tell("end")
+            eventually(lambda: not one_command.state(command), "the command's end")
+            it.send(signal.SIGTERM)
+            it.send(signal.SIGINT)
+            assert it.wait() == 0
+    assert [survivor["pid"] for survivor in json.loads(path.read_text())["survivors"]] == [orphan]
 
 
 def test_what_no_descriptor_is_left_to_look_at_is_not_gone() -> None:
