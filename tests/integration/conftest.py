@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.support.init import ROOT
+
 # testcontainers' own janitor is an image of its registry's; these tests remove what they start themselves.
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
@@ -17,7 +19,6 @@ for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.SIG_DFL)
 
-ROOT = Path(__file__).resolve().parents[2]
 # Another tag leaves the images of a bottle that is in use as they are.
 TAG = os.environ.get("BOTTLE_TEST_TAG", "latest")
 

@@ -1,0 +1,102 @@
+"""The built image, started as the launcher starts it: it becomes healthy, and ends as the contract says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.support.image import CAPABILITIES, DAEMONS, Bundle, bundle, check, eventually, run
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+def running(bundle_image: str, tmp_path: Path) -> Iterator[Bundle]:
+    """A healthy bundle of the test's own."""
+    with bundle(bundle_image, tmp_path) as started:
+        started.wait_healthy()
+        yield started
+
+
+def test_it_becomes_healthy_in_all_four_and_a_stop_is_a_success(running: Bundle) -> None:
+    eventually(lambda: running.health() == "healthy", "Docker's own health check")
+    assert sorted(running.daemons()) == sorted(DAEMONS)
+    _, answer = run(running.container, "python3", "-I", "-m", "bottle_init", "health")
+    assert all(daemon in answer for daemon in DAEMONS)
+    assert running.stop() == 0, running.logs
+
+
+@pytest.mark.parametrize("victim", DAEMONS)
+def test_a_killed_daemon_ends_the_bundle_with_its_code(running: Bundle, victim: str) -> None:
+    check(running.container, "sh", "-c", f"kill -KILL {running.daemons()[victim].pid}")
+    assert running.wait_ended() == 137, running.logs
+    assert not running.docker.attrs["State"]["OOMKilled"]
+
+
+def test_no_signal_for_other_purposes_kills_anything(running: Bundle) -> None:
+    """HUP reloads egress and pipelock; USR1 and USR2 reach nobody, least of all the kill switch."""
+    before = {name: process.pid for name, process in running.daemons().items()}
+    for name in ("SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGHUP"):
+        running.docker.kill(signal=name)
+    eventually(lambda: "egress.reloaded" in running.logs and "pipelock.reloaded" in running.logs, "two reloads")
+    assert {name: process.pid for name, process in running.daemons().items()} == before
+    health = check(running.container, "python3", "-I", "-c", _PIPELOCK_HEALTH)
+    assert json.loads(health)["kill_switch_active"] is False
+
+
+_PIPELOCK_HEALTH = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8888/health').read().decode())"
+_ORPHANS = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do (sleep 0.05 &) ; done"
+
+
+def test_orphans_of_fifty_execs_leave_no_zombie(running: Bundle) -> None:
+    for _ in range(50):
+        check(running.container, "sh", "-c", _ORPHANS)
+    eventually(lambda: not [p for p in running.processes() if p.command.startswith("sleep")], "the orphans' end")
+    assert [process for process in running.processes() if process.status["State"].startswith("Z")] == []
+    assert sorted(running.daemons()) == sorted(DAEMONS)
+
+
+def test_a_subset_runs_alone(bundle_image: str, tmp_path: Path) -> None:
+    chosen = {"CLAUDE_BOTTLE_SIDECAR_DAEMONS": "egress,pipelock"}
+    with bundle(bundle_image, tmp_path, environment=chosen) as started:
+        started.wait_healthy()
+        assert sorted(started.daemons()) == ["egress", "pipelock"]
+        assert started.stop() == 0, started.logs
+
+
+def test_a_policy_with_faults_starts_no_daemon(bundle_image: str, tmp_path: Path) -> None:
+    broken = '[egress]\nallow = ["*."]\nalow = []\n'
+    with bundle(bundle_image, tmp_path, broken) as started:
+        assert started.wait_ended() == 78, started.logs
+        assert "/etc/bottle/policy.toml: egress.allow[0]: '*.': a wildcard has the form *.DOMAIN" in started.logs
+        assert "egress.alow: unknown key; did you mean 'allow'?" in started.logs
+        assert "Traceback" not in started.logs
+
+
+def test_a_secret_that_is_missing_starts_no_daemon(bundle_image: str, tmp_path: Path) -> None:
+    policy = """
+        [egress]
+        allow = ["a.test"]
+        credentials = [{ host = "a.test", header = "X-Key", value_file = "/run/secrets/missing" }]
+    """
+    with bundle(bundle_image, tmp_path, policy) as started:
+        assert started.wait_ended() == 78, started.logs
+        assert "egress.credentials[0].value_file: /run/secrets/missing: No such file or directory" in started.logs
+
+
+def test_a_container_that_is_too_poor_says_what_it_lacks(bundle_image: str, tmp_path: Path) -> None:
+    with bundle(bundle_image, tmp_path, capabilities=["KILL"]) as started:
+        assert started.wait_ended() == 78, started.logs
+        assert "setup: Operation not permitted. The bundle has to start as root with SETUID" in started.logs
+        assert "Traceback" not in started.logs
+
+
+def test_pipelock_by_name_never_falls_back(bundle_image: str, tmp_path: Path) -> None:
+    """Without NET_ADMIN there is no redirect, whether the image has the binary or not."""
+    assert "NET_ADMIN" not in CAPABILITIES
+    with bundle(bundle_image, tmp_path, environment={"PIPELOCK_ENGINE": "pipelock"}) as started:
+        assert started.wait_ended() == 69, started.logs
+        assert "PIPELOCK_ENGINE asks for the engine 'pipelock', and" in started.logs

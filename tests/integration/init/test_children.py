@@ -1,0 +1,241 @@
+"""What a child finds when its program begins (contract 5 and 9), read by the child itself."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.support.init import eventually, running
+
+pytestmark = pytest.mark.real
+
+TELL = """
+import json, os, resource
+status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+print(json.dumps({
+    "status": {key: value.strip() for key, value in status.items()},
+    "fds": sorted(int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")),
+    "stdin": os.readlink("/proc/self/fd/0"),
+    "cwd": os.getcwd(), "sid": os.getsid(0), "pid": os.getpid(), "pgid": os.getpgid(0),
+    "env": dict(os.environ), "nice": os.nice(0), "groups": os.getgroups(), "uid": os.getuid(), "gid": os.getgid(),
+    "oom": open("/proc/self/oom_score_adj").read().strip(),
+    "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),
+}))
+"""
+
+
+def told(tmp_path: Path, more: str = "", **options: Any) -> dict[str, Any]:
+    """What the one child of a bundle says of itself."""
+    bundle = f"[jobs.j]\ncommand = ['/usr/bin/python3', '-S', '-E', '-c', '''{TELL}''']\n{more}\n"
+    with running(tmp_path, bundle, **options) as init:
+        code = init.wait()
+        assert code == 0, (init.out, init.err)
+        return dict(json.loads(init.out[0].removeprefix("[j] ")))
+
+
+def test_default_dispositions_and_an_empty_mask_whatever_the_init_inherited(tmp_path: Path) -> None:
+    def taint() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        # 32 and 33 are the C library's own; make, for one, starts its recipes with both ignored.
+        ignore = (1).to_bytes(8, "little") + bytes(24)
+        for number in (32, 33):
+            ctypes.CDLL(None).syscall({"x86_64": 13, "aarch64": 134}[os.uname().machine], number, ignore, None, 8)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGALRM})
+
+    status = told(tmp_path, preexec_fn=taint)["status"]
+    assert int(status["SigBlk"], 16) == 0
+    # The interpreter of the child ignores PIPE and XFSZ and catches INT itself.
+    assert int(status["SigIgn"], 16) & ~(1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)) == 0
+
+
+def test_a_session_of_its_own_and_only_its_own_descriptors(tmp_path: Path) -> None:
+    leak = os.open("/etc/passwd", os.O_RDONLY)
+    try:
+        child = told(tmp_path, pass_fds=(leak,))
+    finally:
+        os.close(leak)
+    assert child["sid"] == child["pid"] == child["pgid"]
+    assert child["fds"] == [0, 1, 2]
+    assert child["stdin"] == "/dev/null"
+
+
+def test_it_starts_where_the_init_was_started_and_the_init_itself_is_in_the_root(tmp_path: Path) -> None:
+    assert told(tmp_path, cwd=tmp_path)["cwd"] == str(tmp_path)
+    with running(tmp_path, "[daemons.d]\ncommand = ['sleep', '600']\n", cwd=tmp_path) as init:
+        init.event("child_ready")
+        assert Path(f"/proc/{init.pid}/cwd").readlink() == Path("/")
+        assert init.stop() == 0
+
+
+def test_the_directory_is_inherited_also_by_a_user_who_may_not_enter_it(tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    start.mkdir(mode=0o700)
+    assert told(tmp_path, "user = 'nobody'", cwd=start)["cwd"] == str(start)
+
+
+def test_relative_paths_are_from_the_directory_where_the_init_was_started(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "child.env").write_text("A=relative\n")
+    child = told(tmp_path, "cwd = 'below'\nenv_files = ['child.env']", cwd=tmp_path)
+    assert child["cwd"] == str(tmp_path / "below")
+    assert child["env"]["A"] == "relative"
+
+
+@pytest.mark.parametrize("key", ["cwd", "env_files"])
+def test_what_is_missing_when_the_child_starts_is_a_death_with_126_that_names_it(tmp_path: Path, key: str) -> None:
+    missing = tmp_path / "missing"
+    bundle = f"[jobs.j]\ncommand = ['true']\n{key} = {[str(missing)] if key == 'env_files' else repr(str(missing))}\n"
+    with running(tmp_path, bundle) as init:
+        assert init.wait() == 126
+        assert init.report()["deaths"][0]["code"] == 126
+        assert init.event("child_exited")["detail"] == f"{key}: {missing}: No such file or directory"
+
+
+def test_no_notify_socket_of_the_inits_own(tmp_path: Path) -> None:
+    assert "NOTIFY_SOCKET" not in told(tmp_path, env={"NOTIFY_SOCKET": "/run/systemd/notify"})["env"]
+
+
+def test_the_environment_is_the_inits_and_files_and_env_in_that_order(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.env", tmp_path / "two.env"
+    one.write_text("# a comment\n\nA=one\nB=one\nC=one=with=equals\n")
+    two.write_text("B=two\nD=two\n")
+    more = f"env_files = ['{one}', '{two}']\nenv = {{ D = 'env', E = 'env' }}"
+    env = told(tmp_path, more, env={"A": "init", "F": "init"})["env"]
+    assert [env[name] for name in "ABCDEF"] == ["one", "two", "one=with=equals", "env", "env", "init"]
+    assert "LC_CTYPE" not in env or "LC_CTYPE" in os.environ
+
+
+def test_user_group_and_what_follows_them(tmp_path: Path) -> None:
+    child = told(tmp_path, "user = 'nobody'")
+    assert (child["uid"], child["gid"]) == (65534, 65534)
+    assert child["groups"] in ([], [65534])
+    assert child["env"]["USER"] == child["env"]["LOGNAME"] == "nobody"
+    assert child["env"]["HOME"] == "/nonexistent"
+    assert int(child["status"]["CapEff"], 16) == 0
+    assert int(child["status"]["CapPrm"], 16) == 0
+    assert child["status"]["NoNewPrivs"] == "1"
+    child = told(tmp_path, "user = 'nobody'\ngroup = 'daemon'\ngroups = ['bin', 7]")
+    assert (child["gid"], sorted(child["groups"])) == (1, [2, 7])
+
+
+def test_capabilities_to_keep_and_no_others(tmp_path: Path) -> None:
+    wanted = 1 << 10 | 1 << 12
+    for user in ("user = 'nobody'\n", ""):
+        status = told(tmp_path, user + "capabilities = ['NET_BIND_SERVICE', 'CAP_NET_ADMIN']")["status"]
+        assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == wanted
+    status = told(tmp_path, "capabilities = []")["status"]
+    assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+
+
+UNPRIVILEGED = ("setpriv", "--clear-groups", "--inh-caps=-all", "--bounding-set=-setgid,-setpcap,-net_raw")
+
+
+def test_an_init_without_privileges_can_still_ask_for_what_it_has(tmp_path: Path) -> None:
+    child = told(tmp_path, "user = 0\ngroup = 0\ngroups = []\ncapabilities = ['kill']", prefix=UNPRIVILEGED)
+    assert (child["uid"], child["gid"], child["groups"]) == (0, 0, [])
+    assert int(child["status"]["CapEff"], 16) == int(child["status"]["CapPrm"], 16) == 1 << 5
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("groups = [7]", "groups: Operation not permitted"),
+        ("group = 7\ngroups = [0]", "groups: Operation not permitted"),
+        ("capabilities = ['net_raw']", "capabilities: the init does not have them all itself"),
+        ("capabilities = []\nno_new_privs = false", "capabilities: the init lacks setpcap, which takes them away"),
+    ],
+)
+def test_what_the_init_may_not_do_is_a_death_with_126_that_says_so(tmp_path: Path, more: str, reason: str) -> None:
+    with running(tmp_path, f"[jobs.j]\ncommand = ['true']\n{more}\n", prefix=UNPRIVILEGED) as init:
+        assert init.wait() == 126
+        assert init.event("child_exited")["detail"] == reason
+
+
+def test_limits(tmp_path: Path) -> None:
+    more = "umask = '0027'\nnice = 5\noom_score_adj = 300\nrlimits = { nofile = [64, 128] }\nno_new_privs = false"
+    child = told(tmp_path, more)
+    assert child["status"]["Umask"] == "0027"
+    assert child["nice"] == 5
+    assert child["oom"] == "300"
+    assert tuple(child["nofile"]) == (64, 128)
+    assert child["status"]["NoNewPrivs"] == "0"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft <= hard
+
+
+def test_one_daemons_environment_is_unreadable_by_another(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.env"
+    secret.write_text("TOKEN=swordfish\n")
+    secret.chmod(0o600)
+    bundle = (
+        f"[daemons.holder]\ncommand = ['sleep', '600']\nuser = 'nobody'\nenv_files = ['{secret}']\n"
+        "[jobs.thief]\nuser = 'daemon'\nafter = ['holder']\n"
+        "command = ['sh', '-c', 'cat /proc/[0-9]*/environ | tr \"\\\\0\" \"\\\\n\" | grep -c swordfish']\n"
+    )
+    with running(tmp_path, bundle, pid_1=True) as init:
+        init.wait()
+        assert "[thief] 0" in init.out
+        assert "swordfish" not in "\n".join(init.out + init.err)
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1), (0, 1, 2)])
+def test_descriptors_that_were_closed_at_the_start(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    script = (
+        "import os,sys\nfor fd in sys.argv[1].split(','): os.close(int(fd))\nos.execvp(sys.argv[2], sys.argv[2:])\n"
+    )
+    (tmp_path / "close.py").write_text(script)
+    prefix = ("python3", str(tmp_path / "close.py"), ",".join(map(str, closed)))
+    marker = tmp_path / "ran"
+    bundle = f"[jobs.j]\ncommand = ['sh', '-c', 'echo out; echo err >&2; ls -l /proc/self/fd > {marker}; exit 5']\n"
+    with running(tmp_path, bundle, prefix=prefix) as init:
+        assert init.wait() == 5
+    assert marker.exists()
+
+
+def test_a_term_before_the_handler_is_set_does_what_the_kernel_does(tmp_path: Path) -> None:
+    with running(tmp_path, "[daemons.d]\ncommand = ['sleep', '600']\n") as init:
+        init.event("child_started")
+        assert init.stop() == 0
+
+
+def test_a_hundred_daemons(tmp_path: Path) -> None:
+    bundle = "".join(f"[daemons.d{n}]\ncommand = ['sleep', '600']\n" for n in range(100))
+    with running(tmp_path, bundle, pid_1=True) as init:
+        for n in range(100):
+            init.event("child_ready", f"d{n}")
+        assert init.stop() == 0
+        assert len(init.report()["deaths"]) == 100
+
+
+def wake_ups(pid: int) -> int:
+    """How often a process has gone to sleep so far, which is how often it has been awake."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
+def sleeps(pid: int) -> bool:
+    """Whether a process sleeps for half a second."""
+    before = wake_ups(pid)
+    time.sleep(0.5)
+    return wake_ups(pid) == before
+
+
+def test_no_wake_up_while_nothing_happens(tmp_path: Path) -> None:
+    with running(tmp_path, "[daemons.d]\ncommand = ['sleep', '600']\n") as init:
+        init.event("child_ready")
+        eventually(lambda: sleeps(init.pid), "the end of the start")
+        before = wake_ups(init.pid)
+        time.sleep(3)
+        assert wake_ups(init.pid) == before
+        init.send(signal.SIGALRM)
+        eventually(lambda: wake_ups(init.pid) > before, "a wake-up that the test can see")
+        assert init.stop() == 0

@@ -1,0 +1,315 @@
+"""`explain` (contract 7): the story of whatever it is given, and never a traceback."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bottle_init import explain
+from tests.integration.support.init import PATIENCE_S, ROOT, running
+from tests.integration.support.one_command import ENVIRON
+
+REPORT: dict[str, Any] = {
+    "event": "exit_report",
+    "level": "error",
+    "code": 137,
+    "kind": "policy",
+    "cause": "egress was killed by signal 9 (out of memory)",
+    "sender": None,
+    "culprit": "egress",
+    "stop_ms": 5012,
+    "deaths": [
+        {"name": "egress", "code": 137, "signal": "KILL", "severity": "crash", "oom": True, "last_lines": ["help!"]},
+        {"name": "git-gate", "code": 137, "signal": "KILL", "severity": "forced", "forced": True, "stop_ms": 5000},
+        {"name": "pipelock", "code": 3, "signal": None, "severity": "failure", "detail": "", "last_lines": ["\x1b[2J"]},
+        {"name": "supervise", "code": 143, "signal": "TERM", "severity": "clean", "sent_by_init": True},
+    ],
+    "survivors": [{"pid": 77, "name": "sleep", "command": "sleep 1000"}],
+    "lines_dropped": 12,
+    "timestamp": "2026-01-31T08:15:05.250000Z",
+}
+
+STARTED = {
+    "event": "child_started",
+    "level": "info",
+    "child": "egress",
+    "pid": 7,
+    "timestamp": "2026-01-31T08:15:00.000000Z",
+}
+
+
+def line(event: dict[str, Any]) -> bytes:
+    """An event as it stands in a log."""
+    return json.dumps(event).encode() + b"\n"
+
+
+def told(*lines: bytes) -> str:
+    """The story of a log."""
+    return explain.story(lines)
+
+
+def shell(script: str, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """A shell script in which `"$@"` is `bottle_init explain` with these arguments."""
+    words = ["sh", "-c", script, "sh", sys.executable, "-m", "bottle_init", "explain", *arguments]
+    return subprocess.run(
+        words, env=ENVIRON, input=text, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+
+
+def command(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """`bottle_init explain`, as a user runs it; `text` is its standard input."""
+    return shell('exec "$@"', *arguments, text=text)
+
+
+def test_a_report_is_one_paragraph_and_the_last_words() -> None:
+    paragraph, words, *rest = told(line(REPORT)).split("\n\n")
+    assert paragraph == (
+        "It ended with code 137: egress was killed by signal 9 (KILL) (out of memory). "
+        "The kernel killed egress for lack of memory. "
+        "git-gate did not stop when asked and was killed after 5.0s. pipelock exited with 3. "
+        "supervise ended cleanly. The stop took 5.0s. "
+        "Left behind by those that had ended, and ended by the init: sleep (77). "
+        "12 log lines were dropped, because nobody read them."
+    )
+    assert words == "Last lines of egress:\n  help!"
+    assert rest[0] == "Last lines of pipelock:\n   [2J", "what would move the cursor does not reach the terminal"
+
+
+def test_a_report_alone_has_a_timeline_of_what_it_knows() -> None:
+    ended = {"egress": (0, 900, False), "git-gate": (5_000, 5_900, True), "supervise": (0, 100, True)}
+    deaths = [
+        {**death, "ended_ms": ended[name][0], "ran_ms": ended[name][1], "during_stop": ended[name][2], "pid": 7}
+        for death in REPORT["deaths"]
+        if (name := death["name"]) in ended
+    ]
+    assert told(line({**REPORT, "deaths": deaths})).endswith(
+        "Timeline, from 2026-01-31T08:14:59.338000Z:\n"
+        "       +0.000s  egress     started as process 7\n"
+        "       +0.000s  git-gate   started as process 7\n"
+        "       +0.800s  supervise  started as process 7\n"
+        "       +0.900s  egress     ended with code 137, killed by KILL, crash, out of memory\n"
+        "       +0.900s             the stop begins, policy: egress was killed by signal 9 (KILL) (out of memory)\n"
+        "       +0.900s  supervise  ended with code 143, killed by TERM, clean\n"
+        "       +5.900s  git-gate   ended with code 137, killed by KILL, forced\n"
+        "       +5.912s             the end, with code 137\n"
+    )
+
+
+def test_who_asked_is_told() -> None:
+    asked = {**REPORT, "code": 0, "kind": "requested", "cause": "signal 15", "culprit": None, "deaths": []}
+    outside = told(line({**asked, "sender": {"pid": 0, "uid": 0, "name": None}}))
+    assert outside.startswith("It ended with code 0: it was asked to stop by signal 15 (TERM), which came from outside")
+    inside = told(line({**asked, "sender": {"pid": 12, "uid": 1000, "name": "sh"}}))
+    assert "signal 15 (TERM), sent by process 12 (sh), user 1000." in inside
+
+
+def test_a_log_has_a_timeline_too() -> None:
+    story = told(b"[egress] listening\n", line(STARTED), b"[egress] Killed\n", line(REPORT))
+    assert story.endswith(
+        "Timeline, from 2026-01-31T08:15:00.000000Z:\n"
+        "       +0.000s  egress  started as process 7\n"
+        "       +5.250s          the end, with code 137\n"
+    )
+
+
+def test_what_log_drivers_put_before_a_line_does_not_matter() -> None:
+    plain = told(line(STARTED), line(REPORT))
+    for prefix in (b"2026-01-31T08:15:00.123456789Z ", b"sidecars-1  | ", b"Jan 31 08:15:00 host bottle[12]: "):
+        assert told(prefix + line(STARTED), prefix + line(REPORT)) == plain
+
+
+def test_what_a_daemon_says_is_not_the_inits() -> None:
+    """Neither with `logs = "tag"` nor with `"json"` can it put an end of its own into the story."""
+    forged = line({**REPORT, "cause": "forged"})
+    tagged = b"2026-01-31T08:15:00Z [egress] " + forged
+    after_words = b"[egress] something and \r" + forged
+    as_json = line({"event": "exit_report", "logger": "egress", "cause": "forged"})
+    with pytest.raises(explain.Unreadable):
+        told(tagged, after_words, as_json)
+    assert "forged" not in told(line(STARTED), tagged, after_words, as_json, line(REPORT))
+
+
+def test_the_last_life_of_a_container_that_was_restarted_is_told() -> None:
+    earlier = {**REPORT, "code": 3, "cause": "an earlier one"}
+    story = told(line(STARTED), line(earlier), line({**STARTED, "pid": 8}), line(REPORT))
+    assert "process 8" in story
+    assert "process 7" not in story
+    assert "earlier" not in story
+
+
+def test_a_log_without_an_end_says_so() -> None:
+    assert told(line(STARTED)).startswith("The log ends without an exit report")
+
+
+def test_an_error_of_the_inits_own_is_told_without_a_report_too() -> None:
+    story = told(line(STARTED), line({"event": "internal_error", "level": "critical", "code": 70}))
+    assert story.startswith("The init itself failed")
+
+
+@pytest.mark.timeout(120)
+def test_a_log_of_millions_of_lines_is_told_in_one_pass() -> None:
+    """Minutes, not seconds, if each line that is not the init's cost what all those before it did."""
+    assert told(*[b"[egress] a line\n"] * 1_000_000, line(REPORT)).startswith("It ended with code 137")
+
+
+def test_a_report_that_was_spread_over_lines_is_read() -> None:
+    assert told(*json.dumps(REPORT, indent=2, sort_keys=True).encode().splitlines(True)) == told(line(REPORT))
+
+
+def test_a_long_life_is_told_from_its_end() -> None:
+    lines = [line({**STARTED, "pid": number}) for number in range(explain.EVENTS_KEPT + 5)]
+    story = told(*lines, line(REPORT))
+    assert "(5 earlier events are not shown)" in story
+    assert "process 4\n" not in story
+    assert "process 5\n" in story
+
+
+def test_the_documentations_example_is_what_it_prints() -> None:
+    def at(seconds: float, event: str, child: str | None = None, **facts: Any) -> bytes:
+        stamp = (datetime(2026, 1, 31, 8, 15, tzinfo=UTC) + timedelta(seconds=seconds)).isoformat(
+            timespec="microseconds"
+        )
+        named = {"child": child} if child else {}
+        return line({"event": event, "level": "info", **named, **facts, "timestamp": stamp.replace("+00:00", "Z")})
+
+    cause = "egress was killed by signal 11"
+    deaths = [
+        {"name": "git-gate", "code": 143, "signal": "TERM", "severity": "clean"},
+        {
+            "name": "egress",
+            "code": 139,
+            "signal": "SEGV",
+            "severity": "crash",
+            "last_lines": ["listening on 9099", "fatal: corrupted rule table"],
+        },
+        {"name": "pipelock", "code": 137, "signal": "KILL", "severity": "forced", "forced": True, "stop_ms": 2_004},
+    ]
+    report: dict[str, Any] = {"kind": "policy", "cause": cause, "culprit": "egress", "stop_ms": 2_007, "deaths": deaths}
+    story = told(
+        at(0, "child_started", "git-gate", pid=7),
+        at(0.004, "child_started", "egress", pid=8),
+        at(0.310, "child_ready", "egress", after_ms=306),
+        at(0.312, "child_started", "pipelock", pid=9),
+        at(61.5, "child_exited", "egress", code=139, signal=11, severity="crash"),
+        at(61.5, "stopping", kind="policy", cause=cause),
+        at(63.502, "child_killed", "pipelock", after_ms=2_000),
+        at(63.504, "child_exited", "pipelock", code=137, signal=9, severity="forced"),
+        at(63.507, "exit_report", code=139, **report),
+    )
+    page = (ROOT / "docs" / "report.md").read_text()
+    example = page.partition("$ docker logs my-bundle 2>&1 | bottle-init explain\n")[2].partition("```")[0]
+    assert story == example
+
+
+# Bad input.
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=10,
+)
+KEYS = st.sampled_from([*REPORT, *STARTED, *(key for death in REPORT["deaths"] for key in death), "after_ms", "reason"])
+ANY_EVENT = st.builds(
+    lambda name, facts: {**facts, "event": name},
+    st.sampled_from([*explain.PHRASES, explain.REPORT]),
+    st.dictionaries(KEYS, JSON | st.lists(st.dictionaries(KEYS, JSON, max_size=5), max_size=3), max_size=8),
+)
+
+
+@given(st.lists(ANY_EVENT, min_size=1, max_size=5))
+def test_an_event_of_any_shape_is_told(events: list[dict[str, Any]]) -> None:
+    told(*(line(event) for event in events))
+
+
+@given(st.lists(st.binary(max_size=200) | st.just(line(REPORT)[:100]), max_size=5))
+def test_any_other_bytes_are_refused_in_one_sentence(lines: list[bytes]) -> None:
+    with pytest.raises(explain.Unreadable):
+        told(*lines)
+
+
+def test_bad_input_gets_one_line_and_1(tmp_path: Path) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(bytes(range(256)) * 1_000)
+    deep = tmp_path / "deep"
+    deep.write_bytes(b'{"event": ' + b"[" * 1_000_000)
+    for path in (tmp_path / "missing", tmp_path, binary, deep, Path("/proc/self/mem")):
+        end = command(str(path))
+        assert (end.returncode, end.stdout) == (1, "")
+        assert end.stderr.startswith("bottle-init explain: ")
+        assert end.stderr.count("\n") == 1
+    for given_input in ("", "\n\n", "no event\n"):
+        end = command(text=given_input)
+        assert (end.returncode, end.stdout, end.stderr.count("\n")) == (1, "", 1)
+    closed = shell('"$@" <&-', "-")
+    assert (closed.returncode, closed.stderr.count("\n")) == (1, 1)
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(line(STARTED) * 5_000 + line(REPORT))
+    end = shell('"$@" | head -n 1', str(path))
+    assert end.stdout.startswith("It ended with code 137")
+    assert end.stderr == ""
+
+
+# Every event that there is.
+
+
+def announced() -> Iterator[str]:
+    """The names of all events that the init's code writes to its log."""
+    for path in (ROOT / "bottle_init").rglob("*.py"):
+        if "testing" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+                first = node.args[0] if node.args else None
+                is_event = name == "announce" or (name in ("log", "encode") and len(node.args) > 1)
+                if (
+                    is_event
+                    and isinstance(first, ast.Constant)
+                    and isinstance(first.value, str)
+                    and first.value.isidentifier()
+                ):
+                    yield first.value
+
+
+def test_every_event_has_its_phrase() -> None:
+    names = set(announced())
+    assert {"child_started", "lines_dropped", "control_unavailable", "exit_report"} <= names, "the search finds them"
+    assert names - {explain.REPORT} <= set(explain.PHRASES)
+
+
+@pytest.mark.real
+def test_a_real_bundles_log_and_report(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    bundle = """
+        [daemons.steady]
+        command = ["sleep", "1000"]
+        [daemons.crasher]
+        command = ["sh", "-c", "echo about to crash; kill -SEGV $$"]
+        after = ["steady"]
+    """
+    with running(tmp_path, bundle, f"--report={path}") as init:
+        assert init.wait() == 139
+        log = "".join(f"{text}\n" for text in [*init.out, *init.err])
+    short = command(str(path)).stdout
+    paragraph = "It ended with code 139: crasher was killed by signal 11 (SEGV). steady ended cleanly."
+    assert short.startswith(paragraph)
+    assert "crasher  ended with code 139, killed by SEGV, crash\n" in short
+    assert "Last lines of crasher:\n  about to crash\n" in short
+    long = command(text=log)
+    assert long.returncode == 0
+    assert long.stdout.startswith(paragraph)
+    assert "crasher  ended with code 139, killed by SEGV, crash" in long.stdout

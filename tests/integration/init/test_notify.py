@@ -1,0 +1,333 @@
+"""sd_notify(3) on real sockets (contract 4)."""
+
+from __future__ import annotations
+
+import array
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bottle_init import client
+from bottle_init.core.events import Notified
+from bottle_init.linux.notify import Notify, parse
+from tests.integration.support.init import ROOT, Init, eventually, running
+from tests.integration.support.turning import Bench, open_descriptors
+
+pytestmark = pytest.mark.real
+
+CHILD, GENERATION = 5, 2
+
+
+class Told(Bench):
+    """A bench with the notify sockets on it; `family` are the pids that belong to the daemon."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.family = [os.getpid()]
+        self.asked: list[tuple[int, int]] = []
+        self.notify = Notify(self.poller, self.emit, self._belongs)
+
+    def _belongs(self, child: int, pid: int) -> bool:
+        self.asked.append((child, pid))
+        return pid in self.family
+
+
+@pytest.fixture
+def bench() -> Iterator[Told]:
+    """Notify, and a check that it leaves no descriptor behind."""
+    before = open_descriptors()
+    told = Told()
+    yield told
+    told.notify.close(CHILD)
+    told.poller._epoll.close()
+    assert open_descriptors() <= before
+
+
+def say(address: str, message: bytes, descriptors: tuple[int, ...] = ()) -> None:
+    """What a daemon's sd_notify() does."""
+    assert address.startswith("@")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.connect("\0" + address[1:])
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        sender.sendmsg([message], rights)
+
+
+@pytest.mark.parametrize(
+    ("message", "meaning"),
+    [
+        (b"READY=1", {"ready": True}),
+        (b"READY=1\nSTATUS=up and running\nMAINPID=7\n", {"ready": True, "status": "up and running"}),
+        (b"RELOADING=1\nMONOTONIC_USEC=1\n", {"reloading": True}),
+        (b"STOPPING=1", {"stopping": True}),
+        (b"WATCHDOG=1", {"watchdog": True}),
+        (b"WATCHDOG=trigger", {"watchdog_trigger": True}),
+        (b"WATCHDOG_USEC=2500000", {"watchdog_ms": 2_500}),
+        (b"WATCHDOG_USEC=1", {"watchdog_ms": 1}),
+        (b"WATCHDOG_USEC=0", {"watchdog_ms": 0}),
+        (b"WATCHDOG_USEC=18446744073709551615", {"watchdog_ms": 0}),
+        (b"STATUS=", {"status": ""}),
+        (b"STATUS=\x1b[2J\xff", {"status": " [2J\ufffd"}),
+        (b"STATUS=" + b"x" * 2000, {"status": "x" * 497 + "..."}),
+        (b"STATUS=one\nSTATUS=two", {"status": "two"}),
+    ],
+)
+def test_what_is_understood(message: bytes, meaning: dict[str, Any]) -> None:
+    assert parse(CHILD, GENERATION, message) == Notified(CHILD, GENERATION, **meaning)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\n\n",
+        b"READY",
+        b"READY=0",
+        b"READY=11",
+        b"ready=1",
+        b" READY=1",
+        b"FDSTORE=1\nFDNAME=x",
+        b"BARRIER=1",
+        b"EXTEND_TIMEOUT_USEC=1",
+        b"WATCHDOG_USEC=",
+        b"WATCHDOG_USEC=-1",
+        b"WATCHDOG_USEC=1e3",
+        b"WATCHDOG_USEC=999999999999999999999",
+        b"WATCHDOG_USEC=\xd9\xa1",
+        b"=1",
+        b"\0" * 50,
+    ],
+)
+def test_what_means_nothing(message: bytes) -> None:
+    assert parse(CHILD, GENERATION, message) is None
+
+
+@given(st.binary(max_size=4_096) | st.lists(st.binary(max_size=30)).map(b"\nWATCHDOG_USEC=".join))
+def test_no_datagram_is_too_strange(message: bytes) -> None:
+    event = parse(CHILD, GENERATION, message)
+    if event is not None and event.status is not None:
+        assert event.status.isprintable()
+        assert len(event.status) <= 500
+
+
+def test_a_datagram_becomes_an_event_of_its_start(bench: Told) -> None:
+    say(bench.notify.open(CHILD, GENERATION), b"READY=1")
+    assert bench.event() == Notified(CHILD, GENERATION, ready=True)
+    assert bench.asked == [(CHILD, os.getpid())]
+
+
+def test_strangers_are_not_heard(bench: Told) -> None:
+    address = bench.notify.open(CHILD, GENERATION)
+    bench.family.clear()
+    say(address, b"READY=1")
+    assert bench.quiet() == []
+    assert bench.asked == [(CHILD, os.getpid())]
+
+
+def test_a_pid_cannot_be_borrowed(bench: Told) -> None:
+    """The kernel lets nobody but root claim another's pid; the sender's own is what counts."""
+    address = bench.notify.open(CHILD, GENERATION)
+    script = """
+import os, socket, struct, sys
+os.setuid(65534)
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+    s.connect("\\0" + sys.argv[1][1:])
+    claim = struct.pack("iii", int(sys.argv[2]), 0, 0)
+    try:
+        s.sendmsg([b"READY=1"], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, claim)])
+    except PermissionError:
+        s.send(b"READY=1")
+        print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", script, address, str(os.getpid())], capture_output=True, check=True)
+    assert done.stdout == b"refused\n"
+    assert bench.quiet() == []
+    assert len(bench.asked) == 1
+    assert bench.asked[0][1] != os.getpid()
+
+
+IN_ANOTHER_PID_NAMESPACE = """
+from tests.integration.init.test_notify import *
+bench = Told()
+bench.notify._belongs = lambda child, pid: bench.asked.append((child, pid)) or True
+print(bench.notify.open(CHILD, GENERATION), flush=True)
+input()
+for _ in range(20):
+    bench.turn()
+print(bench.asked, bench.events)
+"""
+
+
+def test_a_sender_without_a_pid_here_is_not_heard() -> None:
+    """A process of a namespace above has pid 0 to the init, which would be everybody's."""
+    script = ["unshare", "--pid", "--fork", sys.executable, "-c", IN_ANOTHER_PID_NAMESPACE]
+    with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as listener:
+        assert listener.stdin is not None
+        assert listener.stdout is not None
+        say(listener.stdout.readline().strip(), b"READY=1")
+        assert listener.communicate("\n")[0] == "[] []\n"
+
+
+def test_each_start_has_an_address_of_its_own(bench: Told) -> None:
+    old = bench.notify.open(CHILD, GENERATION)
+    say(old, b"STATUS=queued and never read")
+    new = bench.notify.open(CHILD, GENERATION + 1)
+    assert new != old
+    with pytest.raises(ConnectionRefusedError):
+        say(old, b"READY=1")
+    say(new, b"READY=1")
+    assert bench.event() == Notified(CHILD, GENERATION + 1, ready=True)
+    assert bench.quiet() == []
+
+
+def test_a_barrier_is_lifted_after_what_came_before_it(bench: Told) -> None:
+    """sd_notify_barrier(3): the sender waits until its descriptor has been closed here."""
+    address = bench.notify.open(CHILD, GENERATION)
+    reading, writing = os.pipe()
+    say(address, b"STATUS=first")
+    say(address, b"BARRIER=1", (writing,))
+    os.close(writing)
+    bench.until(lambda: bench.events, "the first datagram")
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+    assert bench.event() == Notified(CHILD, GENERATION, status="first")
+    assert bench.quiet() == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_no_descriptor_is_kept(bench: Told, known: bool) -> None:
+    """FDSTORE=1 is not served, and a stranger must not be able to fill the init's table."""
+    address = bench.notify.open(CHILD, GENERATION)
+    if not known:
+        bench.family.clear()
+    before = open_descriptors()
+    for _ in range(5):
+        with open("/dev/null") as null:
+            say(address, b"FDSTORE=1", (null.fileno(),) * 253)
+    assert bench.quiet() == []
+    assert open_descriptors() == before
+
+
+def test_too_long_a_datagram_is_ignored_whole(bench: Told) -> None:
+    address = bench.notify.open(CHILD, GENERATION)
+    say(address, b"READY=1\nSTATUS=" + b"x" * 5_000)
+    say(address, b"STATUS=short")
+    assert bench.event() == Notified(CHILD, GENERATION, status="short")
+
+
+FLOOD = """
+from tests.integration.init.test_notify import *
+Path("/proc/sys/net/unix/max_dgram_qlen").write_text("200")
+bench = Told()
+address = bench.notify.open(CHILD, GENERATION)
+for _ in range(50):
+    say(address, b"WATCHDOG=1")
+bench.turn()
+print(len(bench.events))
+bench.until(lambda: len(bench.events) == 50)
+"""
+
+
+def test_a_flood_is_taken_in_bounded_pieces() -> None:
+    """One wake-up takes no more than it may, however many wait (a longer queue needs a network namespace)."""
+    script = ["unshare", "--net", sys.executable, "-c", FLOOD]
+    assert subprocess.run(script, capture_output=True, check=True, cwd=ROOT).stdout == b"16\n"
+
+
+def test_drain_takes_what_is_left_at_once(bench: Told) -> None:
+    say(bench.notify.open(CHILD, GENERATION), b"STATUS=last words")
+    bench.notify.drain(CHILD)
+    bench.notify.drain(CHILD + 1)
+    assert bench.events == [Notified(CHILD, GENERATION, status="last words")]
+
+
+# Under the init.
+
+DAEMON = r"""
+import os, socket, sys, time
+address = os.environ["NOTIFY_SOCKET"]
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.connect("\0" + address[1:])
+s.send(b"STATUS=warming up")
+{body}
+time.sleep(600)
+"""
+
+
+def daemon(tmp_path: Path, name: str, body: str) -> str:
+    """The path of a daemon that notifies."""
+    path = tmp_path / f"{name}.py"
+    path.write_text(DAEMON.replace("{body}", body))
+    return f"""
+    [daemons.{name}]
+    command = ["{sys.executable}", "{path}"]
+    ready = {{ notify = true, timeout = "300s" }}
+    """
+
+
+@pytest.mark.parametrize("pid_1", [False, True], ids=["subreaper", "pid1"])
+def test_a_daemon_is_ready_when_it_says_so(tmp_path: Path, pid_1: bool) -> None:
+    """Its own word counts, and so does that of a process of its session; a stranger's does not."""
+    stranger = (
+        "import subprocess\n"
+        'tell = "import socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM);'
+        ' s.sendto(sys.argv[2].encode(), chr(0) + sys.argv[1][1:])"\n'
+        "subprocess.run([sys.executable, '-c', tell, address, 'READY=1'], start_new_session=True)\n"
+        "time.sleep(1)\n"
+        "print('READY was claimed for it', flush=True)\n"
+        "subprocess.run([sys.executable, '-c', tell + '; import time; time.sleep(1)', address, 'READY=1'])\n"
+    )
+    with running(tmp_path, daemon(tmp_path, "d", stranger), pid_1=pid_1) as init:
+        init.line("[d] READY was claimed for it")
+        assert ("child_ready", "d") not in init.names()
+        init.event("child_ready", "d")
+        assert init.stop() == 0
+
+
+def answers(init: Init) -> bool:
+    """Whether all that is done once at the start is done."""
+    try:
+        return bool(client.ask(init.control, "health"))
+    except client.NoAnswer:
+        return False
+
+
+def test_a_word_in_time_counts_before_a_deadline_that_the_init_slept_through(tmp_path: Path) -> None:
+    """A stopped init, or a frozen container: what came meanwhile is judged before the timers (contract 8)."""
+    go = tmp_path / "go"
+    body = f"while not os.path.exists('{go}'): time.sleep(0.01)\ns.send(b'READY=1')\nprint('said', flush=True)"
+    with running(tmp_path, daemon(tmp_path, "d", body).replace("300s", "3s") + "[bundle]\nlogs = 'inherit'") as init:
+        eventually(lambda: answers(init), "the init at rest")
+        init.send(signal.SIGSTOP)
+        go.touch()
+        init.line("said")
+        time.sleep(4)
+        init.send(signal.SIGCONT)
+        init.event("child_ready", "d")
+        assert init.stop() == 0
+
+
+def test_the_address_reaches_only_the_daemon_that_it_is_for(tmp_path: Path) -> None:
+    bundle = daemon(tmp_path, "d", "s.send(b'READY=1')") + (
+        '[jobs.j]\ncommand = ["/bin/sh", "-c", "echo \\"<$NOTIFY_SOCKET>\\""]\nafter = ["d"]\n'
+    )
+    with running(tmp_path, bundle, env={"NOTIFY_SOCKET": "/run/systemd/notify"}) as init:
+        assert init.wait() == 0
+        assert "[j] <>" in init.out
+
+
+def test_a_watchdog_that_falls_silent_is_unhealthy(tmp_path: Path) -> None:
+    body = "s.send(b'WATCHDOG_USEC=300000\\nREADY=1')\nfor _ in range(5): time.sleep(0.05); s.send(b'WATCHDOG=1')"
+    bundle = daemon(tmp_path, "d", body) + 'on_unhealthy = "stop"\n'
+    with running(tmp_path, bundle) as init:
+        assert init.event("child_unhealthy", "d")["reason"] == "no WATCHDOG=1 for 300 ms"
+        assert init.wait() == 69

@@ -1,0 +1,228 @@
+"""Contract 4 and 5 on the real kernel: order, deadlines, signals, and the whole tree."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.integration.support.init import descendants, eventually, running, sh
+
+pytestmark = pytest.mark.real
+
+
+def test_children_start_when_what_they_are_after_is_ready_and_stop_in_reverse(tmp_path: Path, pid_1: bool) -> None:
+    def daemon(name: str, after: str) -> str:
+        # Ready once the trap is set, so that what each prints comes in the order of the starts.
+        script = f"trap 'sleep 0.2; echo {name} down; exit 0' TERM; echo {name} up; touch {name}; "
+        script += "while :; do sleep 0.05; done"
+        return sh(
+            "daemon",
+            name,
+            script,
+            f"after = {after}\nready = {{ exec = ['test', '-e', '{name}'] }}\ncwd = '{tmp_path}'",
+        )
+
+    bundle = (
+        daemon("c", "['b']")
+        + daemon("b", "['a', 'o']")
+        + daemon("a", "[]")
+        + sh("oneshot", "o", "sleep 0.3; echo o done")
+    )
+    with running(tmp_path, bundle, pid_1=pid_1) as init:
+        init.event("child_ready", "c")
+        assert init.stop() == 0
+        order = [line.partition("] ")[2] for line in init.out]
+        assert order.index("o done") < order.index("b up") < order.index("c up")
+        assert order.index("a up") < order.index("b up")
+        assert order[-3:] == ["c down", "b down", "a down"]
+
+
+def test_a_stop_during_startup_stops_what_runs_and_starts_nothing_more(tmp_path: Path, pid_1: bool) -> None:
+    bundle = sh("oneshot", "slow", "echo up; exec sleep 600") + sh("daemon", "d", "echo never", "after = ['slow']")
+    with running(tmp_path, bundle, pid_1=pid_1) as init:
+        init.line("[slow] up")
+        assert init.stop() == 0
+        assert ("child_started", "d") not in init.names()
+
+
+def test_a_wait_ends_the_moment_the_child_is_gone(tmp_path: Path) -> None:
+    bundle = "[bundle]\nstop_timeout = '500s'\n" + sh("daemon", "d", "exec sleep 600", "stop_timeout = '400s'")
+    with running(tmp_path, bundle) as init:
+        init.event("child_ready", "d")
+        assert init.stop() == 0  # Well within the test's own patience, and far from either timeout.
+
+
+def test_the_second_stop_signal_kills_what_is_left(tmp_path: Path, pid_1: bool) -> None:
+    script = "trap '' TERM; echo up; while :; do sleep 0.05; done"
+    bundle = "[bundle]\nstop_timeout = '500s'\n" + sh("daemon", "d", script, "stop_timeout = '400s'")
+    with running(tmp_path, bundle, pid_1=pid_1) as init:
+        init.line("[d] up")
+        init.send(signal.SIGTERM)
+        init.event("stopping")
+        assert init.stop(signal.SIGINT) == 137
+
+
+def test_the_bundles_deadline_is_one_for_all_phases(tmp_path: Path, pid_1: bool) -> None:
+    script = "trap '' TERM; echo {0} up; while :; do sleep 0.05; done"
+    bundle = (
+        "[bundle]\nstop_timeout = '600ms'\n"
+        + sh("daemon", "a", script.format("a"), "stop_timeout = '400s'")
+        + sh("daemon", "b", script.format("b"), "after = ['a']\nstop_timeout = '400s'")
+    )
+    with running(tmp_path, bundle, pid_1=pid_1) as init:
+        init.line("[b] b up")
+        assert init.stop() == 137
+        assert ("deadline_passed", "") in init.names()
+
+
+def test_a_stop_signal_during_a_policy_stop_changes_nothing(tmp_path: Path) -> None:
+    bundle = sh("daemon", "slow", "trap 'sleep 1; exit 0' TERM; echo up; while :; do sleep 0.05; done") + sh(
+        "job", "j", "while ! [ -e go ]; do sleep 0.02; done; exit 6", f"cwd = '{tmp_path}'"
+    )
+    with running(tmp_path, bundle) as init:
+        init.line("[slow] up")
+        (tmp_path / "go").touch()
+        init.event("stopping")
+        assert init.stop() == 6
+
+
+def test_a_stopped_child_is_woken_to_act_on_its_stop_signal(tmp_path: Path) -> None:
+    with running(tmp_path, sh("daemon", "d", "echo up; exec sleep 600", "stop_timeout = '300s'")) as init:
+        init.line("[d] up")
+        os.kill(init.event("child_started", "d")["pid"], signal.SIGSTOP)
+        assert init.stop() == 0
+
+
+def test_stop_signal_of_its_own(tmp_path: Path) -> None:
+    script = "trap 'echo got usr1; exit 0' USR1; trap '' TERM; echo up; while :; do sleep 0.05; done"
+    with running(tmp_path, sh("daemon", "d", script, "stop_signal = 'USR1'")) as init:
+        init.line("[d] up")
+        assert init.stop() == 0
+        assert "[d] got usr1" in init.out
+
+
+def test_stop_delay_lets_a_daemon_serve_on(tmp_path: Path) -> None:
+    script = "trap 'exit 0' TERM; i=0; echo up; while :; do sleep 0.1; i=$((i+1)); echo tick; done"
+    with running(tmp_path, sh("daemon", "d", script, "stop_delay = '1s'")) as init:
+        init.line("[d] up")
+        before = init.out.count("[d] tick")
+        assert init.stop() == 0
+        assert init.out.count("[d] tick") > before + 2
+
+
+@pytest.mark.parametrize("how", ["plain", "setsid", "double"])
+def test_what_a_child_leaves_behind_goes_too(tmp_path: Path, pid_1: bool, how: str) -> None:
+    leave = {
+        "plain": "sleep 4242 &",
+        "setsid": "setsid sleep 4242 &",
+        "double": "(setsid sh -c 'sleep 4242 & sleep 4242' &) &",
+    }[how]
+    bundle = sh("daemon", "d", f"{leave} sleep 0.3; echo up; exec sleep 600")
+    with running(tmp_path, bundle, pid_1=pid_1) as init:
+        init.line("[d] up")
+        below = descendants(init.pid)
+        assert len(below) >= 2
+        assert init.stop() == 0
+        assert any("4242" in survivor["command"] for survivor in init.report()["survivors"])
+        assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
+
+
+def test_survivors_that_ignore_term_are_killed_within_the_deadline(tmp_path: Path, pid_1: bool) -> None:
+    stubborn = 'trap "" TERM; while :; do sleep 0.05; done'
+    script = 'setsid sh -c "$STUBBORN" & sh -c "$STUBBORN" & sleep 0.2; echo up; exec sleep 600'
+    more = f"stop_timeout = '400ms'\nenv = {{ STUBBORN = '{stubborn}' }}"
+    bundle = "[bundle]\nstop_timeout = '1500ms'\n" + sh("daemon", "d", script, more)
+    with running(tmp_path, bundle, pid_1=pid_1) as init:
+        init.line("[d] up")
+        below = descendants(init.pid)
+        assert init.stop() == 0, "survivors never change the exit code"
+        assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
+
+
+def test_what_is_left_of_a_session_goes_before_a_restart(tmp_path: Path) -> None:
+    # The leftover holds the port that the next start needs, as git-daemon's does when its wrapper dies.
+    worker = "import socket, time; s = socket.socket(); s.setsockopt(1, 2, 1); s.bind(('127.0.0.1', 18431)); "
+    worker += "s.listen(); print('bound', flush=True); open('bound', 'w').close(); time.sleep(600)"
+    (tmp_path / "worker.py").write_text(worker)
+    script = "rm -f bound; python3 worker.py & while ! [ -e bound ]; do sleep 0.05; done; "
+    script += "[ -e once ] && exec sleep 600; touch once; exit 1"
+    more = f"cwd = '{tmp_path}'\npolicy = 'restart'\nbackoff = {{ initial = '1ms' }}"
+    with running(tmp_path, sh("daemon", "d", script, more)) as init:
+        init.event("child_ready", "d", count=2)
+        eventually(lambda: init.out.count("[d] bound") == 2, f"the second bind: {init.out} {init.err}")
+        assert init.stop() == 0
+
+
+def test_orphans_are_reaped_while_the_bundle_runs(tmp_path: Path, pid_1: bool) -> None:
+    script = "i=0; while [ $i -lt 200 ]; do (sleep 0.01 &) ; i=$((i+1)); done; echo done; exec sleep 600"
+    with running(tmp_path, sh("daemon", "d", script), pid_1=pid_1) as init:
+        init.line("[d] done")
+        root = init.pid
+        eventually(lambda: len(descendants(root)) == 1, "the last orphan's end")
+        assert init.stop() == 0
+
+
+def test_hup_reaches_only_those_that_catch_it(tmp_path: Path, pid_1: bool) -> None:
+    bundle = (
+        sh("daemon", "catches", "trap 'echo got hup' HUP; echo up; while :; do sleep 0.05; done")
+        + sh("daemon", "not", "echo up; exec sleep 600")
+        + sh(
+            "daemon",
+            "rewrites",
+            "trap 'echo got usr2' USR2; echo up; while :; do sleep 0.05; done",
+            "signals = { HUP = 'USR2' }",
+        )
+        + sh(
+            "daemon", "drops", "trap 'echo got it' HUP; echo up; while :; do sleep 0.05; done", "signals = { HUP = 0 }"
+        )
+    )
+    with running(tmp_path, bundle, pid_1=pid_1) as init:
+        for name in ("catches", "not", "rewrites", "drops"):
+            init.line(f"[{name}] up")
+        init.send(signal.SIGHUP)
+        init.line("[catches] got hup")
+        init.line("[rewrites] got usr2")
+        assert init.stop() == 0
+        assert "[drops] got it" not in init.out
+
+
+MEANT = {
+    *(signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCONT),
+    *(signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH),
+}
+
+
+def test_any_other_signal_is_ignored(tmp_path: Path, pid_1: bool) -> None:
+    """All up to 33: the C library's own two are no real-time signals, and in nobody's mask."""
+    with running(
+        tmp_path, sh("daemon", "d", "trap 'echo got hup' HUP; echo up; while :; do sleep 0.05; done"), pid_1=pid_1
+    ) as init:
+        init.line("[d] up")
+        for number in sorted(set(range(1, signal.SIGRTMIN)) - MEANT):
+            init.send(number)
+        init.send(signal.SIGHUP)
+        init.line("[d] got hup")
+        assert init.stop() == 0
+
+
+def test_real_time_signals_are_forwarded(tmp_path: Path) -> None:
+    script = "import signal, time; signal.signal(40, lambda *a: print('got 40', flush=True)); "
+    script += "print('up', flush=True)\nwhile True: time.sleep(0.1)"
+    (tmp_path / "d.py").write_text(script)
+    with running(tmp_path, f"[daemons.d]\ncommand = ['python3', '{tmp_path}/d.py']\n") as init:
+        init.line("[d] up")
+        init.send(40)
+        init.line("[d] got 40")
+        assert init.stop() == 0
+
+
+def test_who_asked_is_in_the_report(tmp_path: Path) -> None:
+    with running(tmp_path, sh("daemon", "d", "exec sleep 600")) as init:
+        init.event("child_ready")
+        assert init.stop() == 0
+        report = init.report()
+        assert report["kind"] == "requested"
+        assert init.event("stopping")["sender_pid"] == os.getpid()

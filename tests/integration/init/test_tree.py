@@ -1,0 +1,268 @@
+"""The whole tree on the real kernel (contract 4): whatever shape it has, it is found, asked, reaped and told apart."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bottle_init.linux import reaper
+from tests.integration.support import one_command
+from tests.integration.support.init import descendants, eventually, running, sh
+
+pytestmark = pytest.mark.real
+
+# With a timeout that no test waits out, whoever is overlooked holds the stop until the test gives up.
+NEVER = "[bundle]\nstop_timeout = '900s'\n"
+
+# A process of which only the second thread goes on: to the kernel its first one is a zombie.
+HEADLESS = """
+import _thread, ctypes, os, sys, time
+if os.fork():
+    while not os.path.exists(sys.argv[1]):
+        time.sleep(0.01)
+    print("up", flush=True)
+    time.sleep(1000)
+if "fled" in sys.argv:
+    os.setsid()
+def last():
+    time.sleep(0.2)
+    open(sys.argv[1], "w").close()
+    time.sleep(1000)
+_thread.start_new_thread(last, ())
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+# Leaves a child in its session whose own parent has fled to another one, and reaps it there.
+KEEPER = """
+import os, time
+if os.fork() == 0:
+    kept = os.fork()
+    if kept == 0:
+        print("kept", flush=True)
+        time.sleep(1000)
+    os.setsid()
+    print("keeper", flush=True)
+    os.wait()
+    time.sleep(1000)
+time.sleep(1000)
+"""
+
+# Leaves a child that, asked to end, first starts another one. That one blocks TERM until it would die of it: the
+# interpreter forgets after a fork what came during it.
+HEIRS = """
+import os, signal, time
+def bequeath(*_):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if os.fork():
+        os._exit(0)
+    print("heir", flush=True)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+if os.fork() == 0:
+    signal.signal(signal.SIGTERM, bequeath)
+    print("first", flush=True)
+    while True:
+        time.sleep(1000)
+time.sleep(1000)
+"""
+
+PTRACE_SEIZE = 0x4206
+
+TRACER = f"""
+import ctypes, errno, sys
+if not ctypes.CDLL(None, use_errno=True).ptrace({PTRACE_SEIZE}, int(sys.argv[1]), None, None):
+    print("attached", flush=True)
+    sys.stdin.read()
+else:
+    print(errno.errorcode[ctypes.get_errno()])
+"""
+
+
+def python_daemon(tmp_path: Path, script: str, *words: str) -> str:
+    """A daemon that runs this Python script, with a stop_timeout that nobody waits out."""
+    path = tmp_path / "daemon.py"
+    path.write_text(script)
+    command = [sys.executable, str(path), *words]
+    return f"[daemons.d]\ncommand = {command}\nstop_timeout = '800s'\n"
+
+
+@contextmanager
+def tracer_of(pid: int) -> Iterator[None]:
+    """A process that traces another, and takes no notice of its end."""
+    command = [sys.executable, "-c", TRACER, str(pid)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stdout is not None
+        said = tracer.stdout.readline()
+        if said == "EPERM\n":
+            pytest.skip("nobody may trace another's child here (ptrace_scope, a container without SYS_PTRACE)")
+        assert said == "attached\n"
+        yield
+
+
+@pytest.mark.parametrize("where", ["stays", "fled"])
+def test_a_process_whose_first_thread_has_ended_is_no_zombie(tmp_path: Path, pid_1: bool, where: str) -> None:
+    bundle = NEVER + python_daemon(tmp_path, HEADLESS, str(tmp_path / "up"), where)
+    with running(tmp_path, bundle, pid_1=pid_1) as init:
+        init.line("[d] up")
+        below = descendants(init.pid)
+        assert init.stop() == 0
+        assert len(init.report()["survivors"]) == 1
+        assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
+
+
+def test_the_end_of_what_another_process_reaps_is_not_waited_out(tmp_path: Path, pid_1: bool) -> None:
+    with running(tmp_path, NEVER + python_daemon(tmp_path, KEEPER), pid_1=pid_1) as init:
+        init.line("[d] kept")
+        init.line("[d] keeper")
+        assert init.stop() == 0
+        assert len(init.report()["survivors"]) == 2
+
+
+def test_what_is_forked_while_a_session_ends_gets_its_term_too(tmp_path: Path, pid_1: bool) -> None:
+    with running(tmp_path, NEVER + python_daemon(tmp_path, HEIRS), pid_1=pid_1) as init:
+        init.line("[d] first")
+        assert init.stop() == 0
+        init.line("[d] heir")
+        assert len(init.report()["survivors"]) == 2
+
+
+def test_a_zombie_that_its_tracer_keeps_does_not_keep_the_init(tmp_path: Path) -> None:
+    """The kernel hands it to its tracer first, so the init can never reap it (ptrace(2))."""
+    bundle = "[bundle]\nstop_timeout = '1s'\n" + sh("daemon", "d", "setsid sleep 1000 & echo up; exec sleep 1000")
+    with running(tmp_path, bundle) as init:
+        init.line("[d] up")
+        daemon = init.event("child_started", "d")["pid"]
+        (orphan,) = (pid for pid in descendants(init.pid) if pid != daemon)
+        with tracer_of(orphan):
+            assert init.stop() == 0
+        assert [survivor["pid"] for survivor in init.report()["survivors"]] == [orphan]
+
+
+def test_one_command_names_such_a_zombie_too(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    script = "setsid sleep 1000 & echo up; read end"
+    with one_command.running("sh", "-c", script, options=[f"--report={path}"]) as it:
+        assert it.line() == "up"
+        command = it.command
+        (orphan,) = (pid for pid in descendants(it.init) if pid != command)
+        with tracer_of(orphan):
+            os.kill(orphan, signal.SIGKILL)
+            eventually(lambda: one_command.state(orphan) == "Z", "its end")
+            it.tell("end")
+            eventually(lambda: not one_command.state(command), "the command's end")
+            it.send(signal.SIGTERM)
+            it.send(signal.SIGINT)
+            assert it.wait() == 0
+    assert [survivor["pid"] for survivor in json.loads(path.read_text())["survivors"]] == [orphan]
+
+
+def test_what_no_descriptor_is_left_to_look_at_is_not_gone() -> None:
+    """Whoever took it for gone would look for it again at once, and find it again, for ever."""
+    process = reaper.look(os.getpid())
+    assert process is not None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
+    try:
+        with pytest.raises(OSError, match="looked at") as refused:
+            reaper.hold(process)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert refused.value.errno == errno.EMFILE
+    os.close(reaper.hold(process))
+
+
+def test_three_hundred_survivors_are_all_named(tmp_path: Path) -> None:
+    script = "i=0; while [ $i -lt 150 ]; do sleep 1000 & i=$((i+1)); done; echo up; wait"
+    with running(tmp_path, sh("daemon", "a", script) + sh("daemon", "b", script, "after = ['a']")) as init:
+        init.line("[a] up")
+        init.line("[b] up")
+        assert init.stop() == 0
+        assert len(init.report()["survivors"]) == 300
+
+
+# The kernel gives out pids in turn; in a namespace of its own a test can say where it goes on (proc(5), ns_last_pid).
+
+FORK_NEXT_AS = "echo $(({pid} - 1)) > /proc/sys/kernel/ns_last_pid"
+can_choose_pids = pytest.mark.skipif(
+    not Path("/proc/sys/kernel/ns_last_pid").exists(),
+    reason="this kernel lets nobody choose a pid (CONFIG_CHECKPOINT_RESTORE)",
+)
+
+
+@can_choose_pids
+def test_a_session_whose_number_is_anothers_by_now_is_left_alone(tmp_path: Path) -> None:
+    """What a daemon has left in its session is ended with the bundle, and by then its pid may be another daemon's."""
+    back = f"""
+        if [ ! -e first ]; then
+            touch first
+            while [ ! -e pid ]; do sleep 0.01; done
+            read pid < pid
+            {FORK_NEXT_AS.format(pid="pid")}
+            exit 0
+        fi
+        (sh -c 'trap "echo worker; exit" TERM; sleep 0.2; echo working; while :; do sleep 0.02; done' &)
+        (sleep 0.1 &)
+        trap "echo back; exit 0" TERM
+        while :; do sleep 0.02; done
+    """
+    more = f"cwd = '{tmp_path}'\npolicy = 'restart'\nbackoff = {{ initial = 0 }}\nstop_delay = '500ms'"
+    bundle = "[bundle]\npolicy = 'exit-on-child-failure'\n"
+    bundle += sh("daemon", "gone", "exit 0") + sh("daemon", "back", back, more)
+    with running(tmp_path, bundle, pid_1=True) as init:
+        pid = init.event("child_exited", "gone")["pid"]
+        (tmp_path / "pid.new").write_text(f"{pid}\n")
+        (tmp_path / "pid.new").rename(tmp_path / "pid")
+        init.line("[back] working")
+        assert init.event("child_started", "back", count=2)["pid"] == pid
+        assert init.stop() == 0
+        assert init.out[-2:] == ["[back] back", "[back] worker"]
+
+
+@can_choose_pids
+def test_a_stranger_with_a_dead_daemons_pid_is_a_stranger(tmp_path: Path) -> None:
+    """It gets nothing that is the daemon's, and its death is not the daemon's."""
+    stranger = f"""
+        while [ ! -e pid ]; do sleep 0.01; done
+        read pid < pid
+        trap "echo hup" HUP
+        (
+            {FORK_NEXT_AS.format(pid="pid")}
+            (trap "echo stranger hup" HUP; touch stranger; while :; do sleep 0.02; done) &
+        )
+        while :; do sleep 0.02; done
+    """
+    bundle = sh("daemon", "d", "exit 3", "policy = 'restart'\nbackoff = { initial = '800s', limit = '900s' }")
+    bundle += sh("daemon", "other", stranger, f"cwd = '{tmp_path}'")
+    with running(tmp_path, bundle, pid_1=True) as init:
+        pid = init.event("child_exited", "d")["pid"]
+        (tmp_path / "pid.new").write_text(f"{pid}\n")
+        (tmp_path / "pid.new").rename(tmp_path / "pid")
+        eventually((tmp_path / "stranger").exists, "the stranger")
+        outside = next(each for each in descendants(init.pid) if in_namespace(each) == pid)
+        init.send(signal.SIGHUP)
+        init.line("[other] hup")
+        os.kill(outside, signal.SIGKILL)
+        eventually(lambda: outside not in descendants(init.pid), "the stranger's end")
+        assert init.stop() == 0
+        assert "[other] stranger hup" not in init.out
+        assert init.names().count(("child_exited", "d")) == 1
+
+
+def in_namespace(pid: int) -> int:
+    """A process's pid in its innermost PID namespace (proc(5), NSpid)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1])
+    raise AssertionError(f"/proc/{pid}/status has no NSpid")

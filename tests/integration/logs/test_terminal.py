@@ -1,0 +1,147 @@
+"""The init's own events on a terminal: structlog's rendering, without its import delaying anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import tty
+from collections.abc import Iterator
+
+import pytest
+
+from bottle_init.linux import pretty
+from bottle_init.linux.jsonlines import encode, timestamp
+from tests.integration.support.init import ROOT
+from tests.integration.support.logs_bench import bench
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+
+STARTED = encode("daemon_started", "info", [("child", "egress"), ("pid", 7)], timestamp(0))
+
+
+class Terminal:
+    """A pty; what was shown on it is in `shown`."""
+
+    def __init__(self) -> None:
+        self.master, self.slave = pty.openpty()
+        tty.setraw(self.slave)
+        os.set_blocking(self.master, False)
+        self.shown = ""
+
+    def look(self) -> str:
+        try:
+            while piece := os.read(self.master, 65_536):
+                self.shown += piece.decode()
+        except BlockingIOError:
+            pass
+        return self.shown
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    made = Terminal()
+    yield made
+    os.close(made.master)
+    os.close(made.slave)
+
+
+def test_events_are_rendered_for_people_in_their_order(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    with bench(stderr=terminal.slave) as (logs, _, _):
+        logs.logs.event(STARTED)
+        logs.logs.event(encode("all_healthy", "info", [], timestamp(0)))
+        assert terminal.look() == ""
+        assert logs.logs.deadline_ms() == 0
+        logs.settle()
+        shown = terminal.look().splitlines()
+        assert len(shown) == 2
+        assert "[info" in shown[0]
+        assert "daemon_started" in shown[0]
+        assert "child=egress" in shown[0]
+        assert "pid=7" in shown[0]
+        assert "all_healthy" in shown[1]
+        assert "{" not in terminal.shown
+        logs.logs.event(STARTED)
+        assert len(terminal.look().splitlines()) == 3
+        assert logs.logs.deadline_ms() is None
+
+
+def test_each_turn_of_the_loop_imports_one_slice() -> None:
+    """So a signal that comes in between is answered before the next one."""
+    code = (
+        "import sys\n"
+        "from bottle_init.linux import pretty\n"
+        "renderer = pretty.Renderer(); turns = 1\n"
+        "assert 'structlog' not in sys.modules\n"
+        "while renderer.load(): turns += 1\n"
+        "print(turns, renderer.ready())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(len(pretty.SLICES)), "True"]
+
+
+def test_a_stop_before_structlog_is_there_waits_for_nothing(terminal: Terminal) -> None:
+    with bench(stderr=terminal.slave) as (logs, _, _):
+        logs.logs.event(STARTED)
+        logs.turn()
+        logs.logs.stop()
+        logs.logs.event(b'{"event": "report"}')
+        assert terminal.look() == STARTED.decode() + '\n{"event": "report"}\n'
+        assert logs.logs.deadline_ms() is None
+
+
+def test_without_structlog_events_stay_json(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", [])
+    with bench(stderr=terminal.slave) as (logs, _, _):
+        logs.logs.event(STARTED)
+        logs.settle()
+        assert terminal.look() == STARTED.decode() + "\n"
+
+
+def test_a_structlog_that_fails_to_import_costs_nothing_but_looks(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str) -> None:
+        raise ValueError(name)
+
+    monkeypatch.setattr(pretty, "import_module", broken)
+    with bench(stderr=terminal.slave) as (logs, _, _):
+        logs.logs.event(STARTED)
+        logs.settle()
+        assert terminal.look() == STARTED.decode() + "\n"
+
+
+def test_what_a_child_has_said_moves_no_cursor(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    with bench(stderr=terminal.slave) as (logs, _, _):
+        facts = [("status", "\x1b[2Jgone\r"), ("tail", ["\x07"]), ("of", {"egress": "\x9b31m"})]
+        logs.logs.event(encode("died \x1b[2J", "error", facts, timestamp(0)))
+        logs.settle()
+        assert "gone" in terminal.look()
+        assert all(character.isprintable() or character == "\n" for character in terminal.shown)
+
+
+def test_events_that_wait_for_structlog_are_bounded(terminal: Terminal) -> None:
+    with bench(stderr=terminal.slave) as (logs, _, _):
+        for _ in range(1_000):
+            logs.logs.event(b"{}")
+        assert len(logs.logs._held) <= 256
+
+
+def test_no_terminal_no_structlog() -> None:
+    code = (
+        "import json, sys\n"
+        "from bottle_init.linux.logs import Logs\n"
+        "from bottle_init.linux.poller import Poller\n"
+        "logs = Logs('tag', ['egress'], Poller())\n"
+        "logs.event(b'{}'); logs.tick(0); logs.finish()\n"
+        "print(json.dumps([name for name in sys.modules if name in ('structlog', 'bottle_init.linux.pretty')]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert json.loads(done.stdout) == []
+    assert done.stderr == b"{}\n"

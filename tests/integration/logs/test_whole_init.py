@@ -1,0 +1,122 @@
+"""The logs of a whole init: readers that stall hold up no stop, and the report has the last words (contract 7, 8)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.support.init import eventually, running
+from tests.integration.support.logs_bench import Pipe, is_full
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+
+FLOOD = "[daemons.flood]\ncommand = ['yes', 'a line of a daemon that never stops']\n"
+
+
+@pytest.mark.parametrize("mode", ["tag", "json"])
+def test_a_stop_is_clean_though_nobody_reads_any_output(tmp_path: Path, mode: str) -> None:
+    out = Pipe()
+    flags = fcntl.fcntl(out.writer, fcntl.F_GETFL)
+    bundle = f"[bundle]\nlogs = '{mode}'\nstop_timeout = '100s'\n{FLOOD}"
+    with running(tmp_path, bundle, stdout=out.writer, stderr=out.writer) as init:
+        eventually(lambda: is_full(out.writer))
+        assert init.stop(signal.SIGTERM) == 0
+    assert fcntl.fcntl(out.writer, fcntl.F_GETFL) == flags
+    out.close()
+
+
+def test_a_reader_that_is_too_slow_for_the_deadline_does_not_move_it(tmp_path: Path) -> None:
+    """What is written fits into the queue, so nothing is lost but what the deadline leaves there."""
+    out = Pipe()
+    script = "seq -f 'line %090.0f' 9000; echo up >&2; exec sleep 1000"
+    bundle = f"[bundle]\nstop_timeout = '500ms'\n[daemons.d]\ncommand = ['/bin/sh', '-c', {json.dumps(script)}]\n"
+    with running(tmp_path, bundle, stdout=out.writer) as init:
+        eventually(lambda: "[d] up" in init.err)
+        init.send(signal.SIGTERM)
+        while init.process.poll() is None:
+            out.read(4_096)
+            time.sleep(0.02)
+        assert init.wait() == 0
+        assert init.report()["lines_dropped"] > 0
+    out.close()
+
+
+def test_a_slow_reader_gets_lines_until_the_deadline(tmp_path: Path) -> None:
+    out = Pipe()
+    bundle = f"[bundle]\nstop_timeout = '2s'\n{FLOOD}"
+    with running(tmp_path, bundle, stdout=out.writer) as init:
+        eventually(lambda: is_full(out.writer))
+        os.kill(init.pid, signal.SIGTERM)
+        while init.process.poll() is None:
+            time.sleep(0.03)
+            out.read(4_096)  # A megabyte takes eight seconds so.
+        assert init.wait() == 0
+        assert len(out.got) > 20 * 4_096
+    out.close()
+
+
+def test_a_reader_that_went_away_does_not_end_the_bundle(tmp_path: Path) -> None:
+    out = Pipe()
+    with running(tmp_path, FLOOD, stdout=out.writer) as init:
+        eventually(lambda: out.read(100_000))
+        out.close_reader()
+        os.close(out.writer)
+        out.writer = -1
+        init.event("child_ready", "flood")
+        assert init.stop() == 0
+        assert init.report()["lines_dropped"] > 0
+
+
+def test_the_report_is_the_last_line_and_has_the_last_words(tmp_path: Path) -> None:
+    script = "echo starting; printf 'first line\\nfatal: no newline' >&2; exit 3"
+    bundle = f"[daemons.egress]\ncommand = ['/bin/sh', '-c', {json.dumps(script)}]\n"
+    with running(tmp_path, bundle) as init:
+        assert init.wait() == 3
+        assert init.out == ["[egress] starting"]
+        assert [line for line in init.err if not line.startswith("{")] == [
+            "[egress] first line",
+            "[egress] fatal: no newline",
+        ]
+        report = json.loads(init.err[-1])
+        assert report["event"] == "exit_report"
+        (death,) = report["deaths"]
+        assert sorted(death["last_lines"]) == ["fatal: no newline", "first line", "starting"]
+        assert report["lines_dropped"] == 0
+
+
+def test_what_a_descendant_writes_after_its_leader_has_died_is_read(tmp_path: Path) -> None:
+    script = "(trap 'echo from below; exit 0' TERM; echo up; while :; do sleep 0.05; done) & sleep 0.3; printf gone"
+    bundle = f"[daemons.egress]\ncommand = ['/bin/sh', '-c', {json.dumps(script)}]\n"
+    with running(tmp_path, bundle) as init:
+        init.wait()
+        assert init.out == ["[egress] up", "[egress] gone", "[egress] from below"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a daemon as another user")
+def test_a_daemon_of_another_user_can_open_its_dev_stdout(tmp_path: Path) -> None:
+    script = "echo out > /dev/stdout; echo err > /dev/stderr; cat < /dev/stdout"
+    bundle = f"[jobs.a]\ncommand = ['/bin/sh', '-c', {json.dumps(script)}]\nuser = 65534\n"
+    with running(tmp_path, bundle) as init:
+        assert init.wait() == 2  # Writing is for it; reading what was written is not.
+        assert init.out == ["[a] out"]
+        assert "[a] err" in init.err
+        assert any("Permission denied" in line for line in init.err)
+
+
+def test_a_hundred_daemons_lose_and_tear_nothing(tmp_path: Path) -> None:
+    script = "n=0; while [ $n -lt 20 ]; do echo line $n of this daemon; n=$((n+1)); done"
+    children = "".join(
+        f"[daemons.d{number}]\ncommand = ['/bin/sh', '-c', '{script}']\npolicy = 'wait-for-all'\n"
+        for number in range(100)
+    )
+    with running(tmp_path, children) as init:
+        assert init.wait() == 0
+        assert sorted(init.out) == sorted(
+            f"[d{child}] line {line} of this daemon" for child in range(100) for line in range(20)
+        )

@@ -1,0 +1,183 @@
+"""An init with a bundle of the test's own, as PID 1 of a PID namespace or as a subreaper."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PATIENCE_S = 60.0
+"""How long a test waits for what has to come; nothing is asserted about how soon it does."""
+
+ROOT = Path(__file__).resolve().parents[3]
+PYTHON = [sys.executable, "-m", "bottle_init"]
+NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+def sh(kind: str, name: str, script: str, more: str = "") -> str:
+    """One child that runs a shell script."""
+    return f"[{kind}s.{name}]\ncommand = ['/bin/sh', '-c', '''{script}''']\n{more}\n"
+
+
+def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any:
+    """Wait until `condition()` is true, and return what it gave."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"{what} did not come about within {PATIENCE_S} s")
+
+
+@dataclass
+class Init:
+    """A running init, and what it has written so far."""
+
+    process: subprocess.Popen[bytes]
+    is_pid_1: bool
+    control: str
+    out: list[str] = field(default_factory=list)
+    err: list[str] = field(default_factory=list)
+    readers: list[threading.Thread] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int:
+        """The init's pid as seen from here."""
+        if not self.is_pid_1:
+            return self.process.pid
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return int(eventually(lambda: children.read_text().split(), "the namespace's PID 1")[0])
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The init's own log."""
+        return [json.loads(line) for line in list(self.err) if line.startswith("{")]
+
+    def event(self, name: str, child: str | None = None, count: int = 1) -> dict[str, Any]:
+        """Wait for the nth event of this name, of one child where given."""
+
+        def found() -> dict[str, Any] | None:
+            matches = [e for e in self.events if e["event"] == name and child in (None, e.get("child"))]
+            return matches[count - 1] if len(matches) >= count else None
+
+        try:
+            event: dict[str, Any] = eventually(found, f"event {name} of {child}")
+        except AssertionError as problem:
+            raise AssertionError(f"{problem}; stderr:\n" + "\n".join(self.err)) from None
+        return event
+
+    def names(self) -> list[tuple[str, str]]:
+        """All events so far as `(event, child)`."""
+        return [(event["event"], event.get("child", "")) for event in self.events]
+
+    def line(self, text: str) -> None:
+        """Wait for a line on stdout."""
+        eventually(lambda: text in self.out, f"the line {text!r}; so far {self.out} {self.err}")
+
+    def send(self, number: int) -> None:
+        """Send a signal to the init."""
+        os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """The init's exit code, as a shell would give it."""
+        code = self.process.wait(PATIENCE_S)
+        for reader in self.readers:
+            reader.join(PATIENCE_S)
+        return code if code >= 0 else 128 - code
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to stop, and wait."""
+        self.send(number)
+        return self.wait()
+
+    def report(self) -> dict[str, Any]:
+        """The exit report, from its log."""
+        return self.event("exit_report")
+
+
+@contextmanager
+def running(
+    tmp_path: Path,
+    bundle: str,
+    *options: str,
+    pid_1: bool = False,
+    env: Mapping[str, str] | None = None,
+    prefix: tuple[str, ...] = (),
+    executable_code: tuple[str, ...] = (),
+    **popen: Any,
+) -> Iterator[Init]:
+    """Start an init on this bundle file; whatever is left of it is killed at the end.
+
+    `executable_code` is run in place of `-m bottle_init`, with words of its own before the options.
+    """
+    path = tmp_path / "bundle.toml"
+    path.write_text(bundle)
+    python = [sys.executable, "-c", *executable_code] if executable_code else PYTHON
+    command = [*prefix, *(NAMESPACE if pid_1 else []), *python, f"--config={path}", *options]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+    control = environ.setdefault("BOTTLE_INIT_CONTROL", f"@bottle-test-{os.getpid()}-{tmp_path.name}")
+    popen.setdefault("stdout", subprocess.PIPE)
+    popen.setdefault("stderr", subprocess.PIPE)
+    process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, **popen)
+    init = Init(process, pid_1, control)
+    for stream, lines in ((process.stdout, init.out), (process.stderr, init.err)):
+        if stream is not None:
+            reader = threading.Thread(target=_collect, args=(stream, lines), daemon=True)
+            reader.start()
+            init.readers.append(reader)
+    try:
+        yield init
+    finally:
+        if process.poll() is None:
+            _kill_tree(init)
+        process.wait(PATIENCE_S)
+        for reader in init.readers:
+            reader.join(PATIENCE_S)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def _collect(stream: Any, lines: list[str]) -> None:
+    while line := stream.readline():
+        lines.append(line.decode("utf-8", "replace").rstrip("\n"))
+
+
+def _kill_tree(init: Init) -> None:
+    """End exactly what this test has started: the init and all below it."""
+    below = descendants(init.process.pid)
+    init.process.kill()
+    for pid in below:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def descendants(root: int) -> list[int]:
+    """The pids of all processes below `root`."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+    found, todo = [], [root]
+    while todo:
+        parent = todo.pop()
+        children = [pid for pid, of in parents.items() if of == parent]
+        found.extend(children)
+        todo.extend(children)
+    return found
