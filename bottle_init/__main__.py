@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 import sys
 
-from bottle_init import cli
+from bottle_init.cli import main as cli
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

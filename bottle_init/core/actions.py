@@ -7,12 +7,12 @@ before anything else is looked at.
 
 from __future__ import annotations
 
-from bottle_init.core.model import Probe
+from bottle_init.core.spec import Probe
 from bottle_init.core.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from bottle_init.core.model import Death, Stop, Survivor
+    from bottle_init.core.state import Death, Stop, Survivor
 
 
 class Action(Value):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from bottle_init.core.model import Backoff, Budget
+    from bottle_init.core.spec import Backoff, Budget
 
 
 def delay_ms(backoff: Backoff, restarts: int) -> int:

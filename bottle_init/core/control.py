@@ -5,17 +5,9 @@ Every order is answered, once, by `Answer`; none of them waits for its effect.
 
 from __future__ import annotations
 
-from bottle_init.core import policy, stopping
+from bottle_init.core import judging, stopping
 from bottle_init.core.actions import Answer, SendSignal
-from bottle_init.core.model import (
-    HALT_REQUEST,
-    HALT_RESTART,
-    NEXT_HOLD,
-    NEXT_START,
-    STOPPED,
-    UP,
-    WAITING,
-)
+from bottle_init.core.words import HALT_REQUEST, HALT_RESTART, NEXT_HOLD, NEXT_START, STOPPED, UP, WAITING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +17,7 @@ if TYPE_CHECKING:
         ChildStartOrdered,
         ChildStopOrdered,
     )
-    from bottle_init.core.model import Child
+    from bottle_init.core.state import Child
     from bottle_init.core.turn import Turn
 
     Order = ChildStopOrdered | ChildStartOrdered | ChildRestartOrdered | ChildSignalOrdered
@@ -95,7 +87,7 @@ def restart(turn: Turn, child: Child, event: Order) -> None:
     """`restart` of a living child: without a delay, outside the budget."""
     if _may(turn, event):
         stopping.halt(turn, child, HALT_RESTART)
-        policy.rest_for_one(turn, child)
+        judging.rest_for_one(turn, child)
         _done(turn, child, event, "restarting")
 
 

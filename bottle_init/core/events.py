@@ -7,7 +7,7 @@ or a recycled pid may speak of one that is long gone; the core drops what is sta
 
 from __future__ import annotations
 
-from bottle_init.core.model import Survivor
+from bottle_init.core.state import Survivor
 from bottle_init.core.values import Value
 
 TYPE_CHECKING = False

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from bottle_init.core import policy, starting
+from bottle_init.core import judging, starting
 from bottle_init.core.events import ProbeDue, ProbeTimedOut, WatchdogPassed
-from bottle_init.core.model import (
+from bottle_init.core.stopping import begin_stop, halt
+from bottle_init.core.values import Value
+from bottle_init.core.words import (
     ALIVE,
     DAEMON,
     ENDED,
@@ -16,15 +18,13 @@ from bottle_init.core.model import (
     STOP_UNHEALTHY,
     UP,
 )
-from bottle_init.core.stopping import begin_stop, halt
-from bottle_init.core.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
     from bottle_init.core.events import Event, Notified
-    from bottle_init.core.model import Child, State
+    from bottle_init.core.state import Child, State
     from bottle_init.core.turn import Turn
 
 STARTING: Final = "starting"
@@ -94,7 +94,7 @@ def become_unhealthy(turn: Turn, child: Child, reason: str) -> None:
         return
     if spec.on_unhealthy == RESTART_UNHEALTHY:
         halt(turn, child, HALT_HEALTH)
-        policy.rest_for_one(turn, child)
+        judging.rest_for_one(turn, child)
     elif spec.on_unhealthy == STOP_UNHEALTHY:
         begin_stop(turn, POLICY, f"{spec.name} is unhealthy: {reason}", EX_UNAVAILABLE)
 

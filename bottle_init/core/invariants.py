@@ -6,24 +6,13 @@ Checks raise explicitly, since `python -O` strips `assert`.
 
 from __future__ import annotations
 
-from bottle_init.core.model import (
-    ALIVE,
-    BACKOFF,
-    CLEARING,
-    DEAD,
-    DONE,
-    KILLING,
-    KILLING_ALL,
-    SPAWNING,
-    UP,
-    WAITING,
-)
+from bottle_init.core.words import ALIVE, BACKOFF, CLEARING, DEAD, DONE, KILLING, KILLING_ALL, SPAWNING, UP, WAITING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bottle_init.core.model import Child, State
+    from bottle_init.core.state import Child, State
 
 
 class InvariantViolated(Exception):

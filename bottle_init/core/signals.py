@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from bottle_init.core.model import Spec
+    from bottle_init.core.spec import Spec
 
 HUP: Final = 1
 INT: Final = 2

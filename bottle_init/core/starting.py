@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bottle_init.core import policy
+from bottle_init.core import judging
 from bottle_init.core.actions import Spawn, StartProbe
 from bottle_init.core.events import (
     BackoffPassed,
@@ -12,7 +12,8 @@ from bottle_init.core.events import (
     RunTimeoutPassed,
     WatchdogPassed,
 )
-from bottle_init.core.model import (
+from bottle_init.core.stopping import begin_stop, halt
+from bottle_init.core.words import (
     BACKOFF,
     DAEMON,
     EX_UNAVAILABLE,
@@ -28,12 +29,12 @@ from bottle_init.core.model import (
     STOPPED,
     WAITING,
 )
-from bottle_init.core.stopping import begin_stop, halt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from bottle_init.core.events import ChildForked, Event, ExecFailed, ForkFailed, Notified
-    from bottle_init.core.model import Child, Probe
+    from bottle_init.core.spec import Probe
+    from bottle_init.core.state import Child
     from bottle_init.core.turn import Turn
 
 FIRST_PAUSE_MS = 10
@@ -84,7 +85,7 @@ def fork_failed(turn: Turn, child: Child, event: ForkFailed) -> None:
     """A failed start (contract 8)."""
     turn.announce("fork_failed", child, "error", reason=event.reason)
     child.swept = True
-    if policy.failed_start(turn, child, event.reason):
+    if judging.failed_start(turn, child, event.reason):
         turn.move(child, BACKOFF)
         turn.set_timer(child, BackoffPassed, child.resume_at_ms - turn.now_ms)
     else:
@@ -186,7 +187,7 @@ def miss_readiness(turn: Turn, child: Child, event: Event) -> None:
     turn.announce("not_ready", child, "error", last=child.check_detail or None)
     if child.spec.policy in (RESTART, RESTART_ON_FAILURE):
         halt(turn, child, HALT_READINESS)
-        policy.rest_for_one(turn, child)
+        judging.rest_for_one(turn, child)
     else:
         begin_stop(turn, POLICY, f"{child.spec.name} was not ready in time", EX_UNAVAILABLE)
 

@@ -20,7 +20,8 @@ from bottle_init.core.events import (
     StopTimeoutPassed,
     WatchdogPassed,
 )
-from bottle_init.core.model import (
+from bottle_init.core.state import Death, Stop, Survivor
+from bottle_init.core.words import (
     ALIVE,
     BACKOFF,
     CLEARING,
@@ -52,15 +53,12 @@ from bottle_init.core.model import (
     STOPPING,
     UP,
     WAITING,
-    Death,
-    Stop,
-    Survivor,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from bottle_init.core.events import ChildExited, Event, SessionSurveyed, SignalForwarded, TreeSurveyed
-    from bottle_init.core.model import Child
+    from bottle_init.core.state import Child
     from bottle_init.core.turn import Turn
 
 BROUGHT_ABOUT = (HALT_REQUEST, HALT_RESTART, HALT_DEPENDENCY, HALT_HEALTH, HALT_READINESS)

@@ -7,7 +7,7 @@ of its arguments: same input, same output, in every world that runs it.
 
 from __future__ import annotations
 
-from bottle_init.core import invariants, policy, signals, starting, stopping
+from bottle_init.core import invariants, judging, signals, starting, stopping
 from bottle_init.core.actions import Answer, ForwardSignal, SendSignal
 from bottle_init.core.events import (
     REQUESTS,
@@ -26,7 +26,10 @@ from bottle_init.core.events import (
     SurvivorEnded,
     TreeSurveyed,
 )
-from bottle_init.core.model import (
+from bottle_init.core.state import State
+from bottle_init.core.transitions import TABLE, Ignore, Row
+from bottle_init.core.turn import Turn
+from bottle_init.core.words import (
     ALIVE,
     BACKOFF,
     CLEARING,
@@ -40,10 +43,7 @@ from bottle_init.core.model import (
     STOPPED,
     UP,
     WAITING,
-    State,
 )
-from bottle_init.core.transitions import TABLE, Ignore, Row
-from bottle_init.core.turn import Turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from bottle_init.core.actions import Action
     from bottle_init.core.events import Event
-    from bottle_init.core.model import Bundle
+    from bottle_init.core.spec import Bundle
 
 
 def begin(bundle: Bundle, now_ms: int) -> State:
@@ -218,7 +218,7 @@ def _judge(turn: Turn) -> None:
     """All deaths of the sweep together, then each child's own consequences."""
     if not turn.sweep:
         return
-    policy.judge(turn)
+    judging.judge(turn)
     fallen, turn.sweep = sorted(turn.sweep), []
     for index in fallen:
         dispatch(turn, DeathJudged(index))

@@ -42,7 +42,8 @@ from bottle_init.core.events import (
     StopTurnCame,
     WatchdogPassed,
 )
-from bottle_init.core.model import (
+from bottle_init.core.values import Value
+from bottle_init.core.words import (
     BACKOFF,
     CLEARING,
     DEAD,
@@ -56,7 +57,6 @@ from bottle_init.core.model import (
     STOPPING,
     WAITING,
 )
-from bottle_init.core.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from bottle_init.core.events import Event
-    from bottle_init.core.model import Child
+    from bottle_init.core.state import Child
     from bottle_init.core.turn import Turn
 
     Rule = Callable[[Turn, Child, Any], None]

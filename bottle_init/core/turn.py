@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from bottle_init.core.actions import Action
     from bottle_init.core.events import Timer
-    from bottle_init.core.model import Child, State
+    from bottle_init.core.state import Child, State
 
 
 class Turn:

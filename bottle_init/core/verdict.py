@@ -6,20 +6,15 @@ on the order in which the kernel hands over simultaneous deaths.
 
 from __future__ import annotations
 
-from bottle_init.core.model import (
-    DAEMON,
-    EX_UNAVAILABLE,
-    EXIT_ON_CHILD_DEATH,
-    RESTART,
-    Death,
-)
+from bottle_init.core.state import Death
+from bottle_init.core.words import DAEMON, EX_UNAVAILABLE, EXIT_ON_CHILD_DEATH, RESTART
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Final
 
-    from bottle_init.core.model import Spec
+    from bottle_init.core.spec import Spec
 
 # Severities, worst first: a smaller number is worse.
 CRASH: Final = 0

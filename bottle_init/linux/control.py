@@ -30,10 +30,11 @@ from bottle_init.core.events import (
     LeaseRenewed,
     StopOrdered,
 )
-from bottle_init.core.model import ALIVE, DAEMON
-from bottle_init.linux import jsonlines, peer
-from bottle_init.linux.clock import wall_s
-from bottle_init.linux.text import plain, span
+from bottle_init.core.words import ALIVE, DAEMON
+from bottle_init.linux.sys import peer
+from bottle_init.linux.sys.clock import wall_s
+from bottle_init.words import jsonlines
+from bottle_init.words.text import plain, span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 
     from bottle_init.core.events import Event
     from bottle_init.core.health import DaemonHealth
-    from bottle_init.core.model import Child, State
-    from bottle_init.linux.poller import Poller
+    from bottle_init.core.state import Child, State
+    from bottle_init.linux.sys.poller import Poller
 
 MAX_CLIENTS = 32
 MAX_FOLLOWERS = 16

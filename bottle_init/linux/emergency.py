@@ -12,17 +12,19 @@ from select import POLLOUT, poll
 from time import sleep
 
 from bottle_init.core.actions import Exit
-from bottle_init.core.model import EX_SOFTWARE, GIVE_UP_MS, Stop
-from bottle_init.linux import jsonlines, reaper, report
-from bottle_init.linux.clock import monotonic_ms, wall_s
-from bottle_init.linux.text import plain
+from bottle_init.core.state import Stop
+from bottle_init.core.words import EX_SOFTWARE, GIVE_UP_MS
+from bottle_init.linux import reaper, report
+from bottle_init.linux.sys.clock import monotonic_ms, wall_s
+from bottle_init.words import jsonlines
+from bottle_init.words.text import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from bottle_init.core.model import Bundle
+    from bottle_init.core.spec import Bundle
     from bottle_init.linux.logs import Logs
 
 KIND = "internal"

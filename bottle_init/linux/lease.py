@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bottle_init.core.events import Event
-    from bottle_init.core.model import Lease
-    from bottle_init.linux.poller import Poller
+    from bottle_init.core.spec import Lease
+    from bottle_init.linux.sys.poller import Poller
 
 LOCALHOST = ("127.0.0.1", "::1")
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EINTR)

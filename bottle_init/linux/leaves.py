@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from bottle_init.core.events import ProbeFailed
 from bottle_init.core.flow import Farewell
-from bottle_init.linux import jsonlines, reaper
-from bottle_init.linux.clock import monotonic_ms, wall_s
+from bottle_init.linux import reaper
 from bottle_init.linux.logs import Logs
-from bottle_init.linux.poller import Bulk
+from bottle_init.linux.sys.clock import monotonic_ms, wall_s
+from bottle_init.linux.sys.poller import Bulk
+from bottle_init.words import jsonlines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from bottle_init.core import actions as act
     from bottle_init.core.events import Event
-    from bottle_init.core.model import State
+    from bottle_init.core.state import State
     from bottle_init.linux.control import Control
+    from bottle_init.linux.init import Init
     from bottle_init.linux.lease import Watch
-    from bottle_init.linux.loop import Init
     from bottle_init.linux.notify import Notify
     from bottle_init.linux.oom import OomCounter
     from bottle_init.linux.probes import Probes

@@ -21,17 +21,17 @@ from select import EPOLLIN
 
 from bottle_init.core import flow
 from bottle_init.core.flow import Account, whole_lines
-from bottle_init.linux import jsonlines
-from bottle_init.linux.clock import monotonic_ms, wall_s
-from bottle_init.linux.outputs import Sink, same_file
+from bottle_init.linux.sys.clock import monotonic_ms, wall_s
+from bottle_init.linux.sys.outputs import Sink, same_file
+from bottle_init.words import jsonlines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Final
 
-    from bottle_init.linux.outputs import Poller
-    from bottle_init.linux.pretty import Renderer
+    from bottle_init.linux.sys.outputs import Poller
+    from bottle_init.words.pretty import Renderer
 
     Render = Callable[[bytes], bytes]
 
@@ -205,7 +205,7 @@ class Logs:
     def _load(self) -> None:
         """Get a step nearer to the renderer."""
         if self._renderer is None:
-            from bottle_init.linux.pretty import Renderer
+            from bottle_init.words.pretty import Renderer
 
             self._renderer = Renderer()
         if not self._renderer.load():

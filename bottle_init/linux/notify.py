@@ -14,14 +14,14 @@ from select import EPOLLIN
 from sys import byteorder
 
 from bottle_init.core.events import Notified
-from bottle_init.linux.text import plain
+from bottle_init.words.text import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bottle_init.core.events import Event
-    from bottle_init.linux.poller import Poller
+    from bottle_init.linux.sys.poller import Poller
 
 _DATAGRAM = 4_096
 """Bytes of a datagram; systemd takes no longer ones either."""

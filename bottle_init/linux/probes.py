@@ -12,15 +12,15 @@ import posix
 from select import EPOLLIN, EPOLLOUT
 
 from bottle_init.core.events import ProbeFailed, ProbeSucceeded
-from bottle_init.linux.text import plain
+from bottle_init.words.text import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bottle_init.core.events import Event
-    from bottle_init.core.model import Probe
-    from bottle_init.linux.poller import Poller
+    from bottle_init.core.spec import Probe
+    from bottle_init.linux.sys.poller import Poller
 
     Key = tuple[int, int, int]
     Answer = Callable[["str | None"], None]

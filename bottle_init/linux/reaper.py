@@ -12,7 +12,7 @@ import errno
 import posix
 from _signal import pidfd_send_signal
 
-from bottle_init.core.model import Survivor
+from bottle_init.core.state import Survivor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,18 +6,19 @@ from _signal import SIGTERM, sigtimedwait
 from select import EPOLLIN
 
 from bottle_init.core.events import ChildSignalOrdered, ChildStopOrdered, LeaseRenewed, StopOrdered
-from bottle_init.core.model import ENDED, GOING_DOWN, RUNNING, State
-from bottle_init.linux import libc
-from bottle_init.linux.clock import monotonic_ms
+from bottle_init.core.state import State
+from bottle_init.core.words import ENDED, GOING_DOWN, RUNNING
 from bottle_init.linux.control import Control
-from bottle_init.linux.poller import Poller
+from bottle_init.linux.sys import libc
+from bottle_init.linux.sys.clock import monotonic_ms
+from bottle_init.linux.sys.poller import Poller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from signal import struct_siginfo
 
     from bottle_init.core.events import Event
-    from bottle_init.linux.command import Command
+    from bottle_init.linux.one import Command
 
 
 class Remote:

@@ -13,12 +13,12 @@ from posixpath import realpath
 from select import POLLOUT, poll
 from stat import S_ISREG
 
-from bottle_init import signames
 from bottle_init.core import verdict
-from bottle_init.core.model import REQUESTED
-from bottle_init.linux import jsonlines, outputs
-from bottle_init.linux.clock import monotonic_ms
-from bottle_init.linux.text import plain
+from bottle_init.core.words import REQUESTED
+from bottle_init.linux.sys import outputs
+from bottle_init.linux.sys.clock import monotonic_ms
+from bottle_init.words import jsonlines, signames
+from bottle_init.words.text import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from bottle_init.core.actions import Exit
-    from bottle_init.core.model import Bundle, Death, Stop, Survivor
+    from bottle_init.core.spec import Bundle
+    from bottle_init.core.state import Death, Stop, Survivor
 
     Record = dict[str, Any]
 

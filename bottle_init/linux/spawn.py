@@ -12,14 +12,14 @@ import errno
 import posix
 from _signal import SIG_DFL, SIG_SETMASK, getsignal, pthread_sigmask, signal
 
-from bottle_init.linux import libc
+from bottle_init.linux.sys import libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from bottle_init.core.model import Process
+    from bottle_init.core.spec import Process
 
 CANNOT_EXECUTE = 126
 NOT_FOUND = 127

@@ -13,8 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bottle_init import config
-from bottle_init.core.model import POLICIES
+from bottle_init.bundle import load
+from bottle_init.bundle.source import BundleInvalid, read_text
+from bottle_init.core.words import POLICIES
 from bottle_init.testing import real
 from bottle_init.testing.diagram import state_machine
 from bottle_init.testing.fuzz import fuzz, scenario_of
@@ -25,7 +26,7 @@ from bottle_init.testing.world import simulate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bottle_init.core.model import Bundle
+    from bottle_init.core.spec import Bundle
     from bottle_init.testing.fuzz import Outcome
 
 EX_BROKEN = 1
@@ -42,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.bundle is None:
         parser.error("which bundle file? (or --diagram)")
     try:
-        bundle = config.load(config.read_text(options.bundle), options.bundle, options.policy, here=False)
-    except config.BundleInvalid as invalid:
+        bundle = load.from_text(read_text(options.bundle), options.bundle, options.policy, here=False)
+    except BundleInvalid as invalid:
         sys.stderr.write(f"{invalid}\n")
         return EX_CONFIG
     seed = options.seed if options.seed is not None else secrets.token_hex(4)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bottle_init.core.model import STATUSES
 from bottle_init.core.transitions import TABLE, Ignore, Row
+from bottle_init.core.words import STATUSES
 
 if TYPE_CHECKING:
     from bottle_init.core.events import Event

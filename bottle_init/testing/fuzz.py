@@ -16,7 +16,7 @@ from bottle_init.testing.world import Trace, simulate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bottle_init.core.model import Bundle
+    from bottle_init.core.spec import Bundle
     from bottle_init.testing.scenario import Scenario
 
     Promise = Callable[[Trace], str | None]

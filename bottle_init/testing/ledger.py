@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from bottle_init.core.actions import Action
     from bottle_init.core.events import Event
-    from bottle_init.core.model import Bundle, Check, Spec
+    from bottle_init.core.spec import Bundle, Check, Spec
     from bottle_init.testing.world import Step
 
 KILL, CONT = 9, 18

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 if TYPE_CHECKING:
-    from bottle_init.core.model import Bundle
+    from bottle_init.core.spec import Bundle
     from bottle_init.testing.fuzz import Outcome, Promise
 
 
@@ -44,7 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def bottle_bundle(request: pytest.FixtureRequest) -> Bundle:
     """The bundle of the test's marker, or of pytest's configuration; its users need not exist on this machine."""
-    from bottle_init import config
+    from bottle_init.bundle import load
+    from bottle_init.bundle.source import BundleInvalid, read_text
 
     marker = request.node.get_closest_marker("bottle_bundle")
     configured = request.config.getini("bottle_bundle")
@@ -56,8 +57,8 @@ def bottle_bundle(request: pytest.FixtureRequest) -> Bundle:
     file = str(request.config.rootpath / path)
     policy = marker.kwargs.get("policy") if marker is not None else None
     try:
-        return config.load(config.read_text(file), file, policy, here=False)
-    except config.BundleInvalid as invalid:
+        return load.from_text(read_text(file), file, policy, here=False)
+    except BundleInvalid as invalid:
         pytest.fail(str(invalid), pytrace=False)
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from bottle_init.core import events as happened
 from bottle_init.core.actions import Announce
-from bottle_init.core.model import Bundle, Probe, Process, Spec
+from bottle_init.core.spec import Bundle, Probe, Process, Spec
 from bottle_init.core.verdict import SEVERITIES
 from bottle_init.testing.pipes import SIP_MS
 from bottle_init.testing.scenario import Life, Scenario

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bottle_init.core.events import Event
-from bottle_init.core.model import Bundle
+from bottle_init.core.spec import Bundle
 
 KILL = 9
 TERM = 15

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import MISSING, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from bottle_init.core.model import Bundle, Spec
+from bottle_init.core.spec import Bundle, Spec
 from bottle_init.testing.scenario import Life
 
 if TYPE_CHECKING:

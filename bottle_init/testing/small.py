@@ -10,17 +10,8 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from bottle_init.core import events as happened
-from bottle_init.core.model import (
-    DAEMON,
-    EXIT_ON_CHILD_DEATH,
-    ONESHOT,
-    RESTART,
-    WAIT_FOR_ALL,
-    Bundle,
-    Probe,
-    Ready,
-    Spec,
-)
+from bottle_init.core.spec import Bundle, Probe, Ready, Spec
+from bottle_init.core.words import DAEMON, EXIT_ON_CHILD_DEATH, ONESHOT, RESTART, WAIT_FOR_ALL
 from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Stall, Write
 
 if TYPE_CHECKING:

@@ -11,21 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bottle_init.core import events as happened
-from bottle_init.core.model import (
-    DAEMON,
-    JOB,
-    ON_UNHEALTHY,
-    ONESHOT,
-    POLICIES,
-    Backoff,
-    Budget,
-    Bundle,
-    Check,
-    Lease,
-    Probe,
-    Ready,
-    Spec,
-)
+from bottle_init.core.spec import Backoff, Budget, Bundle, Check, Lease, Probe, Ready, Spec
+from bottle_init.core.words import DAEMON, JOB, ON_UNHEALTHY, ONESHOT, POLICIES
 from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Stall, Storm, Write
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bottle_init.core import actions as acts
 from bottle_init.core import events as happened
-from bottle_init.core.model import Bundle, Probe, Spec
+from bottle_init.core.spec import Bundle, Probe, Spec
 from bottle_init.core.values import Value
 from bottle_init.testing.scenario import Life, Remnant, Say, Write
 

@@ -27,7 +27,7 @@ from bottle_init.core.actions import (
     SurveyTree,
 )
 from bottle_init.core.events import Event
-from bottle_init.core.model import State, Survivor
+from bottle_init.core.state import State, Survivor
 from bottle_init.testing.pipes import Logs, Pipe
 from bottle_init.testing.scenario import End, Life, Remnant, Say, Scenario, Write
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 from hypothesis import strategies as st
 
-from bottle_init import signames
-from bottle_init.bundlefile.readers import CAPABILITIES, RLIMITS
-from bottle_init.core import model
-from bottle_init.core.model import Backoff, Budget, Bundle, Check, Lease, Probe, Process, Ready, Spec
+from bottle_init.bundle.readers import CAPABILITIES, RLIMITS
+from bottle_init.core import words
+from bottle_init.core.spec import Backoff, Budget, Bundle, Check, Lease, Probe, Process, Ready, Spec
+from bottle_init.words import signames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ LIMITS = st.one_of(st.just(-1), st.integers(0, 2**63 - 1))
 
 BOOLEANS = st.booleans()
 KINDS = st.sampled_from(["oneshot", "daemon", "job"])
-POLICIES = st.sampled_from(model.POLICIES)
+POLICIES = st.sampled_from(words.POLICIES)
 FACTORS = st.floats(1, 1_000)
 CODES = st.lists(st.integers(0, 255), max_size=3).map(lambda codes: tuple(sorted({0, *codes})))
 RULES = st.dictionaries(FORWARDED, st.just(0) | STOP_SIGNALS, max_size=3).map(lambda rules: tuple(rules.items()))
@@ -134,7 +134,7 @@ def settings(draw: Draw, names: list[str]) -> Bundle:
         policy=draw(POLICIES),
         stop_timeout_ms=draw(DURATIONS_MS),
         exit_code_from=draw(st.none() | st.sampled_from(names)),
-        logs=draw(st.sampled_from(model.LOGS)),
+        logs=draw(st.sampled_from(words.LOGS)),
         control=draw(st.sampled_from(["@bottle_init", "", "@other", "/run/bottle.sock", "relative/path"])),
         lease=draw(st.none() | LEASES),
     )
@@ -166,7 +166,7 @@ def specs(draw: Draw, name: str, kind: str, earlier: list[str], policy: str, inh
         restart_dependents=draw(BOOLEANS),
         ready=draw(READY) if draw(BOOLEANS) else None,
         health=draw(CHECKS) if draw(BOOLEANS) else None,
-        on_unhealthy=draw(st.sampled_from(model.ON_UNHEALTHY)),
+        on_unhealthy=draw(st.sampled_from(words.ON_UNHEALTHY)),
     )
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import jsonschema
 from jsonschema.protocols import Validator
 
-import bottle_init
+from bottle_init.bundle import load
 
-SCHEMA: dict[str, Any] = json.loads((Path(bottle_init.__file__).parent / "schema.json").read_text(encoding="utf-8"))
+SCHEMA: dict[str, Any] = json.loads(Path(load.__file__).with_name("schema.json").read_text(encoding="utf-8"))
 
 # TOML has integers of its own, so that 3.0 is none; to JSON it is the same as 3.
 _TYPES = jsonschema.Draft7Validator.TYPE_CHECKER.redefine(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import bottle_init
-from bottle_init import cli, client
+from bottle_init.cli import asking, main
+from bottle_init.cli.options import VERSION, Options
 
 BUNDLE = """
 [bundle]
@@ -91,7 +92,7 @@ def test_check_honours_what_a_run_would(file: Path) -> None:
 
 
 def test_check_prints_the_schema_that_ships_with_the_package() -> None:
-    shipped = (Path(bottle_init.__file__).parent / "schema.json").read_text(encoding="utf-8")
+    shipped = (Path(bottle_init.__file__).parent / "bundle/schema.json").read_text(encoding="utf-8")
     assert run("check", "--schema") == (0, shipped, "")
 
 
@@ -196,11 +197,11 @@ def test_whatever_happens_an_exit_code_comes_of_it(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(_options: cli.Options) -> int:
+    def fail(_options: Options) -> int:
         raise problem
 
-    monkeypatch.setitem(cli.COMMANDS, cli.VERSION, fail)
-    assert cli.main(["--version"]) == code
+    monkeypatch.setitem(main.COMMANDS, VERSION, fail)
+    assert main.main(["--version"]) == code
     err = capfd.readouterr().err
     assert told in err
     assert bool(err) == bool(told)
@@ -228,17 +229,17 @@ def test_clients_ask_where_the_bundle_file_says(
 ) -> None:
     asked = []
 
-    def answer(options: cli.Options) -> int:
+    def answer(options: Options) -> int:
         asked.append(options.control)
         return 0
 
-    monkeypatch.setattr(client, argv[0], answer)
+    monkeypatch.setattr(asking, argv[0], answer)
     monkeypatch.setenv("BOTTLE_INIT_CONFIG", str(tmp_path / "bundle.toml"))
     monkeypatch.delenv("BOTTLE_INIT_CONTROL", raising=False)
     if text is not None:
         (tmp_path / "bundle.toml").write_text(text)
-    assert cli.main(argv) == 0
-    assert cli.main([*argv, "--control=@o"]) == 0
+    assert main.main(argv) == 0
+    assert main.main([*argv, "--control=@o"]) == 0
     monkeypatch.setenv("BOTTLE_INIT_CONTROL", "@env")
-    assert cli.main(argv) == 0
+    assert main.main(argv) == 0
     assert asked == [address, "@o", "@env"]

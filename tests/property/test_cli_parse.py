@@ -10,8 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bottle_init import cli, usage
-from bottle_init.core import model
+from bottle_init.cli import usage
+from bottle_init.cli.options import (
+    CTL,
+    EX_CONFIG,
+    EX_SOFTWARE,
+    EX_USAGE,
+    ONE,
+    ONLY_VARIABLE,
+    OPTIONS,
+    POLICIES,
+    RUN,
+    SUBCOMMANDS,
+    VERBS,
+    Options,
+    UsageError,
+    parse,
+)
+from bottle_init.core import words
 
 VALUES = {
     "--policy": "restart",
@@ -27,20 +43,20 @@ VALUES = {
 
 def parsed(*argv: str, **environ: str) -> dict[str, Any]:
     """All options by name."""
-    options = cli.parse(argv, environ)
-    return {name: getattr(options, name) for name in cli.Options.__slots__}
+    options = parse(argv, environ)
+    return {name: getattr(options, name) for name in Options.__slots__}
 
 
 def refusal(*argv: str) -> str:
     """The message and the hint of a usage error."""
-    with pytest.raises(cli.UsageError) as caught:
-        cli.parse(argv, {})
+    with pytest.raises(UsageError) as caught:
+        parse(argv, {})
     return f"{caught.value} | {caught.value.hint}"
 
 
 def words_of(command: str) -> tuple[str, ...]:
     """A command line of each command, without options."""
-    return {cli.RUN: (), cli.ONE: ("--", "true"), cli.CTL: ("ctl", "events")}.get(command, (command,))
+    return {RUN: (), ONE: ("--", "true"), CTL: ("ctl", "events")}.get(command, (command,))
 
 
 def test_nothing_at_all_runs_the_bundle_of_the_default_file() -> None:
@@ -133,28 +149,28 @@ def test_what_is_refused_and_why(argv: tuple[str, ...], message: str) -> None:
 
 @pytest.mark.parametrize("option", VALUES)
 def test_a_value_may_follow_or_be_joined(option: str) -> None:
-    command = words_of(cli.OPTIONS[option][1][-1])
+    command = words_of(OPTIONS[option][1][-1])
     joined = parsed(f"{option}={VALUES[option]}", *command)
     assert parsed(option, VALUES[option], *command) == joined
     assert joined != parsed(*command)
 
 
-@pytest.mark.parametrize("command", [cli.RUN, cli.ONE, *cli.SUBCOMMANDS])
-@pytest.mark.parametrize("option", cli.OPTIONS)
+@pytest.mark.parametrize("command", [RUN, ONE, *SUBCOMMANDS])
+@pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_is_taken_by_the_commands_that_it_belongs_to_and_no_others(option: str, command: str) -> None:
-    takes_value, owners = cli.OPTIONS[option]
+    takes_value, owners = OPTIONS[option]
     argv = ([option, VALUES[option]] if takes_value else [option]) + list(words_of(command))
     if command in owners or option in ("--help", "--version"):
-        cli.parse(argv, {})
+        parse(argv, {})
     else:
         assert f"{option} belongs to" in refusal(*argv)
 
 
-@given(st.lists(st.sampled_from(["--", "-", "", "check", "ctl", "stop", *cli.OPTIONS]) | st.text(max_size=8)))
+@given(st.lists(st.sampled_from(["--", "-", "", "check", "ctl", "stop", *OPTIONS]) | st.text(max_size=8)))
 def test_no_words_at_all_give_a_traceback(argv: list[str]) -> None:
     try:
-        cli.parse(argv, {})
-    except cli.UsageError as refused:
+        parse(argv, {})
+    except UsageError as refused:
         assert str(refused)
         assert refused.hint
 
@@ -196,19 +212,19 @@ def test_one_command_has_no_control_socket_unless_asked_for() -> None:
 
 
 def test_the_words_are_the_cores() -> None:
-    assert cli.POLICIES == model.POLICIES
-    assert (cli.EX_USAGE, cli.EX_CONFIG, cli.EX_SOFTWARE) == (model.EX_USAGE, model.EX_CONFIG, model.EX_SOFTWARE)
+    assert POLICIES == words.POLICIES
+    assert (EX_USAGE, EX_CONFIG, EX_SOFTWARE) == (words.EX_USAGE, words.EX_CONFIG, words.EX_SOFTWARE)
 
 
 def test_help_names_every_option_command_and_policy_and_fits_a_terminal() -> None:
-    for word in (*cli.OPTIONS, *cli.SUBCOMMANDS, *cli.VERBS, *cli.POLICIES, cli.ONLY_VARIABLE, "$BOTTLE_INIT_CONFIG"):
+    for word in (*OPTIONS, *SUBCOMMANDS, *VERBS, *POLICIES, ONLY_VARIABLE, "$BOTTLE_INIT_CONFIG"):
         assert word in usage.TEXT, word
-    assert set(re.findall(r"--[a-z-]+", usage.TEXT)) - {"--option"} == set(cli.OPTIONS)
+    assert set(re.findall(r"--[a-z-]+", usage.TEXT)) - {"--option"} == set(OPTIONS)
     assert max(map(len, usage.TEXT.splitlines())) <= 120
 
 
 def test_the_reference_names_every_option_command_and_verb() -> None:
-    reference = (Path(usage.__file__).parents[1] / "docs" / "cli.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"(?<!-)--[a-z-]+", reference)) - {"--option"} >= set(cli.OPTIONS) - {"--version"}
-    for command in (*cli.SUBCOMMANDS, *(f"ctl {verb}" for verb in cli.VERBS)):
+    reference = (Path(usage.__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"(?<!-)--[a-z-]+", reference)) - {"--option"} >= set(OPTIONS) - {"--version"}
+    for command in (*SUBCOMMANDS, *(f"ctl {verb}" for verb in VERBS)):
         assert f"`{command}" in reference, command

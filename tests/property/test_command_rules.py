@@ -7,8 +7,10 @@ import signal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bottle_init.core import command, model
+from bottle_init.core import command
 from bottle_init.core.command import Rules
+from bottle_init.core.spec import Bundle, Spec
+from bottle_init.core.words import GIVE_UP_MS, JOB
 
 SIGNALS = st.sampled_from(sorted(signal.valid_signals()))
 CATCHABLE = SIGNALS.filter(lambda number: number not in (signal.SIGKILL, signal.SIGSTOP))
@@ -81,10 +83,10 @@ def test_the_code_is_the_commands_own_unless_it_is_mapped(mapped: tuple[int, ...
 
 
 def test_the_deadlines_are_those_of_a_bundle_file() -> None:
-    job = model.Spec("job", model.JOB, ("true",))
+    job = Spec("job", JOB, ("true",))
     assert job.stop_timeout_ms == command.SESSION_KILL_MS
-    assert model.Bundle((job,)).stop_timeout_ms == command.EVERYTHING_KILL_MS
-    assert command.GIVE_UP_MS == model.GIVE_UP_MS
+    assert Bundle((job,)).stop_timeout_ms == command.EVERYTHING_KILL_MS
+    assert command.GIVE_UP_MS == GIVE_UP_MS
 
 
 ORDER = (command.ASK, command.KILL_SESSION, command.KILL_EVERYTHING, command.GIVE_UP)

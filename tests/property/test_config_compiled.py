@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bottle_init import cli, compiled, config
-from bottle_init.bundlefile import document
-from bottle_init.config import BundleInvalid
+from bottle_init.bundle import compiled, document, load
+from bottle_init.bundle.source import BundleInvalid, Fault
+from bottle_init.cli.options import POLICIES
 from tests.property.bundle_documents import bundles, text_of
 
 if TYPE_CHECKING:
-    from bottle_init.core.model import Bundle
+    from bottle_init.core.spec import Bundle
 
 TEXT = b"""
 [bundle]
@@ -35,7 +35,8 @@ policy = "wait-for-all"
 # What an interpreter has loaded by itself differs; these are what a start must never add.
 EXPENSIVE = (
     *("argparse", "asyncio", "collections", "contextlib", "dataclasses", "enum", "functools", "json", "logging"),
-    *("re", "selectors", "signal", "socket", "subprocess", "threading", "tomllib", "typing", "bottle_init.bundlefile"),
+    *("re", "selectors", "signal", "socket", "subprocess", "threading", "tomllib", "typing"),
+    "bottle_init.bundle.document",
 )
 
 
@@ -51,7 +52,7 @@ def file(tmp_path: Path) -> Path:
 def is_used(path: Path) -> bool:
     """Whether a start would take the compiled form; the bundle is the text's in any case."""
     text = path.read_bytes()
-    assert config.read(str(path)) == config.load(text, str(path))
+    assert load.from_file(str(path)) == load.from_text(text, str(path))
     return compiled.find(str(path), text) is not None
 
 
@@ -61,7 +62,7 @@ def compiled_bytes(text: bytes) -> bytes:
     return compiled.encode(bundle, text)
 
 
-@given(bundles(), st.sampled_from([None, *cli.POLICIES]))
+@given(bundles(), st.sampled_from([None, *POLICIES]))
 def test_compiled_is_the_same_as_loaded(
     tmp_path_factory: pytest.TempPathFactory, case: tuple[Bundle, dict[str, Any]], policy: str | None
 ) -> None:
@@ -70,7 +71,7 @@ def test_compiled_is_the_same_as_loaded(
     path.write_bytes(text)
     compiled.write(str(path))
     assert compiled.find(str(path), text) is not None
-    assert config.read(str(path), policy) == config.load(text, str(path), policy)
+    assert load.from_file(str(path), policy) == load.from_text(text, str(path), policy)
 
 
 def test_what_was_compiled_is_used(file: Path) -> None:
@@ -118,7 +119,7 @@ def test_another_interpreter_compiles_for_itself(file: Path, monkeypatch: pytest
 
 
 def test_another_layout_of_the_values_compiles_for_itself(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "_VALUES", (*compiled._VALUES, config.Fault))
+    monkeypatch.setattr(compiled, "_VALUES", (*compiled._VALUES, Fault))
     assert not is_used(file)
 
 
@@ -159,7 +160,7 @@ def test_users_are_looked_for_at_every_start(tmp_path: Path) -> None:
     Path(compiled.path_of(str(path))).write_bytes(compiled.encode(bundle.but(children=(stranger,)), text))
     assert compiled.find(str(path), text) is not None
     with pytest.raises(BundleInvalid) as caught:
-        config.read(str(path))
+        load.from_file(str(path))
     assert [fault.path for fault in caught.value.faults] == ["daemons.web.user", "daemons.web.groups[0]"]
 
 
@@ -168,21 +169,21 @@ def test_an_invalid_file_is_not_compiled_and_an_old_compilation_stays_stale(file
     with pytest.raises(BundleInvalid):
         compiled.write(str(file))
     with pytest.raises(BundleInvalid):
-        config.read(str(file))
+        load.from_file(str(file))
     assert sorted(os.listdir(file.parent)) == ["bundle.toml", "bundle.tomlc"]
 
 
 def test_a_start_from_a_compiled_file_imports_nothing_expensive(file: Path) -> None:
     code = (
         "import sys; before = set(sys.modules); sys.path.insert(0, sys.argv[1])\n"
-        "from bottle_init import cli\n"
+        "from bottle_init.cli import chosen, options\n"
         "words = ['--config', sys.argv[2], '--policy=restart', '--control=@x', '--only=db,web']\n"
-        "bundle = cli.find_bundle(cli.parse(words, {}))\n"
+        "bundle = chosen.find_bundle(options.parse(words, {}))\n"
         "assert [spec.name for spec in bundle.children] == ['web', 'db'], bundle\n"
         "print(*sorted(set(sys.modules) - before))"
     )
-    root = Path(config.__file__).parents[1]
+    root = Path(load.__file__).parents[2]
     command = [sys.executable, "-I", "-S", "-c", code, str(root), str(file)]
     loaded = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    assert "bottle_init.compiled" in loaded
+    assert "bottle_init.bundle.compiled" in loaded
     assert not set(EXPENSIVE) & set(loaded)

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bottle_init import config
-from bottle_init.bundlefile import document
-from bottle_init.config import BundleInvalid
+from bottle_init.bundle import document, load
+from bottle_init.bundle.source import BundleInvalid
 from tests.property.bundle_documents import EVERY_KEY, PATHS, mutated, spelled, text_of
 from tests.property.bundle_schema import accepted_types, at_path, type_of
 
@@ -22,7 +21,7 @@ WRONG: tuple[Any, ...] = (True, 3, 3.5, "~", [], [["x"]], {"~": 1}, dt.date(2026
 def faults_of(text: str | bytes) -> list[str]:
     """The paths of all faults, in the order in which they are told."""
     with pytest.raises(BundleInvalid) as caught:
-        config.load(text, "bundle.toml")
+        load.from_text(text, "bundle.toml")
     assert caught.value.faults
     return [fault.path for fault in caught.value.faults]
 
@@ -30,7 +29,7 @@ def faults_of(text: str | bytes) -> list[str]:
 def the_fault(text: str) -> str:
     """The message of the only fault."""
     with pytest.raises(BundleInvalid) as caught:
-        config.load(text, "bundle.toml")
+        load.from_text(text, "bundle.toml")
     assert len(caught.value.faults) == 1, str(caught.value)
     return str(caught.value.faults[0])
 
@@ -43,7 +42,7 @@ WRONG_AT = {
 
 
 def test_the_document_of_every_key_is_valid_and_has_every_key() -> None:
-    config.load(text_of(EVERY_KEY), "bundle.toml")
+    load.from_text(text_of(EVERY_KEY), "bundle.toml")
     daemons = EVERY_KEY["daemons"].values()
     children = [child for kind in document.KINDS for child in EVERY_KEY[kind].values()]
     assert set(EVERY_KEY["bundle"]) == set(document.BUNDLE_KEYS)
@@ -81,7 +80,7 @@ def test_an_unknown_key_is_a_fault_wherever_it_is(path: tuple[str | int, ...]) -
 @given(st.binary() | st.text(st.characters()))
 def test_no_text_gives_a_traceback(text: bytes | str) -> None:
     try:
-        config.load(text, "bundle.toml")
+        load.from_text(text, "bundle.toml")
     except BundleInvalid as invalid:
         assert str(invalid)
 
@@ -97,7 +96,7 @@ def test_no_slip_of_the_pen_gives_a_traceback(slips: list[tuple[int, int, str]])
     for at, gone, typed in slips:
         text = text[:at] + typed + text[at + gone :]
     try:
-        config.load(text, "bundle.toml")
+        load.from_text(text, "bundle.toml")
     except BundleInvalid as invalid:
         assert str(invalid)
 
@@ -122,7 +121,7 @@ def test_no_document_gives_a_traceback(data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(PATHS))
     text = mutated({path: data.draw(TOML_VALUES)})
     try:
-        config.load(text, "bundle.toml")
+        load.from_text(text, "bundle.toml")
     except BundleInvalid as invalid:
         assert str(invalid)
         if len(path) > 2:
@@ -251,7 +250,7 @@ def test_a_cycle_is_shown_and_each_is_told() -> None:
         for name, other in (("a", "b"), ("b", "c"), ("c", "a"), ("d", "a"), ("e", "f"), ("f", "e"))
     )
     with pytest.raises(BundleInvalid) as caught:
-        config.load(ring, "bundle.toml")
+        load.from_text(ring, "bundle.toml")
     assert [str(fault) for fault in caught.value.faults] == [
         "daemons.a.after: goes round in a circle: a -> b -> c -> a (each is after the next)",
         "daemons.e.after: goes round in a circle: e -> f -> e (each is after the next)",
@@ -264,7 +263,7 @@ def test_cycles_that_share_children_are_all_told() -> None:
         for name, after in (("a", "bc"), ("b", "a"), ("c", "ac"))
     )
     with pytest.raises(BundleInvalid) as caught:
-        config.load(hub, "bundle.toml")
+        load.from_text(hub, "bundle.toml")
     assert [fault.message.partition(" (")[0] for fault in caught.value.faults] == [
         "goes round in a circle: a -> b -> a",
         "goes round in a circle: a -> c -> a",
@@ -280,18 +279,18 @@ def test_no_cycle_is_left_once_each_that_is_told_is_cut(graph: list[list[int]]) 
         )
 
     try:
-        config.load(text(), "bundle.toml")
+        load.from_text(text(), "bundle.toml")
     except BundleInvalid as invalid:
         for fault in invalid.faults:
             chain = fault.message.removeprefix("goes round in a circle: ").partition(" (")[0]
             *_, last, first = map(int, chain.split(" -> "))
             graph[last].remove(first)
-        config.load(text(), "bundle.toml")
+        load.from_text(text(), "bundle.toml")
 
 
 def test_a_thousand_children_in_a_row_are_no_cycle_and_no_recursion() -> None:
     chain = "".join(f'[daemons.d{n}]\ncommand = ["x"]\nafter = ["d{n + 1}"]\n' for n in range(1_500))
-    assert len(config.load(chain + '[daemons.d1500]\ncommand = ["x"]\n', "bundle.toml").children) == 1_501
+    assert len(load.from_text(chain + '[daemons.d1500]\ncommand = ["x"]\n', "bundle.toml").children) == 1_501
     assert faults_of(chain + '[daemons.d1500]\ncommand = ["x"]\nafter = ["d0"]\n') == ["daemons.d0.after"]
 
 
@@ -299,7 +298,7 @@ def test_a_thousand_children_in_a_row_are_no_cycle_and_no_recursion() -> None:
 def test_each_fault_is_one_line_and_no_control_sequence(path: tuple[str | int, ...], word: str, form: int) -> None:
     changes: dict[tuple[str | int, ...], Any] = {path: (word, [word], {word: word}, {"x": {word: word}})[form]}
     try:
-        config.load(mutated(changes), "bundle.toml")
+        load.from_text(mutated(changes), "bundle.toml")
     except BundleInvalid as invalid:
         assert not [fault for fault in invalid.faults if set(str(fault)) & set("\n\r\x1b")]
 
@@ -316,7 +315,7 @@ def test_what_is_wrong_in_what_is_inherited_is_told_once() -> None:
 
 def test_the_message_has_a_header_and_a_line_for_each_fault() -> None:
     with pytest.raises(BundleInvalid) as caught:
-        config.load(CHILD + 'nice = "x"\nzzz = 1\n', "/etc/bottle/bundle.toml")
+        load.from_text(CHILD + 'nice = "x"\nzzz = 1\n', "/etc/bottle/bundle.toml")
     header, *lines = str(caught.value).splitlines()
     assert header == "/etc/bottle/bundle.toml: not a valid bundle (2 faults)"
     assert [line.split(":")[0] for line in lines] == ["  daemons.web.zzz", "  daemons.web.nice"]

@@ -7,37 +7,38 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 
-from bottle_init import config
-from bottle_init.core import backoff, model
-from bottle_init.core.model import Backoff, Budget, Probe
+from bottle_init.bundle import load
+from bottle_init.core import backoff
+from bottle_init.core.spec import Backoff, Budget, Bundle, Probe, Spec
+from bottle_init.core.words import POLICIES
 from tests.property.bundle_documents import bundles, text_of
 
 if TYPE_CHECKING:
-    from bottle_init.core.model import Bundle, Spec
+    from bottle_init.core.spec import Bundle, Spec
 
 MINIMAL = '[daemons.web]\ncommand = ["web"]\n'
 
 
-def load(text: str) -> Bundle:
-    return config.load(text, "bundle.toml")
+def bundle_of(text: str) -> Bundle:
+    return load.from_text(text, "bundle.toml")
 
 
 def daemon(keys: str) -> Spec:
     """The one daemon of a file that gives it these keys."""
-    return load(MINIMAL + keys).children[0]
+    return bundle_of(MINIMAL + keys).children[0]
 
 
 @given(bundles())
 def test_a_bundle_is_what_its_file_says(case: tuple[Bundle, dict[str, Any]]) -> None:
     bundle, document = case
     text = text_of(document)
-    assert load(text) == bundle
-    assert config.load(text.encode(), "bundle.toml") == bundle
+    assert bundle_of(text) == bundle
+    assert load.from_text(text.encode(), "bundle.toml") == bundle
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
-    bundle = load(MINIMAL)
-    assert bundle == model.Bundle((model.Spec("web", "daemon", ("web",)),))
+    bundle = bundle_of(MINIMAL)
+    assert bundle == Bundle((Spec("web", "daemon", ("web",)),))
     assert bundle.policy == "exit-on-child-death"
     assert bundle.stop_timeout_ms == 8_000
     assert (bundle.logs, bundle.control, bundle.lease, bundle.exit_code_from) == ("tag", "@bottle_init", None, None)
@@ -54,7 +55,7 @@ def test_declared_first_is_oneshots_then_daemons_then_jobs() -> None:
         f'[{table}.{name}]\ncommand = ["x"]\n'
         for table, name in (("jobs", "j"), ("daemons", "z"), ("oneshots", "o"), ("daemons", "a"))
     )
-    assert [spec.name for spec in load(text).children] == ["o", "z", "a", "j"]
+    assert [spec.name for spec in bundle_of(text).children] == ["o", "z", "a", "j"]
 
 
 @pytest.mark.parametrize(
@@ -69,17 +70,17 @@ def test_durations(spelled: str, ms: int) -> None:
     assert daemon(f"stop_timeout = {spelled}").stop_timeout_ms == ms
 
 
-@pytest.mark.parametrize("own", [None, *model.POLICIES])
-@pytest.mark.parametrize("asked", [None, *model.POLICIES])
+@pytest.mark.parametrize("own", [None, *POLICIES])
+@pytest.mark.parametrize("asked", [None, *POLICIES])
 def test_a_daemons_own_policy_is_over_the_one_that_was_asked_for(own: str | None, asked: str | None) -> None:
     keys = f'policy = "{own}"' if own else ""
-    bundle = config.load(f'[bundle]\npolicy = "wait-for-all"\n{MINIMAL}{keys}', "bundle.toml", asked)
+    bundle = load.from_text(f'[bundle]\npolicy = "wait-for-all"\n{MINIMAL}{keys}', "bundle.toml", asked)
     assert bundle.policy == (asked or "wait-for-all")
     assert bundle.children[0].policy == (own or asked or "wait-for-all")
 
 
 def test_backoff_and_restarts_are_inherited_key_by_key() -> None:
-    bundle = load(
+    bundle = bundle_of(
         '[bundle]\nbackoff = { initial = "2s", factor = 3 }\nrestarts = { max = 9 }\n'
         f'{MINIMAL}backoff = {{ limit = "4s" }}\nrestarts = {{ window = 7 }}\n'
     )
@@ -111,7 +112,7 @@ def test_probes(spelled: str, probe: Probe) -> None:
 
 
 def test_what_is_after_a_job_or_another_kind_is_accepted() -> None:
-    bundle = load(
+    bundle = bundle_of(
         f'{MINIMAL}after = ["batch", "setup"]\n[jobs.batch]\ncommand = ["x"]\n[oneshots.setup]\ncommand = ["x"]\n'
     )
     assert bundle.children[1].after == ("batch", "setup")

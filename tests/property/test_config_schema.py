@@ -15,15 +15,15 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bottle_init import config, signames
-from bottle_init.bundlefile import document, readers
-from bottle_init.config import BundleInvalid
-from bottle_init.linux import libc
+from bottle_init.bundle import document, load, readers
+from bottle_init.bundle.source import BundleInvalid
+from bottle_init.linux.sys import libc
+from bottle_init.words import signames
 from tests.property.bundle_documents import EVERY_KEY, PATHS, bundles, mutated, text_of
 from tests.property.bundle_schema import SCHEMA, VALIDATOR, at_path
 
 if TYPE_CHECKING:
-    from bottle_init.core.model import Bundle
+    from bottle_init.core.spec import Bundle
 
 BEYOND = re.compile(
     r"there is no (child|user|group|signal|capability)|goes round in a circle|the name is taken"
@@ -52,7 +52,7 @@ VALUES = st.one_of(
 def faults_of(text: str) -> list[str]:
     """All faults, none for a valid bundle file."""
     try:
-        config.load(text, "bundle.toml")
+        load.from_text(text, "bundle.toml")
     except BundleInvalid as invalid:
         return [str(fault) for fault in invalid.faults]
     return []
@@ -132,7 +132,7 @@ def test_every_key_is_described_and_every_default_is_the_parsers() -> None:
         bare = {"daemons": {"x": {"command": ["x"]}}} if table in ("bundle", "oneshots") else {}
         spelled = {**bare, table: {**child, **defaults} if not where else {"o": {**child, **defaults}}}
         plain = {**bare, table: child if not where else {"o": child}}
-        assert config.load(text_of(spelled), "x") == config.load(text_of(plain), "x")
+        assert load.from_text(text_of(spelled), "x") == load.from_text(text_of(plain), "x")
 
 
 def _described(*path: str) -> dict[str, Any]:

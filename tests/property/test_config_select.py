@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bottle_init import config
-from bottle_init.config import BundleInvalid
+from bottle_init.bundle import load
+from bottle_init.bundle.source import BundleInvalid
 from tests.property.bundle_documents import bundles
 
 if TYPE_CHECKING:
-    from bottle_init.core.model import Bundle
+    from bottle_init.core.spec import Bundle
 
-BOTTLE = config.load(
+BOTTLE = load.from_text(
     """
     [bundle]
     exit_code_from = "egress"
@@ -40,12 +40,12 @@ BOTTLE = config.load(
 def refused(*names: str) -> dict[str, str]:
     """What is said of each name."""
     with pytest.raises(BundleInvalid) as caught:
-        config.select(BOTTLE, names)
+        load.select(BOTTLE, names)
     return {fault.path: fault.message for fault in caught.value.faults}
 
 
 def test_oneshots_always_run_and_the_order_is_the_files() -> None:
-    part = config.select(BOTTLE, ("pipelock", "egress"))
+    part = load.select(BOTTLE, ("pipelock", "egress"))
     assert [spec.name for spec in part.children] == ["setup", "egress", "pipelock"]
 
 
@@ -77,7 +77,7 @@ def test_a_part_is_closed_under_after_or_refused(case: tuple[Bundle, dict[str, A
     needed = {name for spec in wanted for name in spec.after} | ({bundle.exit_code_from} - {None})
     missing = needed - {spec.name for spec in wanted}
     try:
-        part = config.select(bundle, chosen)
+        part = load.select(bundle, chosen)
     except BundleInvalid as invalid:
         assert missing
         assert all(any(name in str(fault) for fault in invalid.faults) for name in missing if name)

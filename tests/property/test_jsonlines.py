@@ -1,4 +1,4 @@
-"""The init's own event lines: any JSON reader gets back what was said (`bottle_init.linux.jsonlines`)."""
+"""The init's own event lines: any JSON reader gets back what was said (`bottle_init.words.jsonlines`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bottle_init.linux import jsonlines
+from bottle_init.words import jsonlines
 
 NOW = "2026-01-31T08:15:00.000250Z"
 
@@ -77,9 +77,9 @@ def test_a_timestamp_has_the_form_that_structlog_gives_it() -> None:
 def test_plain_events_import_nothing_that_pid_1_would_pay_for() -> None:
     code = (
         "import sys; before = set(sys.modules)\n"
-        "from bottle_init.linux import jsonlines\n"
+        "from bottle_init.words import jsonlines\n"
         "jsonlines.encode('started', 'info', [('child', 'egress'), ('pid', 7)], jsonlines.timestamp(1.5))\n"
         "print(*sorted(set(sys.modules) - before))\n"
     )
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["__future__", "bottle_init", "bottle_init.linux", "bottle_init.linux.jsonlines"]
+    assert done.stdout.split() == ["__future__", "bottle_init", "bottle_init.words", "bottle_init.words.jsonlines"]

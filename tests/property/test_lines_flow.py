@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from bottle_init.core import flow
 from bottle_init.core.flow import FLUSH_STALL_MS, STALL_MS, Account, Farewell, Outlet
-from bottle_init.core.model import DAEMON, JOB, Bundle, Probe, Ready, Spec
+from bottle_init.core.spec import Bundle, Probe, Ready, Spec
+from bottle_init.core.words import DAEMON, JOB
 from bottle_init.testing import End, Freeze, Life, Logs, Scenario, Stall, Trace, Write, check, render, simulate
 
 FLOOD = Write(1_000, 400, 4_000)

@@ -18,7 +18,7 @@ from bottle_init.core import (
     flow,
     health,
     invariants,
-    policy,
+    judging,
     signals,
     starting,
     stopping,
@@ -27,8 +27,9 @@ from bottle_init.core import (
 )
 from bottle_init.core.actions import SendSignal
 from bottle_init.core.events import StopTimeoutPassed, SurvivorEnded
-from bottle_init.core.model import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NATURAL, NEXT_START, UP, Stop
+from bottle_init.core.state import Stop
 from bottle_init.core.transitions import TABLE, Row
+from bottle_init.core.words import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NATURAL, NEXT_START, UP
 from bottle_init.testing import INVARIANTS, check, ledger, scenario_of, simulate, small_worlds
 from bottle_init.testing.small import corners
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bottle_init.core.events import Event
-    from bottle_init.core.model import Child, Survivor
+    from bottle_init.core.state import Child, Survivor
     from bottle_init.core.turn import Turn
 
 RUNS = 40_000
@@ -202,9 +203,9 @@ def a_budget_without_bounds(surgeon: Surgeon) -> None:
 
 @mutant("unwanted-start")
 def what_was_stopped_by_request_comes_back(surgeon: Surgeon) -> None:
-    whole = policy.answer
+    whole = judging.answer
 
-    def answer(turn: Turn, child: Child) -> policy.Trigger | None:
+    def answer(turn: Turn, child: Child) -> judging.Trigger | None:
         asked = child.halt == HALT_REQUEST and turn.state.phase == UP
         found = whole(turn, child)
         if asked:
@@ -225,7 +226,7 @@ def a_restart_does_not_look_for_the_session(surgeon: Surgeon) -> None:
 @mutant("vain-wait")
 def nobody_is_awaited(surgeon: Surgeon) -> None:
     """The ledger is blinded as well: this one is to be seen from the waiting child's side."""
-    surgeon.replace(policy.is_awaited, lambda _, __: False)
+    surgeon.replace(judging.is_awaited, lambda _, __: False)
     surgeon.set(ledger.Ledger, "_is_awaited", lambda _, __: False)
 
 
@@ -262,7 +263,7 @@ def no_cont(surgeon: Surgeon) -> None:
 
 @mutant("unasked-stop")
 def every_restart_takes_its_dependents_along(surgeon: Surgeon) -> None:
-    whole = policy.rest_for_one
+    whole = judging.rest_for_one
 
     def rest_for_one(turn: Turn, child: Child) -> None:
         true, child.spec = child.spec, child.spec.but(restart_dependents=True)
@@ -534,9 +535,9 @@ def a_missed_readiness_deadline_is_let_pass(surgeon: Surgeon) -> None:
 
 @mutant("health")
 def a_oneshots_failure_is_let_pass(surgeon: Surgeon) -> None:
-    whole = policy._by_policy
+    whole = judging._by_policy
 
-    def by_policy(turn: Turn, child: Child, death: Any) -> policy.Trigger | None:
+    def by_policy(turn: Turn, child: Child, death: Any) -> judging.Trigger | None:
         return None if child.spec.kind == "oneshot" else whole(turn, child, death)
 
     surgeon.replace(whole, by_policy)
@@ -544,9 +545,9 @@ def a_oneshots_failure_is_let_pass(surgeon: Surgeon) -> None:
 
 @mutant("exit-code")
 def a_job_stops_the_bundle_with_69(surgeon: Surgeon) -> None:
-    whole = policy._by_policy
+    whole = judging._by_policy
 
-    def by_policy(turn: Turn, child: Child, death: Any) -> policy.Trigger | None:
+    def by_policy(turn: Turn, child: Child, death: Any) -> judging.Trigger | None:
         found = whole(turn, child, death)
         return found.but(code=EX_UNAVAILABLE) if found and child.spec.kind == "job" else found
 
@@ -556,9 +557,9 @@ def a_job_stops_the_bundle_with_69(surgeon: Surgeon) -> None:
 @mutant("exit-code")
 def what_the_init_brought_about_counts(surgeon: Surgeon) -> None:
     surgeon.set(stopping, "BROUGHT_ABOUT", ())
-    whole = policy.answer
+    whole = judging.answer
 
-    def answer(turn: Turn, child: Child) -> policy.Trigger | None:
+    def answer(turn: Turn, child: Child) -> judging.Trigger | None:
         found = whole(turn, child)
         child.standing = child.last_death
         return found

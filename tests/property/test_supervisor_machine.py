@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from bottle_init.core.actions import Action
     from bottle_init.core.events import Event
-    from bottle_init.core.model import State
+    from bottle_init.core.state import State
 
 
 @given(scenarios())

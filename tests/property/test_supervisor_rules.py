@@ -21,7 +21,8 @@ from bottle_init.core.actions import (
     SurveySession,
     SurveyTree,
 )
-from bottle_init.core.model import DAEMON, JOB, ONESHOT, Backoff, Budget, Bundle, Check, Lease, Probe, Ready, Spec
+from bottle_init.core.spec import Backoff, Budget, Bundle, Check, Lease, Probe, Ready, Spec
+from bottle_init.core.words import DAEMON, JOB, ONESHOT
 from bottle_init.testing import (
     End,
     Freeze,

@@ -9,7 +9,8 @@ import pytest
 from bottle_init.core import events as happened
 from bottle_init.core import health
 from bottle_init.core.actions import Announce, Answer
-from bottle_init.core.model import DAEMON, JOB, Bundle, Check, Lease, Probe, Ready, Spec
+from bottle_init.core.spec import Bundle, Check, Lease, Probe, Ready, Spec
+from bottle_init.core.words import DAEMON, JOB
 from bottle_init.testing import End, Life, Request, Say, Scenario, Trace, check, render, simulate
 
 if TYPE_CHECKING:

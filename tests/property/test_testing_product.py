@@ -9,7 +9,8 @@ import pytest
 
 from bottle_init.core import backoff
 from bottle_init.core import invariants as core_invariants
-from bottle_init.core.model import DAEMON, Bundle, Spec
+from bottle_init.core.spec import Bundle, Spec
+from bottle_init.core.words import DAEMON
 from bottle_init.testing import (
     End,
     Freeze,

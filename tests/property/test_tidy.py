@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 
-GROUND = ("clock", "environ", "jsonlines", "libc", "outputs", "peer", "poller", "pretty", "text")
-"""What any file of `linux/` may stand on: thin words for syscalls, writes that never block, and formats."""
-
-ASSEMBLIES = ("command", "emergency", "leaves", "loop", "remote")
+ASSEMBLIES = ("emergency", "init", "leaves", "one", "remote")
 """The files of `linux/` that put leaves together."""
 
 
@@ -69,21 +66,31 @@ def test_the_core_imports_nothing_but_itself(name: str) -> None:
 
 @pytest.mark.parametrize("name", names(modules("bottle_init/linux")))
 def test_the_leaves_of_linux_do_not_import_each_other(name: str) -> None:
-    own = Path(name).stem
-    found = {module.split(".")[2] for module in imports(ROOT / name) if module.startswith("bottle_init.linux.")}
-    if own in GROUND:
-        assert found <= set(GROUND)
-    elif own not in ASSEMBLIES:
-        assert found - set(GROUND) == set()
+    found = [module for module in imports(ROOT / name) if starts(module, "bottle_init.linux")]
+    if Path(name).stem not in ASSEMBLIES:
+        assert [module for module in found if not starts(module, "bottle_init.linux.sys")] == []
+
+
+@pytest.mark.parametrize("name", names(modules("bottle_init/linux/sys")))
+def test_the_words_for_system_calls_stand_on_nothing_but_each_other(name: str) -> None:
+    allowed = ("bottle_init.linux.sys", "bottle_init.core.flow")
+    own = [module for module in imports(ROOT / name, typing_too=True) if starts(module, "bottle_init")]
+    assert [module for module in own if not starts(module, *allowed)] == []
+
+
+@pytest.mark.parametrize("name", names(modules("bottle_init/words")))
+def test_the_words_know_nothing_of_the_init(name: str) -> None:
+    own = [module for module in imports(ROOT / name, typing_too=True) if starts(module, "bottle_init")]
+    assert [module for module in own if not starts(module, "bottle_init.words")] == []
 
 
 @pytest.mark.parametrize("name", names(modules("bottle_init/linux")))
 def test_linux_knows_neither_the_command_line_nor_the_file(name: str) -> None:
-    above = ("bottle_init.cli", "bottle_init.config", "bottle_init.bundlefile", "bottle_init.check")
+    above = ("bottle_init.cli", "bottle_init.bundle", "bottle_init.client")
     assert [module for module in imports(ROOT / name) if starts(module, *above)] == []
 
 
-@pytest.mark.parametrize("name", ["bottle_init/config.py", *names(modules("bottle_init/bundlefile"))])
+@pytest.mark.parametrize("name", names(modules("bottle_init/bundle")))
 def test_the_bundle_file_knows_only_the_core(name: str) -> None:
     above = ("bottle_init.cli", "bottle_init.linux", "bottle_init.testing")
     assert [module for module in imports(ROOT / name) if starts(module, *above)] == []
@@ -94,7 +101,7 @@ def test_the_harness_stands_on_the_core(name: str) -> None:
     """Its two entry points also read bundle files."""
     allowed = ["bottle_init.core", "bottle_init.testing"]
     if Path(name).stem in ("__main__", "plugin"):
-        allowed.append("bottle_init.config")
+        allowed.append("bottle_init.bundle")
     own = [module for module in imports(ROOT / name, typing_too=True) if starts(module, "bottle_init")]
     assert [module for module in own if not starts(module, *allowed)] == []
 
@@ -168,7 +175,7 @@ EXPENSIVE = (
 
 def test_pid_1_imports_nothing_expensive() -> None:
     """What the init has loaded when its daemons start; the price list is in the documentation of the benchmarks."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import bottle_init.__main__, bottle_init.linux.loop"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import bottle_init.__main__, bottle_init.linux.init"
     command = [sys.executable, "-I", "-S", "-c", f"{code}; print(*sys.modules)"]
     loaded = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.split()
     assert "bottle_init.core.supervisor" in loaded

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bottle_init.core import events, supervisor
-from bottle_init.core.model import STATUSES
 from bottle_init.core.transitions import TABLE, Ignore, Impossible, Row
+from bottle_init.core.words import STATUSES
 from bottle_init.testing import fuzz, simulate
 from bottle_init.testing.diagram import state_machine
 from bottle_init.testing.small import small_worlds
@@ -18,7 +18,7 @@ from bottle_init.testing.small import small_worlds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bottle_init.core.model import Child
+    from bottle_init.core.state import Child
     from bottle_init.core.turn import Turn
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from bottle_init.core import verdict
 from bottle_init.core.events import ChildStopOrdered
-from bottle_init.core.model import DAEMON, JOB, ONESHOT, POLICIES, Budget, Bundle, Check, Death, Probe, Ready, Spec
 from bottle_init.core.signals import KILL, TERM
+from bottle_init.core.spec import Budget, Bundle, Check, Probe, Ready, Spec
+from bottle_init.core.state import Death
+from bottle_init.core.words import DAEMON, JOB, ONESHOT, POLICIES
 from bottle_init.testing import End, Freeze, Life, Request, Scenario, check, render, simulate
 
 ALL_ENDS = [(code, 0) for code in range(256)] + [(128 + signal, signal) for signal in range(1, 65)]

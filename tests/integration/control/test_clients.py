@@ -217,7 +217,9 @@ def test_health_imports_next_to_nothing(tmp_path: Path, operator: Operator) -> N
     heavy = ("json", "socket", "re", "enum", "typing", "argparse", "tomllib", "subprocess", "signal", "logging")
     with running(tmp_path, TWO) as init:
         listening(init, operator)
-        script = "import sys; sys.argv[1:] = ['health']; from bottle_init import cli; code = cli.main(sys.argv[1:]);"
+        script = (
+            "import sys; sys.argv[1:] = ['health']; from bottle_init.cli.main import main; code = main(sys.argv[1:]);"
+        )
         script += f"print(code, sorted({set(heavy)!r} & set(sys.modules)), 'bottle_init.core' in sys.modules)"
         bare = [sys.executable, "-S", "-E", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {script}"]
         command = [*bare[:-1], bare[-1].replace("['health']", f"['health', '--control={_address(operator)}']")]

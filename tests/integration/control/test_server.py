@@ -34,9 +34,10 @@ from bottle_init.core.events import (
     ProbeSucceeded,
     StopOrdered,
 )
-from bottle_init.core.model import DAEMON, JOB, Bundle, Check, Probe, Ready, Spec
-from bottle_init.linux import peer
+from bottle_init.core.spec import Bundle, Check, Probe, Ready, Spec
+from bottle_init.core.words import DAEMON, JOB
 from bottle_init.linux.control import MAX_BEHIND, MAX_CLIENTS, MAX_FOLLOWERS, MAX_LINE, Control
+from bottle_init.linux.sys import peer
 from tests.integration.support.init import ROOT
 from tests.integration.support.turning import Bench, open_descriptors
 

@@ -30,10 +30,11 @@ DAY_S = 86_400
 FORWARD, BACK = 10 * DAY_S, -10 * DAY_S
 
 STEPPABLE = (
-    "import tests.integration.support.steppable, sys; from bottle_init.cli import main; sys.exit(main(sys.argv[1:]))"
+    "import tests.integration.support.steppable, sys; "
+    "from bottle_init.cli.main import main; sys.exit(main(sys.argv[1:]))"
 )
 ON_THE_WALL_CLOCK = (
-    "from bottle_init.linux import clock; clock.monotonic_ms = lambda: int(clock.wall_s() * 1_000); " + STEPPABLE
+    "from bottle_init.linux.sys import clock; clock.monotonic_ms = lambda: int(clock.wall_s() * 1_000); " + STEPPABLE
 )
 
 

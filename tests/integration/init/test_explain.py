@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bottle_init import explain
+from bottle_init.cli import explain
 from tests.integration.support.init import PATIENCE_S, ROOT, running
 from tests.integration.support.one_command import ENVIRON
 

@@ -56,7 +56,7 @@ def test_a_fork_that_fails_is_a_failed_start(tmp_path: Path) -> None:
 
 LOSE_FORKS = """
 import ctypes, os, sys
-from bottle_init.cli import main
+from bottle_init.cli.main import main
 def lose_forks():
     # A PID namespace whose first process has ended takes no other: fork(2) gives ENOMEM from then on.
     ctypes.CDLL(None).unshare(0x20000000)
@@ -251,8 +251,8 @@ def test_a_read_only_root_without_any_writable_filesystem(tmp_path: Path) -> Non
 
 BREAK = """
 import os, sys
-from bottle_init.linux import loop
-real = loop.supervisor.step
+from bottle_init.linux import init
+real = init.supervisor.step
 def step(state, now_ms, events):
     events = list(events)
     if any(type(event).__name__ == "SignalReceived" and event.signal == 10 for event in events):
@@ -263,8 +263,8 @@ def step(state, now_ms, events):
             pass
         raise ZeroDivisionError('on "purpose" ' * 1_000)
     return real(state, now_ms, events)
-loop.supervisor.step = step
-from bottle_init.cli import main
+init.supervisor.step = step
+from bottle_init.cli.main import main
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -361,7 +361,7 @@ def reap(tree):
         time.sleep(0.1)
     return found
 reaper.Tree.reap = reap
-from bottle_init.cli import main
+from bottle_init.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from bottle_init.core.events import LeaseEnded
-from bottle_init.core.model import Lease
+from bottle_init.core.spec import Lease
+from bottle_init.linux.init import lease_as_given
 from bottle_init.linux.lease import Watch
-from bottle_init.linux.loop import lease_as_given
 from tests.integration.support.init import PATIENCE_S, running
 from tests.integration.support.turning import Bench, open_descriptors
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from bottle_init.core.events import Event, ProbeFailed, ProbeSucceeded
-from bottle_init.core.model import Probe
+from bottle_init.core.spec import Probe
 from bottle_init.linux.probes import Probes
 from bottle_init.linux.reaper import Tree
 from tests.integration.support.init import ROOT, descendants, eventually, running

@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 
 from bottle_init.core import verdict
 from bottle_init.core.actions import Exit
-from bottle_init.core.model import DAEMON, POLICY, REQUESTED, Bundle, Death, Spec, Stop, Survivor
+from bottle_init.core.spec import Bundle, Spec
+from bottle_init.core.state import Death, Stop, Survivor
+from bottle_init.core.words import DAEMON, POLICY, REQUESTED
 from bottle_init.linux import oom, report
 from tests.integration.support.init import NAMESPACE, PATIENCE_S, eventually, sh
 from tests.integration.support.init import running as running_bundle

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from bottle_init.core import events as happened
-from bottle_init.core.model import DAEMON, JOB, ONESHOT, Backoff, Budget, Bundle, Check, Probe, Ready, Spec
+from bottle_init.core.spec import Backoff, Budget, Bundle, Check, Probe, Ready, Spec
+from bottle_init.core.words import DAEMON, JOB, ONESHOT
 from bottle_init.testing import End, Life, Remnant, Request, Say, Scenario, Stall, Write
 from bottle_init.testing.__main__ import main
 from bottle_init.testing.real import Undecided, compare, decide, differences, play

@@ -419,7 +419,7 @@ def test_the_pipe_of_another_user_gets_the_lines() -> None:
     code = (
         "import os\n"
         "from bottle_init.linux.logs import Logs\n"
-        "from bottle_init.linux.poller import Poller\n"
+        "from bottle_init.linux.sys.poller import Poller\n"
         "os.setresuid(65534, 65534, 65534)\n"
         "poller = Poller(); logs = Logs('tag', ['egress'], poller)\n"
         "fd = logs.open(0)[0]; os.write(fd, b'mine\\n'); logs.drain(0)\n"

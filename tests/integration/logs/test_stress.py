@@ -325,7 +325,7 @@ def test_a_flood_does_not_keep_another_child_from_its_turn() -> None:
 ENDLESS = """
 import os, resource, sys
 from bottle_init.linux.logs import Logs
-from bottle_init.linux.poller import Poller
+from bottle_init.linux.sys.poller import Poller
 
 poller = Poller()
 logs = Logs(sys.argv[1], ["egress"], poller)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bottle_init.linux import pretty
-from bottle_init.linux.jsonlines import encode, timestamp
+from bottle_init.words import pretty
+from bottle_init.words.jsonlines import encode, timestamp
 from tests.integration.support.init import ROOT
 from tests.integration.support.logs_bench import bench
 
@@ -73,7 +73,7 @@ def test_each_turn_of_the_loop_imports_one_slice() -> None:
     """So a signal that comes in between is answered before the next one."""
     code = (
         "import sys\n"
-        "from bottle_init.linux import pretty\n"
+        "from bottle_init.words import pretty\n"
         "renderer = pretty.Renderer(); turns = 1\n"
         "assert 'structlog' not in sys.modules\n"
         "while renderer.load(): turns += 1\n"
@@ -135,10 +135,10 @@ def test_no_terminal_no_structlog() -> None:
     code = (
         "import json, sys\n"
         "from bottle_init.linux.logs import Logs\n"
-        "from bottle_init.linux.poller import Poller\n"
+        "from bottle_init.linux.sys.poller import Poller\n"
         "logs = Logs('tag', ['egress'], Poller())\n"
         "logs.event(b'{}'); logs.tick(0); logs.finish()\n"
-        "print(json.dumps([name for name in sys.modules if name in ('structlog', 'bottle_init.linux.pretty')]))\n"
+        "print(json.dumps([name for name in sys.modules if name in ('structlog', 'bottle_init.words.pretty')]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}

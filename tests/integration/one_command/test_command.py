@@ -150,15 +150,15 @@ def test_a_signal_that_comes_with_the_start_is_not_lost() -> None:
 # An init whose child takes its time before it becomes a group of its own.
 SLOW_CHILD = """
 import posix, sys, time
-from bottle_init import cli
-from bottle_init.linux.command import Command
+from bottle_init.cli.main import main
+from bottle_init.linux.one import Command
 become = Command._become
 def slowly(self, *arguments, **facts):
     posix.write(1, b"forked\\n")
     time.sleep(1)
     become(self, *arguments, **facts)
 Command._become = slowly
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -449,11 +449,11 @@ def test_a_control_socket_that_cannot_be_had_is_said_and_is_not_fatal(tmp_path: 
 def test_an_error_of_the_inits_own_ends_the_command_and_gives_70() -> None:
     broken = (
         "import sys\n"
-        "from bottle_init import cli\n"
-        "from bottle_init.linux.command import Command\n"
+        "from bottle_init.cli.main import main\n"
+        "from bottle_init.linux.one import Command\n"
         "def fail(self): raise RuntimeError('a bug')\n"
         "Command._supervise = fail\n"
-        "sys.exit(cli.main(sys.argv[1:]))"
+        "sys.exit(main(sys.argv[1:]))"
     )
     with running("sleep", "1000", init=[sys.executable, "-S", "-c", broken], cwd=ROOT, stderr=subprocess.PIPE) as it:
         assert it.wait() == 70

@@ -43,14 +43,14 @@ print(zombies)
 # An init whose reaper looks after the command alone.
 WITHOUT_REAPER = """
 import posix, sys
-from bottle_init import cli
-from bottle_init.linux.command import Command
+from bottle_init.cli.main import main
+from bottle_init.linux.one import Command
 def reap(self):
     if self.code is None and (status := posix.waitpid(self.pid, posix.WNOHANG))[0]:
         self._note_end(status[1])
         posix._exit(self.code)
 Command._reap = reap
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -119,10 +119,10 @@ def init_with_deadlines(session_ms: int, everything_ms: int) -> list[str]:
     """An init that presses what is left harder after these times."""
     script = (
         "import sys\n"
-        "from bottle_init import cli\n"
+        "from bottle_init.cli.main import main\n"
         "from bottle_init.core import command\n"
         f"command.SESSION_KILL_MS, command.EVERYTHING_KILL_MS = {session_ms}, {everything_ms}\n"
-        "sys.exit(cli.main(sys.argv[1:]))"
+        "sys.exit(main(sys.argv[1:]))"
     )
     return [sys.executable, "-S", "-c", script]
 

@@ -241,15 +241,15 @@ def test_a_single_child_that_handles_a_stop_signal_gets_it() -> None:
 # An init to which a CONT comes before it has stopped itself.
 CONTINUED = """
 import posix, sys
-from bottle_init import cli
-from bottle_init.linux.command import Command
+from bottle_init.cli.main import main
+from bottle_init.linux.one import Command
 send = Command.send
 def send_and_continue(self, number):
     send(self, number)
     if number == 19:
         posix.kill(posix.getpid(), 18)
 Command.send = send_and_continue
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 

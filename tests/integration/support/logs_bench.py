@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bottle_init.linux.logs import Logs
-from bottle_init.linux.poller import Poller
+from bottle_init.linux.sys.poller import Poller
 from tests.integration.support.init import PATIENCE_S
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bottle_init.core.events import Event
-from bottle_init.linux.poller import Poller
+from bottle_init.linux.sys.poller import Poller
 from tests.integration.support.init import PATIENCE_S
 
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 
 from bottle_init import client
-from bottle_init.linux import libc
+from bottle_init.linux.sys import libc
 from sidecars.identity import become
 
 EX_SOFTWARE = 70

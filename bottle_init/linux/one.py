@@ -35,7 +35,8 @@ from os import fsencode
 
 from bottle_init.core import command as core
 from bottle_init.core.signals import CONT, STOP_SIGNALS
-from bottle_init.linux import environ, spawn
+from bottle_init.linux import spawn
+from bottle_init.linux.sys import environ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from signal import struct_siginfo
 
     from bottle_init.core.actions import Exit
-    from bottle_init.core.model import Bundle, Death, Survivor
+    from bottle_init.core.spec import Bundle
+    from bottle_init.core.state import Death, Survivor
     from bottle_init.linux.oom import OomCounter
     from bottle_init.linux.reaper import Tree
     from bottle_init.linux.remote import Remote
@@ -147,8 +149,9 @@ class Command:
         tell(reason)
         if self.report:
             from bottle_init.core.actions import Exit
-            from bottle_init.core.model import POLICY, Stop
-            from bottle_init.linux.clock import monotonic_ms
+            from bottle_init.core.state import Stop
+            from bottle_init.core.words import POLICY
+            from bottle_init.linux.sys.clock import monotonic_ms
 
             now_ms = monotonic_ms()
             stop = Stop(POLICY, reason, now_ms, now_ms, EX_UNAVAILABLE)
@@ -178,7 +181,7 @@ class Command:
 
     def _adopt_orphans(self) -> None:
         """Not PID 1: be the one that orphans below come to (PR_SET_CHILD_SUBREAPER, prctl(2)), before there are any."""
-        from bottle_init.linux import libc
+        from bottle_init.linux.sys import libc
 
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
 
@@ -186,7 +189,7 @@ class Command:
         """`--parent-death-signal`: the kernel sends it to the init, which passes it on like any other."""
         number = self.rules.parent_death_signal
         if number:
-            from bottle_init.linux import libc
+            from bottle_init.linux.sys import libc
 
             parent = posix.getppid()
             libc.prctl(libc.PR_SET_PDEATHSIG, number)
@@ -221,7 +224,7 @@ class Command:
 
     def _die_with_init(self) -> None:
         """What the init cannot catch it cannot pass on: the kernel sends it to the command when the init dies of it."""
-        from bottle_init.linux import libc
+        from bottle_init.linux.sys import libc
 
         libc.prctl(libc.PR_SET_PDEATHSIG, self.rules.parent_death_signal)
         if posix.getppid() != self.init_pid:
@@ -231,7 +234,7 @@ class Command:
 
     def _settle(self) -> None:
         """What the command does not have to wait for."""
-        from bottle_init.linux.clock import monotonic_ms
+        from bottle_init.linux.sys.clock import monotonic_ms
 
         gc.enable()
         self.started_at_ms = monotonic_ms()
@@ -313,7 +316,7 @@ class Command:
         self.signal = posix.WTERMSIG(status) if posix.WIFSIGNALED(status) else 0
         self.code = 128 + self.signal if self.signal else posix.WEXITSTATUS(status)
         if self.report:
-            from bottle_init.linux.clock import monotonic_ms
+            from bottle_init.linux.sys.clock import monotonic_ms
 
             self.ended_at_ms = monotonic_ms()
             was_killed = self.signal == SIGKILL and not self.sent >> SIGKILL & 1
@@ -367,7 +370,7 @@ class Command:
     def note_request(self, cause: str, pid: int, uid: int | None) -> None:
         """Keep the first request to stop, for the report and for what is left."""
         if self.asked is None:
-            from bottle_init.linux.clock import monotonic_ms
+            from bottle_init.linux.sys.clock import monotonic_ms
 
             self.asked, self.asked_at_ms = (cause, pid, uid), monotonic_ms()
             if self.report and pid:
@@ -384,8 +387,8 @@ class Command:
 
     def _end_leftovers(self) -> None:
         """TERM, and in the end SIGKILL, for what the command has left behind; ends when all of it is reaped."""
-        from bottle_init.linux.clock import monotonic_ms
         from bottle_init.linux.reaper import Tree
+        from bottle_init.linux.sys.clock import monotonic_ms
 
         self._reap()
         if self.childless:
@@ -423,7 +426,7 @@ class Command:
         code = core.exit_code(self.rules, self.code)
         line = b""
         if self.report:
-            from bottle_init.linux.clock import monotonic_ms
+            from bottle_init.linux.sys.clock import monotonic_ms
 
             line = self._write_report(self._exit(code, monotonic_ms()))
         if self.remote is not None:
@@ -434,15 +437,17 @@ class Command:
 
     def as_bundle(self) -> Bundle:
         """The command as the one job of a bundle."""
-        from bottle_init.core.model import JOB, Bundle, Spec
+        from bottle_init.core.spec import Bundle, Spec
+        from bottle_init.core.words import JOB
 
         name = self.words[0].rpartition("/")[2] or self.words[0]
         return Bundle((Spec(name, JOB, self.words),), logs="inherit", control=self.control)
 
     def _write_report(self, end: Exit) -> bytes:
         """The report, as if of that bundle. It goes where it was asked for, and not into the command's own stderr."""
-        from bottle_init.linux import jsonlines, report
-        from bottle_init.linux.clock import wall_s
+        from bottle_init.linux import report
+        from bottle_init.linux.sys.clock import wall_s
+        from bottle_init.words import jsonlines
 
         record = report.build(end, self.as_bundle(), lambda _child: (), 0, self.asker)
         line = report.encode(record, jsonlines.timestamp(wall_s()))
@@ -452,8 +457,9 @@ class Command:
 
     def _exit(self, code: int, now_ms: int) -> Exit:
         from bottle_init.core.actions import Exit
-        from bottle_init.core.model import NATURAL, REQUESTED, Stop
-        from bottle_init.core.policy import describe
+        from bottle_init.core.judging import describe
+        from bottle_init.core.state import Stop
+        from bottle_init.core.words import NATURAL, REQUESTED
 
         death = self._death()
         if self.asked is None:
@@ -466,7 +472,7 @@ class Command:
     def _death(self) -> Death:
         """The command's end as the verdict sees it; `forced` and `oom` can only be another's doing."""
         from bottle_init.core import verdict
-        from bottle_init.core.model import Death
+        from bottle_init.core.state import Death
 
         spec = self.as_bundle().children[0]
         stopping = self.asked is not None

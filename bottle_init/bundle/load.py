@@ -5,49 +5,25 @@ This is all that a start with a compiled file imports. What reads TOML is in `bu
 
 from __future__ import annotations
 
-from bottle_init.core.values import Value
+from bottle_init.bundle.source import BundleInvalid, read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from bottle_init.core.model import Bundle, Spec
+    from bottle_init.core.spec import Bundle, Spec
 
 _INHERITED = ""
 _TABLES = {"oneshot": "oneshots", "daemon": "daemons", "job": "jobs"}
 
 
-class Fault(Value):
-    """One thing that is wrong. `path` is a key of the file, a line of it, or empty for the file as a whole."""
-
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
-
-
-class BundleInvalid(Exception):
-    """A bundle file cannot be run; `faults` are all that is wrong with it, `source` names the file."""
-
-    def __init__(self, source: str, faults: Iterable[tuple[str, str]]) -> None:
-        self.source = source
-        self.faults = tuple(Fault(path, message) for path, message in faults)
-        super().__init__(source, self.faults)
-
-    def __str__(self) -> str:
-        """One header line, and one line for each fault."""
-        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        return "\n  ".join((f"{self.source}: not a valid bundle ({count})", *map(str, self.faults)))
-
-
-def load(text: bytes | str, source: str, policy: str | None = None, *, here: bool = True) -> Bundle:
+def from_text(text: bytes | str, source: str, policy: str | None = None, *, here: bool = True) -> Bundle:
     """The bundle that a file's text describes; `policy` takes the place of the bundle's own.
 
     Its users and groups need not exist on this machine where it is not to be run `here`. Raises
     BundleInvalid with all faults at once.
     """
-    from bottle_init.bundlefile import document
+    from bottle_init.bundle import document
 
     bundle, faults = document.parse(text, here=here)
     if bundle is None:
@@ -55,36 +31,26 @@ def load(text: bytes | str, source: str, policy: str | None = None, *, here: boo
     return settle(bundle, policy)
 
 
-def read(path: str, policy: str | None = None) -> Bundle:
+def from_file(path: str, policy: str | None = None) -> Bundle:
     """The bundle of a file, from its compiled form where that is of this very text. Raises BundleInvalid."""
-    from bottle_init import compiled
+    from bottle_init.bundle import compiled
 
     text = read_text(path)
     bundle = compiled.find(path, text)
     if bundle is None:
-        return load(text, path, policy)
+        return from_text(text, path, policy)
     _check_accounts(bundle, path)
     return settle(bundle, policy)
 
 
 def control_of(path: str, text: bytes) -> str | None:
     """The control address in a bundle file, None where the file is not valid."""
-    from bottle_init import compiled
+    from bottle_init.bundle import compiled
 
     try:
-        return (compiled.find(path, text) or load(text, path, here=False)).control
+        return (compiled.find(path, text) or from_text(text, path, here=False)).control
     except BundleInvalid:
         return None
-
-
-def read_text(path: str) -> bytes:
-    """The bytes of a bundle file. Raises BundleInvalid where they cannot be had."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
-    except (OSError, ValueError) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        raise BundleInvalid(path, [("", f"the file cannot be read: {reason}")]) from None
 
 
 def settle(bundle: Bundle, policy: str | None) -> Bundle:
@@ -97,7 +63,7 @@ def settle(bundle: Bundle, policy: str | None) -> Bundle:
 
 
 def _check_accounts(bundle: Bundle, source: str) -> None:
-    from bottle_init import accounts
+    from bottle_init.bundle import accounts
 
     faults = [
         (f"{_TABLES[spec.kind]}.{spec.name}.{key}", message)

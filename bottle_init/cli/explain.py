@@ -10,9 +10,9 @@ import json
 import sys
 from datetime import datetime
 
-from bottle_init import cli, signames
-from bottle_init.linux import jsonlines
-from bottle_init.linux.text import plain, span
+from bottle_init.cli import console
+from bottle_init.words import jsonlines, signames
+from bottle_init.words.text import plain, span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ def run(options: Options) -> int:
     try:
         told = story(_lines(options.file))
     except Unreadable as problem:
-        cli.complain(f"bottle-init explain: {problem}")
+        console.complain(f"bottle-init explain: {problem}")
         return EX_NO
     except KeyboardInterrupt:
         return EX_NO
-    cli.show(told)
+    console.show(told)
     return EX_OK
 
 

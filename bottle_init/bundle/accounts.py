@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bottle_init.core.model import Process
+    from bottle_init.core.spec import Process
 
 
 def unknown(process: Process) -> Iterator[tuple[str, str]]:
@@ -45,7 +45,7 @@ def _is_group(name: str) -> bool:
 
 
 def _missing(what: str, name: str) -> str:
-    from bottle_init.bundlefile.table import quoted
+    from bottle_init.bundle.table import quoted
 
     as_id = f" (an id is written without quotes: {name})" if name.isascii() and name.isdigit() else ""
     return f"there is no {what} {quoted(name)} here{as_id}"

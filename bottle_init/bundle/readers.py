@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import re
 
-from bottle_init import signames
-from bottle_init.bundlefile.table import Table, Wrong, kind, listed, nearest, quoted, shown, table
+from bottle_init.bundle.table import Table, Wrong, kind, listed, nearest, quoted, shown, table
 from bottle_init.core import signals
-from bottle_init.core.model import Probe
+from bottle_init.core.spec import Probe
+from bottle_init.words import signames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Final, TypeVar
 
-    from bottle_init.bundlefile.table import Faults
+    from bottle_init.bundle.table import Faults
 
     T = TypeVar("T")
 

@@ -1,23 +1,15 @@
-"""The command line: what was asked for, and who does it.
+"""What a command line asks for.
 
-Options are parsed by hand, as `argparse` costs more than the rest of a start; help, checks and the
-words of a usage error are imported when somebody asks for them. Where an option is given twice,
+Options are parsed by hand, as `argparse` costs more than the rest of a start. Where an option is given twice,
 the last one counts, so that what follows an image's ENTRYPOINT overrides it.
 """
 
 from __future__ import annotations
 
-import gc
-import posix
-import sys
-from _signal import SIG_BLOCK, pthread_sigmask, valid_signals
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Final
-
-    from bottle_init.core.model import Bundle
 
 EX_OK: Final = 0
 EX_USAGE: Final = 2
@@ -71,10 +63,6 @@ class UsageError(Exception):
     def __init__(self, message: str, hint: str = "`bottle-init --help` shows the command line.") -> None:
         super().__init__(message)
         self.hint = hint
-
-
-class OutputLost(Exception):
-    """The terminal, file or disk that the output should have gone to did not take it."""
 
 
 class Options:
@@ -167,7 +155,7 @@ def _option(arg: str, rest: Iterator[str]) -> tuple[str, str]:
     """`--name=value` or `--name`, whose value is then the next argument, as `(name, value)`."""
     name, equals, value = arg.partition("=")
     if name not in OPTIONS:
-        from bottle_init.bundlefile.table import nearest
+        from bottle_init.bundle.table import nearest
 
         raise UsageError(f"unknown option {name}{nearest(name, OPTIONS)}")
     takes_value = OPTIONS[name][0]
@@ -184,7 +172,7 @@ def _command(words: list[str], command: str) -> str:
     if not words:
         return command
     if words[0] not in SUBCOMMANDS:
-        from bottle_init.bundlefile.table import nearest
+        from bottle_init.bundle.table import nearest
 
         raise UsageError(
             f"unknown command {words[0]}{nearest(words[0], SUBCOMMANDS)}",
@@ -272,7 +260,7 @@ def _flag(attribute: str) -> Callable[[Options, str], None]:
 
 
 def _signal(option: str, text: str) -> int:
-    from bottle_init import signames
+    from bottle_init.words import signames
 
     try:
         return signames.number(text)
@@ -339,159 +327,3 @@ def _take_ctl(options: Options, words: list[str]) -> None:
         options.name = rest[0]
     if len(rest) > 1:
         options.signal = _signal("ctl signal", rest[1])
-
-
-def main(argv: Sequence[str]) -> int:
-    """Do what a command line (without its first word) asks for; returns the exit code. Never raises."""
-    import os
-
-    gc.disable()  # Imports make no garbage, and looking for it between them takes long; who runs on enables it again.
-    try:
-        options = parse(argv, os.environ)
-        return COMMANDS[options.command](options)
-    except BaseException as problem:  # noqa: BLE001 - Whatever it was, an exit code of the contract has to come of it.
-        from bottle_init import mishap
-
-        return mishap.exit_code(problem)
-
-
-def say(fd: int, text: str) -> None:
-    """Write all of a text to 1 or 2, past `sys.stdout`, which may be None. Raises BrokenPipeError, OutputLost."""
-    data = text.encode("utf-8", "surrogateescape")
-    try:
-        while data:
-            data = data[posix.write(fd, data) :]
-    except BrokenPipeError:
-        raise
-    except OSError as problem:
-        raise OutputLost(f"what there is to say cannot be written: {problem.strerror}") from None
-
-
-def show(text: str) -> None:
-    """Print; nothing where there has been no stdout from the start. Raises BrokenPipeError, OutputLost."""
-    if sys.stdout is not None:  # Else 1 may be a file of our own by now.
-        say(1, text)
-
-
-def complain(line: str) -> None:
-    """One line on stderr, as far as that is open; the exit code says it too."""
-    try:
-        if sys.stderr is not None:
-            say(2, line.encode("utf-8", "backslashreplace").decode() + "\n")
-    except (OutputLost, BrokenPipeError):
-        pass
-
-
-def _run(options: Options) -> int:
-    pthread_sigmask(SIG_BLOCK, valid_signals())  # From here on no request to stop is lost, or ends PID 1 half-way.
-    from bottle_init.linux import loop
-
-    return loop.run(find_bundle(options), options)
-
-
-def find_bundle(options: Options) -> Bundle:
-    """The bundle that a run is about, with all that the command line says of it. Raises BundleInvalid."""
-    from bottle_init import config
-
-    return narrow(config.read(options.config, options.policy), options, options.config)
-
-
-def narrow(bundle: Bundle, options: Options, source: str) -> Bundle:
-    """The bundle with the chosen daemons and the control address of the command line. Raises BundleInvalid."""
-    if options.only is not None:
-        from bottle_init import config
-
-        bundle = config.select(bundle, options.only, f"{source} ({options.only_source})")
-    return bundle if options.control is None else bundle.but(control=options.control)
-
-
-def _one(options: Options) -> int:
-    inherited = pthread_sigmask(SIG_BLOCK, valid_signals())  # As for a bundle; the command gets back what it was.
-    from bottle_init.core.command import Rules
-    from bottle_init.linux import command
-
-    rules = Rules(options.rewrites, options.mapped_codes, options.single_child, options.parent_death_signal)
-    return command.run(options.argv, rules, inherited, options.report or "", options.control or "")
-
-
-def _check(options: Options) -> int:
-    from bottle_init import check
-
-    return check.run(options)
-
-
-def _health(options: Options) -> int:
-    from bottle_init import client
-
-    _find_control(options)
-    return client.health(options)
-
-
-def _status(options: Options) -> int:
-    gc.enable()
-    from bottle_init import client
-
-    _find_control(options)
-    return client.status(options)
-
-
-def _ctl(options: Options) -> int:
-    gc.enable()
-    from bottle_init import client
-
-    _find_control(options)
-    return client.ctl(options)
-
-
-def _explain(options: Options) -> int:
-    gc.enable()
-    from bottle_init import explain
-
-    return explain.run(options)
-
-
-def _find_control(options: Options) -> None:
-    """Where nothing else was said, clients ask at the address that the bundle file gives to its init (contract 6).
-
-    A health check is to cost as little as it can, so a file that cannot have the key is not parsed for it.
-    """
-    if options.control is not None:
-        return
-    options.control = DEFAULT_CONTROL
-    try:
-        with open(options.config, "rb", buffering=0) as file:
-            text = file.read()
-    except (OSError, ValueError):
-        return
-    if b"control" in text or b"\\" in text:
-        from bottle_init import config
-
-        found = config.control_of(options.config, text)
-        options.control = DEFAULT_CONTROL if found is None else found
-
-
-def _help(_options: Options) -> int:
-    from bottle_init import usage
-
-    say(1, usage.TEXT)
-    return EX_OK
-
-
-def _version(_options: Options) -> int:
-    from bottle_init import __version__
-
-    say(1, f"bottle-init {__version__}\n")
-    return EX_OK
-
-
-COMMANDS: Final[dict[str, Callable[[Options], int]]] = {
-    RUN: _run,
-    ONE: _one,
-    CHECK: _check,
-    HEALTH: _health,
-    STATUS: _status,
-    CTL: _ctl,
-    EXPLAIN: _explain,
-    HELP: _help,
-    VERSION: _version,
-}

@@ -7,7 +7,9 @@ of the sweep becomes the bundle's cause, so the order within the sweep cannot ma
 from __future__ import annotations
 
 from bottle_init.core import backoff, verdict
-from bottle_init.core.model import (
+from bottle_init.core.stopping import begin_stop, halt
+from bottle_init.core.values import Value
+from bottle_init.core.words import (
     BACKOFF,
     CLEARING,
     DAEMON,
@@ -36,14 +38,12 @@ from bottle_init.core.model import (
     WAIT_FOR_ALL,
     WAITING,
 )
-from bottle_init.core.stopping import begin_stop, halt
-from bottle_init.core.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from bottle_init.core.model import Child, Death
+    from bottle_init.core.state import Child, Death
     from bottle_init.core.turn import Turn
 
 

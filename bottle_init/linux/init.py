@@ -13,22 +13,24 @@ import posix
 from bottle_init.core import actions as act
 from bottle_init.core import events as ev
 from bottle_init.core import supervisor
-from bottle_init.linux import environ as environ_of
-from bottle_init.linux import libc, reaper, spawn
-from bottle_init.linux.clock import monotonic_ms
+from bottle_init.linux import reaper, spawn
 from bottle_init.linux.leaves import Leaves
-from bottle_init.linux.poller import Poller
-from bottle_init.linux.signals import SIGCHLD, Signals
+from bottle_init.linux.sys import environ as environ_of
+from bottle_init.linux.sys import libc
+from bottle_init.linux.sys.clock import monotonic_ms
+from bottle_init.linux.sys.poller import Poller
+from bottle_init.linux.sys.signals import SIGCHLD, Signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from bottle_init.cli import Options
+    from bottle_init.cli.options import Options
     from bottle_init.core.actions import Action, Exit
     from bottle_init.core.events import Event
-    from bottle_init.core.model import Bundle, Lease, State
+    from bottle_init.core.spec import Bundle, Lease
+    from bottle_init.core.state import State
 
 EPOLLIN = 1
 

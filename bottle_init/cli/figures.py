@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bottle_init.linux.text import plain, span
+from bottle_init.words.text import plain, span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from bottle_init.bundlefile.table import nearest
-from bottle_init.core.model import ONESHOT
+from bottle_init.bundle.table import nearest
 from bottle_init.core.values import Value
+from bottle_init.core.words import ONESHOT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from bottle_init.bundlefile.table import Faults
-    from bottle_init.core.model import Bundle
+    from bottle_init.bundle.table import Faults
+    from bottle_init.core.spec import Bundle
 
 
 class Node(Value):

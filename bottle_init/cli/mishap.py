@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bottle_init.cli import EX_CONFIG, EX_SOFTWARE, EX_USAGE, OutputLost, UsageError, say
-from bottle_init.config import BundleInvalid
+from bottle_init.bundle.source import BundleInvalid
+from bottle_init.cli.console import OutputLost, say
+from bottle_init.cli.options import EX_CONFIG, EX_SOFTWARE, EX_USAGE, UsageError
 
 _SIGPIPE = 128 + 13
 _SIGINT = 128 + 2

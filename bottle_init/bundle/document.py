@@ -9,18 +9,26 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from bottle_init import accounts
-from bottle_init.bundlefile import graph, readers
-from bottle_init.bundlefile.table import Table, join
-from bottle_init.core import model
-from bottle_init.core.model import DAEMON, JOB, ONESHOT, Backoff, Budget, Bundle, Check, Lease, Process, Ready, Spec
+from bottle_init.bundle import accounts, graph, readers
+from bottle_init.bundle.table import Table, join
+from bottle_init.core.spec import Backoff, Budget, Bundle, Check, Lease, Process, Ready, Spec
 from bottle_init.core.values import Value
+from bottle_init.core.words import (
+    DAEMON,
+    EXIT_ON_CHILD_DEATH,
+    IGNORE_UNHEALTHY,
+    JOB,
+    LOGS,
+    ON_UNHEALTHY,
+    ONESHOT,
+    POLICIES,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from bottle_init.bundlefile.table import Faults
+    from bottle_init.bundle.table import Faults
 
 KINDS: Final = {"oneshots": ONESHOT, "daemons": DAEMON, "jobs": JOB}
 """The tables of children, in the order of "declared first"."""
@@ -123,10 +131,10 @@ def _read_bundle(table: Table) -> tuple[Bundle, Restarting]:
     table.allow(BUNDLE_KEYS)
     bundle = Bundle(
         children=(),
-        policy=table.read("policy", readers.choice(model.POLICIES), model.EXIT_ON_CHILD_DEATH),
+        policy=table.read("policy", readers.choice(POLICIES), EXIT_ON_CHILD_DEATH),
         stop_timeout_ms=table.read("stop_timeout", readers.duration_ms, 8_000),
         exit_code_from=table.read("exit_code_from", readers.name, None),
-        logs=table.read("logs", readers.choice(model.LOGS), "tag"),
+        logs=table.read("logs", readers.choice(LOGS), "tag"),
         control=table.read("control", readers.control, "@bottle_init"),
         lease=table.within("lease", _read_lease, None),
     )
@@ -209,13 +217,13 @@ def _read_daemon(spec: Spec, inherited: Restarting, table: Table) -> Spec:
     """What only a daemon has."""
     restarting = _read_restarting(inherited, table)
     return spec.but(
-        policy=table.read("policy", readers.choice(model.POLICIES), INHERITED),
+        policy=table.read("policy", readers.choice(POLICIES), INHERITED),
         backoff=restarting.backoff,
         restarts=restarting.restarts,
         restart_dependents=table.read("restart_dependents", readers.boolean, False),
         ready=table.within("ready", _read_ready, None),
         health=table.within("health", _read_health, None),
-        on_unhealthy=table.read("on_unhealthy", readers.choice(model.ON_UNHEALTHY), model.IGNORE_UNHEALTHY),
+        on_unhealthy=table.read("on_unhealthy", readers.choice(ON_UNHEALTHY), IGNORE_UNHEALTHY),
     )
 
 

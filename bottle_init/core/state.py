@@ -1,4 +1,4 @@
-"""The words of the contract as values: what a bundle is, what a child is, what a death is.
+"""What the core remembers: the state of the bundle and of each child, their deaths, what they left, the stop.
 
 Everything here is frozen except `Child`, which is the one record that `step` edits, on a copy of
 its own (see `turn.py`). Times are whole milliseconds on one monotonic clock, never wall-clock time.
@@ -7,151 +7,13 @@ its own (see `turn.py`). Times are whole milliseconds on one monotonic clock, ne
 from __future__ import annotations
 
 from bottle_init.core.values import Value
+from bottle_init.core.words import NEXT_END, NO_HALT, UP, WAITING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Any
 
-# Kinds of children (contract 1).
-ONESHOT: Final = "oneshot"
-DAEMON: Final = "daemon"
-JOB: Final = "job"
-
-# Policies (contract 3).
-EXIT_ON_CHILD_DEATH: Final = "exit-on-child-death"
-EXIT_ON_CHILD_FAILURE: Final = "exit-on-child-failure"
-RESTART: Final = "restart"
-RESTART_ON_FAILURE: Final = "restart-on-failure"
-WAIT_FOR_ALL: Final = "wait-for-all"
-POLICIES: Final = (EXIT_ON_CHILD_DEATH, EXIT_ON_CHILD_FAILURE, RESTART, RESTART_ON_FAILURE, WAIT_FOR_ALL)
-
-# What `on_unhealthy` may say (contract 6).
-IGNORE_UNHEALTHY: Final = "ignore"
-RESTART_UNHEALTHY: Final = "restart"
-STOP_UNHEALTHY: Final = "stop"
-ON_UNHEALTHY: Final = (IGNORE_UNHEALTHY, RESTART_UNHEALTHY, STOP_UNHEALTHY)
-
-# Where the children's lines go (contract 9).
-LOGS: Final = ("inherit", "tag", "json")
-
-# The init's own exit codes, after sysexits.h (contract 2).
-EX_USAGE: Final = 2
-EX_UNAVAILABLE: Final = 69
-EX_SOFTWARE: Final = 70
-EX_CONFIG: Final = 78
-
-GIVE_UP_MS: Final = 1_000
-"""How long the init waits for what it has killed before it gives up on it (contract 4)."""
-
-
-class Probe(Value):
-    """One way to ask a daemon whether it works.
-
-    `kind` is `tcp`, `http`, `exec` or `notify`; `host` is an IP literal or `localhost`;
-    `path` is the http request target with its leading slash.
-    """
-
-    kind: str
-    host: str = ""
-    port: int = 0
-    path: str = ""
-    command: tuple[str, ...] = ()
-
-
-class Ready(Value):
-    """When a daemon counts as ready (contract 4)."""
-
-    probe: Probe
-    timeout_ms: int = 30_000
-
-
-class Check(Value):
-    """A periodic health check in Docker's own words (contract 6)."""
-
-    probe: Probe
-    interval_ms: int = 30_000
-    timeout_ms: int = 5_000
-    retries: int = 3
-    start_period_ms: int = 0
-
-
-class Backoff(Value):
-    """The pause before the nth restart is `initial` x `factor`^n, at most `limit` (contract 3)."""
-
-    initial_ms: int = 500
-    factor: float = 2.0
-    limit_ms: int = 30_000
-
-
-class Budget(Value):
-    """More than `max` restarts within `window_ms` are too many (contract 3)."""
-
-    max: int = 5
-    window_ms: int = 60_000
-
-
-class Process(Value):
-    """How a child is executed: what the kernel is told, nothing that the core decides on.
-
-    `env` holds `(name, value)` pairs, `rlimits` `(name, soft, hard)` with -1 for unlimited.
-    `None` always means "as inherited"; `capabilities=None` means "as the kernel leaves them".
-    """
-
-    user: str | int | None = None
-    group: str | int | None = None
-    groups: tuple[str | int, ...] | None = None
-    cwd: str | None = None
-    umask: int | None = None
-    env: tuple[tuple[str, str], ...] = ()
-    env_files: tuple[str, ...] = ()
-    rlimits: tuple[tuple[str, int, int], ...] = ()
-    nice: int | None = None
-    oom_score_adj: int | None = None
-    no_new_privs: bool = True
-    capabilities: tuple[str, ...] | None = None
-
-
-class Spec(Value):
-    """One child as its table in the bundle file declares it, with every default filled in (contract 9)."""
-
-    name: str
-    kind: str
-    command: tuple[str, ...]
-    after: tuple[str, ...] = ()
-    policy: str = EXIT_ON_CHILD_DEATH
-    success_codes: tuple[int, ...] = (0,)
-    stop_signal: int = 15
-    stop_timeout_ms: int = 5_000
-    stop_delay_ms: int = 0
-    timeout_ms: int | None = None
-    backoff: Backoff = Backoff()
-    restarts: Budget = Budget()
-    restart_dependents: bool = False
-    ready: Ready | None = None
-    health: Check | None = None
-    on_unhealthy: str = IGNORE_UNHEALTHY
-    signals: tuple[tuple[int, int], ...] = ()
-    process: Process = Process()
-
-
-class Lease(Value):
-    """What the bundle's life hangs on; exactly one of the three is set (contract 9)."""
-
-    fd: int | None = None
-    connect: str | None = None
-    renew_ms: int | None = None
-
-
-class Bundle(Value):
-    """The whole bundle file. `children` stand in the order of "declared first": oneshots, daemons, jobs."""
-
-    children: tuple[Spec, ...]
-    policy: str = EXIT_ON_CHILD_DEATH
-    stop_timeout_ms: int = 8_000
-    exit_code_from: str | None = None
-    logs: str = "tag"
-    control: str = "@bottle_init"
-    lease: Lease | None = None
+    from bottle_init.core.spec import Bundle, Spec
 
 
 class Death(Value):
@@ -192,68 +54,6 @@ class Survivor(Value):
     command: str = ""
     born: int | None = None
     dying: bool = False
-
-
-# Statuses of a child; `transitions.py` holds every move between them.
-WAITING: Final = "waiting"
-SPAWNING: Final = "spawning"
-STARTING: Final = "starting"
-RUNNING: Final = "running"
-DRAINING: Final = "draining"
-STOPPING: Final = "stopping"
-KILLING: Final = "killing"
-DEAD: Final = "dead"
-CLEARING: Final = "clearing"
-BACKOFF: Final = "backoff"
-STOPPED: Final = "stopped"
-ENDED: Final = "ended"
-STATUSES: Final = (
-    WAITING,
-    SPAWNING,
-    STARTING,
-    RUNNING,
-    DRAINING,
-    STOPPING,
-    KILLING,
-    DEAD,
-    CLEARING,
-    BACKOFF,
-    STOPPED,
-    ENDED,
-)
-
-ALIVE: Final = (SPAWNING, STARTING, RUNNING, DRAINING, STOPPING, KILLING)
-"""Its process exists, as far as the core has been told."""
-
-DOWN: Final = (WAITING, BACKOFF, STOPPED, ENDED)
-"""Neither a process nor anything to wait for before others may be stopped."""
-
-# Why the init takes a child down; "" while nobody has decided that.
-NO_HALT: Final = ""
-HALT_BUNDLE: Final = "bundle"
-HALT_REQUEST: Final = "request"
-HALT_RESTART: Final = "restart"
-HALT_DEPENDENCY: Final = "dependency"
-HALT_HEALTH: Final = "health"
-HALT_READINESS: Final = "readiness"
-HALT_TIMEOUT: Final = "timeout"
-
-# What becomes of a child once it and its session are gone.
-NEXT_END: Final = "end"
-NEXT_HOLD: Final = "hold"
-NEXT_START: Final = "start"
-NEXT_BACKOFF: Final = "backoff"
-
-# Phases of the bundle.
-UP: Final = "up"
-GOING_DOWN: Final = "stopping"
-KILLING_ALL: Final = "killing"
-DONE: Final = "done"
-
-# Kinds of stop (contract 1); a natural end is "no child is left and none is to be started again".
-REQUESTED: Final = "requested"
-POLICY: Final = "policy"
-NATURAL: Final = "natural"
 
 
 class Stop(Value):

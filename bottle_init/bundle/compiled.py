@@ -13,18 +13,18 @@ from _frozen_importlib_external import MAGIC_NUMBER
 from _imp import source_hash
 
 from bottle_init import __version__
-from bottle_init.core import model
+from bottle_init.core.spec import Backoff, Budget, Bundle, Check, Lease, Probe, Process, Ready, Spec
 from bottle_init.core.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from bottle_init.core.model import Bundle
+    from bottle_init.core.spec import Bundle
 
 _VALUES: Final[tuple[type[Value], ...]] = (
-    *(model.Bundle, model.Spec, model.Process, model.Ready, model.Check, model.Probe),
-    *(model.Backoff, model.Budget, model.Lease),
+    *(Bundle, Spec, Process, Ready, Check, Probe),
+    *(Backoff, Budget, Lease),
 )
 _KEY: Final = int.from_bytes(MAGIC_NUMBER, "little")
 _WRITABLE_BY_OTHERS: Final = 0o022
@@ -46,13 +46,13 @@ def find(path: str, text: bytes) -> Bundle | None:
 
 def write(path: str) -> str:
     """Compile a bundle file; returns the path of the compiled form. Raises BundleInvalid, OSError."""
-    from bottle_init import config
-    from bottle_init.bundlefile import document
+    from bottle_init.bundle import document
+    from bottle_init.bundle.source import BundleInvalid, read_text
 
-    text = config.read_text(path)
+    text = read_text(path)
     bundle, faults = document.parse(text)
     if bundle is None:
-        raise config.BundleInvalid(path, faults)
+        raise BundleInvalid(path, faults)
     target = path_of(path)
     draft = f"{target}.{posix.getpid()}"
     fd = posix.open(draft, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)

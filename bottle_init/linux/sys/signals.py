@@ -9,7 +9,7 @@ from __future__ import annotations
 from _signal import SIG_BLOCK, SIG_DFL, SIG_IGN, getsignal, pthread_sigmask, signal, valid_signals
 from posix import read
 
-from bottle_init.linux import libc
+from bottle_init.linux.sys import libc
 
 SIGCHLD = 17
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 
-from bottle_init import cli, compiled, config
-from bottle_init.bundlefile import graph
+from bottle_init.bundle import compiled, graph, load
+from bottle_init.bundle.source import read_text
+from bottle_init.cli import chosen, console
+from bottle_init.cli.options import EX_OK, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bottle_init.cli import Options
-    from bottle_init.core.model import Bundle, Probe, Spec
+    from bottle_init.cli.options import Options
+    from bottle_init.core.spec import Bundle, Probe, Spec
 
-SCHEMA = os.path.join(os.path.dirname(__file__), "schema.json")
+SCHEMA = os.path.join(os.path.dirname(load.__file__), "schema.json")
 _CANNOT_WRITE = 1
 _DOCKER_STOP_MS = 10_000
 
@@ -26,29 +28,29 @@ def run(options: Options) -> int:
     """
     if options.schema:
         with open(SCHEMA, encoding="utf-8") as file:
-            cli.say(1, file.read())
-        return cli.EX_OK
+            console.say(1, file.read())
+        return EX_OK
     if options.compile:
         return _compile(options)
     source = "standard input" if options.config == "-" else options.config
-    text = config.read_text("/dev/stdin" if options.config == "-" else options.config)
-    bundle = cli.narrow(config.load(text, source, options.policy), options, source)
-    cli.say(1, report(bundle, source))
-    return cli.EX_OK
+    text = read_text("/dev/stdin" if options.config == "-" else options.config)
+    bundle = chosen.narrow(load.from_text(text, source, options.policy), options, source)
+    console.say(1, report(bundle, source))
+    return EX_OK
 
 
 def _compile(options: Options) -> int:
     if options.config == "-":
-        raise cli.UsageError("--compile writes beside a file: name one")
+        raise UsageError("--compile writes beside a file: name one")
     if options.policy is not None or (options.only is not None and options.only_source == "--only"):
-        raise cli.UsageError("--compile takes the file as it is: --policy and --only are for its start")
+        raise UsageError("--compile takes the file as it is: --policy and --only are for its start")
     try:
         written = compiled.write(options.config)
     except OSError as problem:
-        cli.say(2, f"bottle-init: {problem.filename2 or problem.filename}: cannot be written: {problem.strerror}\n")
+        console.say(2, f"bottle-init: {problem.filename2 or problem.filename}: cannot be written: {problem.strerror}\n")
         return _CANNOT_WRITE
-    cli.say(1, f"{written}\n")
-    return cli.EX_OK
+    console.say(1, f"{written}\n")
+    return EX_OK
 
 
 def report(bundle: Bundle, source: str) -> str:

@@ -1,0 +1,46 @@
+"""What a command line is about: the bundle that it names, and the control socket."""
+
+from __future__ import annotations
+
+from bottle_init.cli.options import DEFAULT_CONTROL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bottle_init.cli.options import Options
+    from bottle_init.core.spec import Bundle
+
+
+def find_bundle(options: Options) -> Bundle:
+    """The bundle that a run is about, with all that the command line says of it. Raises BundleInvalid."""
+    from bottle_init.bundle import load
+
+    return narrow(load.from_file(options.config, options.policy), options, options.config)
+
+
+def narrow(bundle: Bundle, options: Options, source: str) -> Bundle:
+    """The bundle with the chosen daemons and the control address of the command line. Raises BundleInvalid."""
+    if options.only is not None:
+        from bottle_init.bundle import load
+
+        bundle = load.select(bundle, options.only, f"{source} ({options.only_source})")
+    return bundle if options.control is None else bundle.but(control=options.control)
+
+
+def find_control(options: Options) -> None:
+    """Where nothing else was said, clients ask at the address that the bundle file gives to its init (contract 6).
+
+    A health check is to cost as little as it can, so a file that cannot have the key is not parsed for it.
+    """
+    if options.control is not None:
+        return
+    options.control = DEFAULT_CONTROL
+    try:
+        with open(options.config, "rb", buffering=0) as file:
+            text = file.read()
+    except (OSError, ValueError):
+        return
+    if b"control" in text or b"\\" in text:
+        from bottle_init.bundle import load
+
+        found = load.control_of(options.config, text)
+        options.control = DEFAULT_CONTROL if found is None else found

@@ -1,0 +1,113 @@
+"""The command line: what was asked for, and who does it.
+
+Help, checks and the words of a usage error are imported when somebody asks for them.
+"""
+
+from __future__ import annotations
+
+import gc
+from _signal import SIG_BLOCK, pthread_sigmask, valid_signals
+
+from bottle_init.cli.options import CHECK, CTL, EX_OK, EXPLAIN, HEALTH, HELP, ONE, RUN, STATUS, VERSION, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Final
+
+    from bottle_init.cli.options import Options
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what a command line (without its first word) asks for; returns the exit code. Never raises."""
+    import os
+
+    gc.disable()  # Imports make no garbage, and looking for it between them takes long; who runs on enables it again.
+    try:
+        options = parse(argv, os.environ)
+        return COMMANDS[options.command](options)
+    except BaseException as problem:  # noqa: BLE001 - Whatever it was, an exit code of the contract has to come of it.
+        from bottle_init.cli import mishap
+
+        return mishap.exit_code(problem)
+
+
+def _run(options: Options) -> int:
+    pthread_sigmask(SIG_BLOCK, valid_signals())  # From here on no request to stop is lost, or ends PID 1 half-way.
+    from bottle_init.cli import chosen
+    from bottle_init.linux import init
+
+    return init.run(chosen.find_bundle(options), options)
+
+
+def _one(options: Options) -> int:
+    inherited = pthread_sigmask(SIG_BLOCK, valid_signals())  # As for a bundle; the command gets back what it was.
+    from bottle_init.core.command import Rules
+    from bottle_init.linux import one
+
+    rules = Rules(options.rewrites, options.mapped_codes, options.single_child, options.parent_death_signal)
+    return one.run(options.argv, rules, inherited, options.report or "", options.control or "")
+
+
+def _check(options: Options) -> int:
+    from bottle_init.cli import check
+
+    return check.run(options)
+
+
+def _health(options: Options) -> int:
+    from bottle_init.cli import asking, chosen
+
+    chosen.find_control(options)
+    return asking.health(options)
+
+
+def _status(options: Options) -> int:
+    gc.enable()
+    from bottle_init.cli import asking, chosen
+
+    chosen.find_control(options)
+    return asking.status(options)
+
+
+def _ctl(options: Options) -> int:
+    gc.enable()
+    from bottle_init.cli import asking, chosen
+
+    chosen.find_control(options)
+    return asking.ctl(options)
+
+
+def _explain(options: Options) -> int:
+    gc.enable()
+    from bottle_init.cli import explain
+
+    return explain.run(options)
+
+
+def _help(_options: Options) -> int:
+    from bottle_init.cli import console, usage
+
+    console.say(1, usage.TEXT)
+    return EX_OK
+
+
+def _version(_options: Options) -> int:
+    from bottle_init import __version__
+    from bottle_init.cli import console
+
+    console.say(1, f"bottle-init {__version__}\n")
+    return EX_OK
+
+
+COMMANDS: Final[dict[str, Callable[[Options], int]]] = {
+    RUN: _run,
+    ONE: _one,
+    CHECK: _check,
+    HEALTH: _health,
+    STATUS: _status,
+    CTL: _ctl,
+    EXPLAIN: _explain,
+    HELP: _help,
+    VERSION: _version,
+}
