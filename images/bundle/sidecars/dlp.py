@@ -9,13 +9,16 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
+from bottle_init.core.values import Value
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class Pattern(Value):
     """One kind of secret. `regex` is in the common subset of Python's and RE2's syntax."""
 
     name: str

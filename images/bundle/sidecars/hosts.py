@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+
+from bottle_init.core.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -59,8 +64,7 @@ def split_port(text: str) -> tuple[str, int | None]:
     return host, int(port)
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Value):
     """One entry of `egress.allow`."""
 
     host: str
@@ -68,7 +72,7 @@ class Rule:
     port: int | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Rule:
+    def parse(cls, text: str) -> Self:
         """Raises `ValueError`, with words for the operator, where `text` is no `HOST[:PORT]` or `*.DOMAIN[:PORT]`."""
         host, port = split_port(text)
         if host.startswith("*."):
@@ -89,8 +93,7 @@ class Rule:
         return host.endswith("." + self.host) if self.wildcard else host == self.host
 
 
-@dataclass(frozen=True, slots=True)
-class Allowlist:
+class Allowlist(Value):
     """`egress.allow`. What no rule allows is denied."""
 
     rules: tuple[Rule, ...] = ()

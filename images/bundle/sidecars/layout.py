@@ -17,6 +17,21 @@ HOOKS = Path("/usr/local/libexec/bottle/git-hooks")
 SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
 
 RUN = Path("/run/bottle")
+# Where a policy is looked for: handed in by the operator, a directory or volume, a single file.
+POLICIES = (RUN / "policy.toml", Path("/etc/bottle/policy/policy.toml"), Path("/etc/bottle/policy.toml"))
+# What setup has compiled of it for the start, and what the operator approved since: both root's, and readable by all.
+COMPILED_POLICY = RUN / "policy.json"
+APPROVALS = RUN / "approvals.json"
+# What outlives the daemons: a directory, or a link to the volume at STATE_VOLUME (see prepare.py).
+STATE = RUN / "state"
+STATE_VOLUME = Path("/var/lib/bottle")
+AUDIT = STATE / "audit"
+OPERATOR = STATE / "operator"
+# Below these two, each user's own directory, mode 0700. OPERATOR is root's.
+OWNED_STATE = {
+    STATE: {"git-gate": "git", "supervise": "supervise"},
+    AUDIT: {user: user for user in ("egress", "pipelock", "git-gate", "supervise")},
+}
 ENGINE = RUN / "engine"
 # Root's: its presence is the kill switch, for both engines (bottle-kill-switch).
 KILL_SWITCH = RUN / "kill-switch"
@@ -31,11 +46,10 @@ PIPELOCK = RUN / "pipelock"
 PIPELOCK_CONFIG = PIPELOCK / "pipelock.yaml"
 SUPERVISE = RUN / "supervise"
 OPERATOR_SOCKET = SUPERVISE / "operator.sock"
-GIT = RUN / "git"
 # A repository that is there to be refused: the health check asks for it. No name of the policy can be this one.
 GIT_HEALTH = ".health.git"
 # Each belongs to its user, mode 0700.
-PRIVATE = {"egress": EGRESS, "pipelock": PIPELOCK, "git-gate": GIT, "supervise": SUPERVISE}
+PRIVATE = {"egress": EGRESS, "pipelock": PIPELOCK, "supervise": SUPERVISE}
 # mitmproxy's own names inside its confdir.
 CA_WITH_KEY = "mitmproxy-ca.pem"
 CA_CERTIFICATE = "mitmproxy-ca-cert.pem"

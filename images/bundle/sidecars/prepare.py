@@ -42,8 +42,35 @@ def _directories() -> None:
                 shutil.rmtree(directory)
             directory.mkdir(mode=0o700)
     layout.RUN.chmod(0o755)
+    _state()
     layout.PUBLIC.mkdir(mode=0o755, exist_ok=True)
     layout.KILL_SWITCH.unlink(missing_ok=True)
+
+
+def _state() -> None:
+    """`layout.STATE`: a link to the volume where that can be written to, else a directory that ends with the container.
+
+    A volume that began as a copy of the image's directory has all of it already. Elsewhere each user makes its own.
+    """
+    if layout.STATE.is_symlink():
+        layout.STATE.unlink()
+    if os.access(layout.STATE_VOLUME, os.W_OK):
+        layout.STATE.symlink_to(layout.STATE_VOLUME)
+    else:
+        layout.STATE.mkdir(mode=0o755, exist_ok=True)
+        print(f"state: {layout.STATE_VOLUME} can't be written to, so what is kept there ends with this container")
+    layout.AUDIT.mkdir(mode=0o755, exist_ok=True)
+    layout.OPERATOR.mkdir(mode=0o700, exist_ok=True)
+    for parent, owners in layout.OWNED_STATE.items():
+        missing = {user: parent / name for user, name in owners.items() if not (parent / name).exists()}
+        if not missing:
+            continue
+        # Open for that moment, and no daemon is running yet.
+        parent.chmod(0o1777)
+        for user, directory in missing.items():
+            with acting_as(*user_ids(user)):
+                directory.mkdir(mode=0o700)
+        parent.chmod(0o755)
 
 
 def _write_public(path: Path, content: str) -> None:
@@ -108,21 +135,21 @@ def _credentials(policy: Policy) -> dict[str, str]:
     values: dict[str, str] = {}
     for index, credential in enumerate(policy.credentials):
         key = f"egress.credentials[{index}].value_file"
-        value = header_value(_read_as_owner(credential.value_file, key))
+        value = header_value(_read_as_owner(Path(credential.value_file), key))
         if value is None:
             raise SetupError(
                 f"{key}: {credential.value_file}: must be one line of printable ASCII, no blanks around it"
             )
-        values[str(credential.value_file)] = value
+        values[credential.value_file] = value
     return values
 
 
 def _origin_cas(policy: Policy) -> str:
     """The certificate authorities that egress trusts for origins, as PEM."""
     public = layout.SYSTEM_CA.read_text("utf-8")
-    if policy.upstream_ca is None:
+    if not policy.upstream_ca:
         return public
-    extra = _read_as_owner(policy.upstream_ca, "egress.upstream_ca")
+    extra = _read_as_owner(Path(policy.upstream_ca), "egress.upstream_ca")
     if "-----BEGIN CERTIFICATE-----" not in extra:
         raise SetupError(f"egress.upstream_ca: {policy.upstream_ca}: holds no PEM certificate")
     return f"{public}\n{extra}"

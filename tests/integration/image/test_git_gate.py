@@ -22,6 +22,7 @@ upstream_ca = "/etc/bottle/origins.pem"
 
 [[egress.credentials]]
 host = "git.test"
+for = ["git"]
 header = "Authorization"
 value_file = "/run/secrets/token"
 
@@ -322,8 +323,7 @@ def test_health_checks_leave_nothing_in_the_log(gate: Gate) -> None:
 
 def test_the_agents_hooks_and_configuration_stay_with_the_agent(seeded: Gate) -> None:
     """git never transfers them; that the gate's own are not in the repository is what makes sure."""
-    listed = check(
-        seeded.bundle.container, "sh", "-c", "cd /run/bottle/git/alone.git; ls hooks 2>&1; cat config", user="git-gate"
-    )
+    look = "cd /run/bottle/state/git/alone.git; ls hooks 2>&1; cat config"
+    listed = check(seeded.bundle.container, "sh", "-c", look, user="git-gate")
     assert "hooksPath" not in listed
     assert "pre-receive" not in listed

@@ -71,8 +71,9 @@ def test_a_policy_with_faults_starts_no_daemon(bundle_image: str, tmp_path: Path
     broken = '[egress]\nallow = ["*."]\nalow = []\n'
     with bundle(bundle_image, tmp_path, broken) as started:
         assert started.wait_ended() == 78, started.logs
-        assert "/etc/bottle/policy.toml: egress.allow[0]: '*.': a wildcard has the form *.DOMAIN" in started.logs
-        assert "egress.alow: unknown key; did you mean 'allow'?" in started.logs
+        assert "/etc/bottle/policy.toml: egress.allow[0]: " in started.logs
+        assert "a wildcard has the form *.DOMAIN" in started.logs
+        assert "egress.alow: unknown key; did you mean allow?" in started.logs
         assert "Traceback" not in started.logs
 
 

@@ -43,12 +43,12 @@ def build(policy: Policy, questions: Questions, watch: Watch) -> MCPServer[Any]:
         """Ask the operator a question. Returns the answer, or `pending:ID` if none came in time."""
         asked = questions.ask(question)
         log("supervise.asked", id=asked.id, chars=len(question))
-        return await questions.wait(asked, policy.answer_timeout_s)
+        return await questions.wait(asked, policy.answer_timeout_ms / 1000)
 
     @server.tool()
     async def get_answer(question_id: str) -> str:
         """The answer to an earlier question, waited for again; `pending:ID` if there still is none."""
-        return await questions.wait(questions.get(question_id), policy.answer_timeout_s)
+        return await questions.wait(questions.get(question_id), policy.answer_timeout_ms / 1000)
 
     @server.tool()
     async def bundle_status() -> dict[str, Any]:
