@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from bottle_init.bundlefile.readers import text
-from bottle_init.bundlefile.table import Wrong, quoted
+from bottle_init.bundle.readers import text
+from bottle_init.bundle.table import Wrong, quoted
 from sidecars.hosts import normalize
 from sidecars.policy.model import Upstream
 
