@@ -1,38 +1,24 @@
-"""Checks -> one answer for all ports (contract 6)."""
+"""A daemon that is ready: its checks, its watchdog, and what becomes of it where they fail (contract 6)."""
 
 from __future__ import annotations
 
 from bottle_init.core import judging, starting
 from bottle_init.core.events import ProbeDue, ProbeTimedOut, WatchdogPassed
 from bottle_init.core.stopping import begin_stop, halt
-from bottle_init.core.values import Value
 from bottle_init.core.words import (
-    ALIVE,
-    DAEMON,
-    ENDED,
     EX_UNAVAILABLE,
     HALT_HEALTH,
     POLICY,
     RESTART_UNHEALTHY,
-    RUNNING,
     STOP_UNHEALTHY,
     UP,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final
-
     from bottle_init.core.events import Event, Notified
-    from bottle_init.core.state import Child, State
+    from bottle_init.core.state import Child
     from bottle_init.core.turn import Turn
-
-STARTING: Final = "starting"
-HEALTHY: Final = "healthy"
-DEGRADED: Final = "degraded"
-UNHEALTHY: Final = "unhealthy"
-STOPPING: Final = "stopping"
-WORST_FIRST: Final = (STOPPING, UNHEALTHY, STARTING, DEGRADED, HEALTHY)
 
 # Rows of the table, for a daemon that is ready.
 
@@ -143,65 +129,3 @@ def _arm_watchdog(turn: Turn, child: Child, event: Notified) -> None:
         turn.drop_timers(child, WatchdogPassed)
     elif child.watchdog_ms and (event.watchdog or event.watchdog_ms is not None):
         turn.set_timer(child, WatchdogPassed, child.watchdog_ms)
-
-
-# The answer.
-
-
-class DaemonHealth(Value):
-    """One daemon's part: its status, since when, and its last check (`check` is None before the first)."""
-
-    name: str
-    health: str
-    status: str
-    since_ms: int
-    generation: int
-    check: bool | None
-    check_at_ms: int | None
-    check_since_ms: int | None
-    detail: str
-
-
-class Health(Value):
-    """One answer for all: the worst of its daemons'."""
-
-    health: str
-    daemons: tuple[DaemonHealth, ...]
-
-
-def answer(state: State) -> Health:
-    """The health of the bundle, as of the present start of each daemon (contract 6)."""
-    daemons = tuple(_daemon(child) for child in state.children if child.spec.kind == DAEMON)
-    counted = [daemon.health for daemon in daemons]
-    if state.phase != UP:
-        counted.append(STOPPING)
-    return Health(min(counted, key=WORST_FIRST.index, default=HEALTHY), daemons)
-
-
-def _daemon(child: Child) -> DaemonHealth:
-    current = child.status == RUNNING
-    return DaemonHealth(
-        child.spec.name,
-        _judge(child),
-        child.status,
-        child.since_ms,
-        child.generation,
-        child.check_ok if current else None,
-        child.check_at_ms if current else None,
-        child.check_since_ms if current else None,
-        child.ill or child.check_detail or child.detail or child.text,
-    )
-
-
-def _judge(child: Child) -> str:
-    """One daemon's health. A child that ended with success, and was let go, does not count."""
-    if child.status == ENDED:
-        forgiven = child.last_death is not None and child.last_death.code in child.spec.success_codes
-        return HEALTHY if forgiven else UNHEALTHY
-    if child.unhealthy and child.status in ALIVE:
-        return UNHEALTHY
-    if not child.ever_ready:
-        return STARTING
-    if child.status != RUNNING or child.halt or child.check_ok is False:
-        return DEGRADED
-    return HEALTHY

@@ -15,6 +15,7 @@ from bottle_init.core.actions import Exit
 from bottle_init.core.state import Stop
 from bottle_init.core.words import EX_SOFTWARE, GIVE_UP_MS
 from bottle_init.linux import reaper, report
+from bottle_init.linux.sys import proc
 from bottle_init.linux.sys.clock import monotonic_ms, wall_s
 from bottle_init.words import jsonlines
 from bottle_init.words.text import plain
@@ -117,8 +118,8 @@ def end_all(problem: BaseException, bundle: Bundle, pids: Mapping[int, tuple[int
     deadline_ms = monotonic_ms() + bundle.stop_timeout_ms
     for pid, owner in pids.items():
         if owner is not None:
-            reaper.send_to_pid(pid, bundle.children[owner[0]].stop_signal)
-            reaper.send_to_pid(pid, reaper.SIGCONT)
+            proc.send_to_pid(pid, bundle.children[owner[0]].stop_signal)
+            proc.send_to_pid(pid, reaper.SIGCONT)
     outlet.attempt(lambda logs: logs.stop())
     outlet.event(internal_error(problem))
     tree = reaper.Tree({})

@@ -16,7 +16,7 @@ from bottle_init.core import supervisor
 from bottle_init.linux import reaper, spawn
 from bottle_init.linux.leaves import Leaves
 from bottle_init.linux.sys import environ as environ_of
-from bottle_init.linux.sys import libc
+from bottle_init.linux.sys import libc, proc
 from bottle_init.linux.sys.clock import monotonic_ms
 from bottle_init.linux.sys.poller import Poller
 from bottle_init.linux.sys.signals import SIGCHLD, Signals
@@ -236,12 +236,12 @@ class Init:
     def _send_signal(self, action: act.SendSignal) -> None:
         pid = self.pid_of(action.child, action.generation)
         if pid:
-            reaper.send_to_pid(pid, action.signal)
+            proc.send_to_pid(pid, action.signal)
 
     def _forward_signal(self, action: act.ForwardSignal) -> None:
         pid = self.pid_of(action.child, action.generation)
-        if pid and reaper.caught_signals(pid) >> action.signal & 1:
-            reaper.send_to_pid(pid, action.signal)
+        if pid and proc.caught_signals(pid) >> action.signal & 1:
+            proc.send_to_pid(pid, action.signal)
             self.emit(ev.SignalForwarded(action.child, action.generation, action.signal))
 
     def _kill_session(self, action: act.KillSession) -> None:
@@ -256,7 +256,7 @@ class Init:
             self._watch(self.tree.others)
         self.emit(ev.SessionSurveyed(action.child, action.generation, left))
 
-    def _watch(self, process: reaper.Process) -> None:
+    def _watch(self, process: proc.ProcStat) -> None:
         """Learn of the end of a process that another one will reap: no SIGCHLD tells the init.
 
         One of a session is enough, as its end leads to the next look. Without a descriptor the deadline has to do.
@@ -264,7 +264,7 @@ class Init:
         if process.pid in self.watched:
             return
         try:
-            fd = reaper.hold(process)
+            fd = proc.hold(process)
         except ProcessLookupError:
             self.emit(ev.SurvivorEnded(process.pid))
             return

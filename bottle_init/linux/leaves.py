@@ -10,6 +10,7 @@ from bottle_init.core.events import ProbeFailed
 from bottle_init.core.flow import Farewell
 from bottle_init.linux import reaper
 from bottle_init.linux.logs import Logs
+from bottle_init.linux.sys import proc
 from bottle_init.linux.sys.clock import monotonic_ms, wall_s
 from bottle_init.linux.sys.poller import Bulk
 from bottle_init.words import jsonlines
@@ -96,7 +97,7 @@ class Leaves:
         leader = self.init.state.children[child].pid
         if pid == leader:
             return True  # It may have been reaped a moment ago, and what it said still counts.
-        process = reaper.look(pid)
+        process = proc.look(pid)
         return leader != 0 and process is not None and process.session == leader
 
     def stdio(self, child: int) -> tuple[int, int]:
@@ -129,7 +130,7 @@ class Leaves:
     def _probed(self, event: Event) -> None:
         """Hand over an answer; that a daemon fails because it is ending is told by its death, which follows."""
         pid = self.init.pid_of(event.child, event.generation) if isinstance(event, ProbeFailed) else 0
-        if not (pid and reaper.is_ending(pid)):
+        if not (pid and proc.is_ending(pid)):
             self.init.emit(event)
 
     def _kill_leftovers(self, leader: int) -> None:
@@ -170,7 +171,7 @@ class Leaves:
 
     def _note_asker(self, pid: object) -> None:
         """Keep the name of who asked for the stop while it is there: at the end another process may have the pid."""
-        process = reaper.look(pid) if isinstance(pid, int) else None
+        process = proc.look(pid) if isinstance(pid, int) else None
         self.asker = process.name if process is not None else ""
 
     def log(self, event: str, level: str, facts: tuple[tuple[str, object], ...]) -> None:

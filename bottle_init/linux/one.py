@@ -356,9 +356,9 @@ class Command:
         """
         if not self.rules.single_child or target not in core.JOB_CONTROL:
             return False
-        from bottle_init.linux import reaper
+        from bottle_init.linux.sys import proc
 
-        return reaper.is_default(self.pid, target)
+        return proc.is_default(self.pid, target)
 
     def _has_it_already(self, info: struct_siginfo) -> bool:
         """Whether a terminal has sent this signal to the command itself."""
@@ -378,9 +378,9 @@ class Command:
 
     def _note_asker(self, pid: int) -> None:
         """Keep a name while it is there: at the end another process may have the pid."""
-        from bottle_init.linux import reaper
+        from bottle_init.linux.sys import proc
 
-        process = reaper.look(pid)
+        process = proc.look(pid)
         self.asker = process.name if process is not None else ""
 
     # Once it has ended.

@@ -8,28 +8,21 @@ no orphan is left of anybody's session.
 
 from __future__ import annotations
 
-import errno
 import posix
-from _signal import pidfd_send_signal
 
 from bottle_init.core.state import Survivor
+from bottle_init.linux.sys.proc import ProcStat, command_line, descendants, look, processes, read, send, send_to_pid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 SIGKILL = 9
 SIGCONT = 18
 SIGSTOP = 19
 
-_PF_EXITING = 0x4
-"""The kernel's flag of a thread in do_exit(), as /proc/PID/stat shows it of the first one."""
-
 _RESERVE = 2
 """A process is looked up while its pidfd is open."""
-
-_SHOWN = 300
-"""Bytes of a command line that a report shows."""
 
 REAPED_AT_ONCE = 10_000
 """So many orphans are reaped before the next look at what else has come."""
@@ -38,164 +31,10 @@ LOOKS = 10
 """So often one call looks for what it has missed: /proc is no snapshot, and a fork bomb must not hold the init."""
 
 
-class Process:
-    """One line of /proc/PID/stat, as far as the tree needs it."""
-
-    __slots__ = ("flags", "name", "parent", "pid", "session", "started", "state", "threads")
-
-    def __init__(self, pid: int, stat: bytes) -> None:
-        head, _, rest = stat.rpartition(b") ")
-        fields = rest.split()
-        self.pid = pid
-        self.name = head.partition(b" (")[2].decode("utf-8", "replace")
-        self.state = fields[0]
-        self.parent = int(fields[1])
-        self.session = int(fields[3])
-        self.flags = int(fields[6])
-        self.threads = int(fields[17])
-        self.started = int(fields[19])
-
-    def is_gone(self) -> bool:
-        """A zombie has ended already; only its parent has to learn of it.
-
-        A process of which the first thread alone has ended looks like one, but for the others that it counts.
-        """
-        return self.state in (b"Z", b"X") and self.threads <= 1
-
-
-def look(pid: int) -> Process | None:
-    """One process, None where there is none."""
-    stat = _read(f"/proc/{pid}/stat")
-    return Process(pid, stat) if stat else None
-
-
-def _read(path: str) -> bytes:
-    try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        whole = posix.read(fd, 65_536)
-        while len(whole) >= 4_000 and (more := posix.read(fd, 65_536)):  # The kernel hands out a page at a time.
-            whole += more
-    except OSError:
-        return b""
-    else:
-        return whole
-    finally:
-        posix.close(fd)
-
-
-def processes() -> Iterator[Process]:
-    """Every process that /proc shows."""
-    try:
-        names = posix.listdir("/proc")
-    except OSError:
-        return
-    for name in names:
-        if name.isdigit():
-            process = look(int(name))
-            if process is not None:
-                yield process
-
-
-def descendants(root: int, session: int | None = None) -> list[Process]:
-    """All that have not ended below `root`, or in or below `session`, whatever sessions they have fled to."""
-    every = {process.pid: process for process in processes()}
-    below = {root: True}
-    below.update((pid, True) for pid, process in every.items() if process.session == session)
-
-    def is_below(pid: int) -> bool:
-        chain = []
-        while pid not in below and pid in every:
-            chain.append(pid)
-            pid = every[pid].parent
-        verdict = below.get(pid, False)
-        below.update(dict.fromkeys(chain, verdict))
-        return verdict
-
-    return [process for pid, process in every.items() if pid != root and not process.is_gone() and is_below(pid)]
-
-
-def caught_signals(pid: int) -> int:
-    """The set of signals that a process catches, as bits `1 << s` (SigCgt of /proc/PID/status); 0 if unknown."""
-    return _signal_sets(pid).get(b"SigCgt", 0)
-
-
-def is_default(pid: int, number: int) -> bool:
-    """Whether a process neither blocks nor ignores nor catches a signal; false if unknown."""
-    sets = _signal_sets(pid)
-    return bool(sets) and not any(sets[key] >> number & 1 for key in (b"SigBlk", b"SigIgn", b"SigCgt"))
-
-
-def _signal_sets(pid: int) -> dict[bytes, int]:
-    """The lines `Sig...` of /proc/PID/status that are sets, by their names, as bits `1 << s`; none if unknown."""
-    lines = [line.partition(b":") for line in _read(f"/proc/{pid}/status").split(b"\n") if line.startswith(b"Sig")]
-    return {key: int(value, 16) << 1 for key, _, value in lines if key != b"SigQ"}
-
-
-def is_ending(pid: int) -> bool:
-    """Whether a process has begun to end: its sockets are closed some time before it can be reaped.
-
-    One of which the first thread alone has ended may live for long.
-    """
-    process = look(pid)
-    if process is None or not process.flags & _PF_EXITING:
-        return False
-    return process.is_gone() or process.state != b"Z"
-
-
-def survivor(process: Process, *, dying: bool = False) -> Survivor:
+def survivor(process: ProcStat, *, dying: bool = False) -> Survivor:
     """A process as the report names it."""
-    words = _read(f"/proc/{process.pid}/cmdline")[:_SHOWN].replace(b"\0", b" ").strip()
-    return Survivor(process.pid, process.name, words.decode("utf-8", "replace"), process.started, dying)
-
-
-def hold(process: Process) -> int:
-    """A descriptor of exactly the process that was looked at, not of one that has got its pid since.
-
-    It can be polled, and is readable once the process has ended (pidfd_open(2)). Raises OSError, ESRCH for one
-    that is gone, EMFILE where no descriptor is left to look at it with.
-    """
-    fd = posix.pidfd_open(process.pid)
-    now = look(process.pid)
-    if now is not None and now.started == process.started:
-        return fd
-    posix.close(fd)
-    if now is None and posix.access(f"/proc/{process.pid}", posix.F_OK):
-        raise OSError(errno.EMFILE, "it is there, and cannot be looked at")
-    raise ProcessLookupError(errno.ESRCH, "it is gone")
-
-
-def send(process: Process, *numbers: int) -> None:
-    """Signal exactly the process that was looked at, not one that has got its pid since."""
-    try:
-        fd = hold(process)
-    except OSError as problem:
-        if problem.errno != errno.ESRCH and _is_same(process):
-            for number in numbers:
-                send_to_pid(process.pid, number)  # No pidfd to be had: the look just now has to do.
-        return
-    try:
-        for number in numbers:
-            pidfd_send_signal(fd, number)
-    except OSError:
-        pass  # It has ended meanwhile, or is another user's and out of reach; the next survey tells.
-    finally:
-        posix.close(fd)
-
-
-def _is_same(process: Process) -> bool:
-    again = look(process.pid)
-    return again is not None and again.started == process.started
-
-
-def send_to_pid(pid: int, number: int) -> None:
-    """Signal a child that has not been reaped, whose pid therefore is its own still."""
-    try:
-        posix.kill(pid, number)
-    except OSError:
-        pass  # A zombie, or out of reach for lack of CAP_KILL; its deadline goes on.
+    words = command_line(process.pid).decode("utf-8", "replace")
+    return Survivor(process.pid, process.name, words, process.started, dying)
 
 
 class Room:
@@ -234,7 +73,7 @@ class Tree:
         """When each pid that has had its TERM was started."""
         self._ended: dict[int, int] = {}
         """When each pid was started that `end_probe` has sent SIGKILL."""
-        self.others: Process | None = None
+        self.others: ProcStat | None = None
         """One that the last look has found and that is another process's to reap."""
         self.pid = posix.getpid()
         self.room = Room()
@@ -328,7 +167,7 @@ class Tree:
 
         They are stopped first: one that is not could fork meanwhile, or lose its parent and be found no more.
         """
-        family: dict[int, Process] = {}
+        family: dict[int, ProcStat] = {}
         with self.room:
             for _ in range(LOOKS if self._sees_itself() else 0):
                 fresh = [one for one in descendants(-1, leader) if one.pid not in family]
@@ -343,7 +182,7 @@ class Tree:
         self._ended = {pid: born for pid, born in self._ended.items() if (now := look(pid)) and now.started == born}
         self._ended.update((pid, one.started) for pid, one in family.items())
 
-    def _signal(self, left: list[Process], number: int) -> tuple[Survivor, ...]:
+    def _signal(self, left: list[ProcStat], number: int) -> tuple[Survivor, ...]:
         """Name all, then signal all: the name of what has been signalled may be gone."""
         self._found = {process.pid: self._named(process) for process in left}
         self.others = next((process for process in left if process.parent != self.pid), None)
@@ -355,7 +194,7 @@ class Tree:
                 send(process, number, SIGCONT)
         return tuple(self._found.values())
 
-    def _named(self, process: Process) -> Survivor:
+    def _named(self, process: ProcStat) -> Survivor:
         known = self._found.get(process.pid)
         if known is not None and known.born == process.started:
             return known
@@ -371,7 +210,7 @@ class Tree:
         return self._orphans
 
     def _look_for_orphans(self) -> bool:
-        listed = _read(f"/proc/self/task/{self.pid}/children")
+        listed = read(f"/proc/self/task/{self.pid}/children")
         if not listed and not self._sees_itself():
             return True
         return not listed or any(int(word) not in self._started for word in listed.split())

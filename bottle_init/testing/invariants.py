@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bottle_init.core import events as happened
-from bottle_init.core import health
+from bottle_init.core import status
 from bottle_init.core.actions import (
     Answer,
     CancelProbe,
@@ -371,7 +371,7 @@ class Auditor:
                 yield from self._clearing(page, now_ms)
         if ledger.stop_kind and not step.living:
             yield Violation(ENDS_AT_ONCE, now_ms, "everything is gone, and the init has not ended")
-        found = health.answer(step.state).health
+        found = status.health(step.state).health
         if found != ledger.health():
             yield Violation(HEALTH, now_ms, f"the answer is {found}, and should be {ledger.health()}")
 

@@ -21,6 +21,7 @@ from bottle_init.core import (
     judging,
     signals,
     starting,
+    status,
     stopping,
     supervisor,
     verdict,
@@ -363,11 +364,11 @@ def the_pauses_of_the_probes_grow_without_bounds(surgeon: Surgeon) -> None:
 
 @mutant("health")
 def a_failing_check_is_not_told(surgeon: Surgeon) -> None:
-    whole = health._judge
+    whole = status._judge
 
     def judge(child: Child) -> str:
         found = whole(child)
-        return health.HEALTHY if found == health.DEGRADED else found
+        return status.HEALTHY if found == status.DEGRADED else found
 
     surgeon.replace(whole, judge)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bottle_init.core import events as happened
-from bottle_init.core import health
+from bottle_init.core import status
 from bottle_init.core.actions import (
     ForwardSignal,
     KillSession,
@@ -88,7 +88,7 @@ def answers(trace: Trace) -> list[tuple[int, str]]:
     """The health answer, each time that it changed."""
     told: list[tuple[int, str]] = []
     for step in trace.steps:
-        word = health.answer(step.state).health
+        word = status.health(step.state).health
         if step.settled and (not told or told[-1][1] != word):
             told.append((step.now_ms, word))
     return told

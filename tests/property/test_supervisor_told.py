@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bottle_init.core import events as happened
-from bottle_init.core import health
+from bottle_init.core import status
 from bottle_init.core.actions import Announce, Answer
 from bottle_init.core.spec import Bundle, Check, Lease, Probe, Ready, Spec
 from bottle_init.core.words import DAEMON, JOB
@@ -54,10 +54,10 @@ def answers(trace: Trace) -> list[tuple[int, bool, str]]:
     ]
 
 
-def daemon_health(trace: Trace, at_ms: int) -> health.DaemonHealth:
+def daemon_health(trace: Trace, at_ms: int) -> status.DaemonHealth:
     """The first daemon's part of the answer, as it was at a moment."""
     state = [step.state for step in trace.steps if step.now_ms <= at_ms][-1]
-    return health.answer(state).daemons[0]
+    return status.health(state).daemons[0]
 
 
 # The log.

@@ -126,7 +126,7 @@ class Served(Bench):
 
     def followers(self) -> int:
         """How many follow."""
-        return sum(client.following for client in self.control._clients.values())
+        return sum(client.following for client in self.control._clients)
 
     def follow(self) -> socket.socket:
         """A client that follows, and has read its first line."""
@@ -342,7 +342,7 @@ def test_a_slow_follower_is_told_and_closed_and_keeps_nobody_waiting(bench: Serv
         bench.control.publish(event)
         got += len(bench.lines(quick, 1))
     assert got == 1_000
-    behind = [client for client in bench.control._clients.values() if len(client.to_send) > 1_000]
+    behind = [client for client in bench.control._clients if len(client.to_send) > 1_000]
     assert len(behind) == 1
     assert len(behind[0].to_send) <= MAX_BEHIND + 200
     *events, last = bench.hear(slow).decode().splitlines()

@@ -349,6 +349,7 @@ def test_sigchld_inherited_ignored_loses_no_death(tmp_path: Path) -> None:
 DIES_MEANWHILE = """
 import os, sys, time
 from bottle_init.linux import reaper
+from bottle_init.linux.sys import proc
 real, killed = reaper.Tree.reap, []
 def reap(tree):
     found = real(tree)
@@ -356,7 +357,7 @@ def reap(tree):
         killed.extend(pid for pid in tree._started if pid != found[0][0][0])
         for pid in killed:
             os.kill(pid, 9)
-            while reaper.look(pid).state != b"Z":
+            while proc.look(pid).state != b"Z":
                 time.sleep(0.01)
         time.sleep(0.1)
     return found

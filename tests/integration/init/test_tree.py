@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bottle_init.linux import reaper
+from bottle_init.linux.sys import proc
 from tests.integration.support import one_command
 from tests.integration.support.init import descendants, eventually, running, sh
 
@@ -168,7 +168,7 @@ def test_one_command_names_such_a_zombie_too(tmp_path: Path) -> None:
 
 def test_what_no_descriptor_is_left_to_look_at_is_not_gone() -> None:
     """Whoever took it for gone would look for it again at once, and find it again, for ever."""
-    process = reaper.look(os.getpid())
+    process = proc.look(os.getpid())
     assert process is not None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.open("/dev/null", os.O_RDONLY)
@@ -176,11 +176,11 @@ def test_what_no_descriptor_is_left_to_look_at_is_not_gone() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
     try:
         with pytest.raises(OSError, match="looked at") as refused:
-            reaper.hold(process)
+            proc.hold(process)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert refused.value.errno == errno.EMFILE
-    os.close(reaper.hold(process))
+    os.close(proc.hold(process))
 
 
 def test_three_hundred_survivors_are_all_named(tmp_path: Path) -> None:
