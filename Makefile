@@ -1,5 +1,5 @@
 # `make` alone lists the targets. Everything works from a fresh clone: each target makes what it needs.
-.PHONY: help venv engine image up down status plan fmt lint types property integration check test bench clean
+.PHONY: help venv engine image up down status plan fmt lint types property integration check test docs bench clean
 .DEFAULT_GOAL := help
 
 VENV := .venv/bin
@@ -47,6 +47,10 @@ integration: image ## the tests on real processes and in real containers
 
 test: venv lint types image ## everything: lint, types, images, all tests
 	@$(PYTEST)
+
+docs: venv ## draws those pages of docs/ anew that are made from the code
+	@$(VENV)/python -m bottle_init.testing --diagram > docs/state-machine.md
+	@$(VENV)/python -m tools.arrows > docs/imports.md
 
 bench: venv ## the benchmarks, side by side with the peers
 	@$(VENV)/python -m benchmarks $(BENCH)

@@ -43,10 +43,10 @@ def _imports(node: ast.AST, *, run_time: bool) -> Iterator[tuple[str, bool]]:
             raise ValueError(f"line {node.lineno}: imports are absolute here")
         yield from ((f"{node.module}.{alias.name}", run_time) for alias in node.names)
     elif isinstance(node, ast.If) and _is_for_type_checkers(node.test):
-        for child in node.body:
-            yield from _imports(child, run_time=False)
-        for child in node.orelse:
-            yield from _imports(child, run_time=run_time)
+        for statement in node.body:
+            yield from _imports(statement, run_time=False)
+        for statement in node.orelse:
+            yield from _imports(statement, run_time=run_time)
     else:
         for child in ast.iter_child_nodes(node):
             yield from _imports(child, run_time=run_time)

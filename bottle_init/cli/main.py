@@ -37,7 +37,7 @@ def _run(options: Options) -> int:
     from bottle_init.cli import chosen
     from bottle_init.linux import init
 
-    return init.run(chosen.find_bundle(options), options)
+    return init.run(chosen.find_bundle(options), options.report)
 
 
 def _one(options: Options) -> int:

@@ -7,7 +7,7 @@ its own (see `turn.py`). Times are whole milliseconds on one monotonic clock, ne
 from __future__ import annotations
 
 from bottle_init.core.values import Value
-from bottle_init.core.words import NEXT_END, NO_HALT, UP, WAITING
+from bottle_init.core.words import ENDED, GOING_DOWN, NEXT_END, NO_HALT, RUNNING, UP, WAITING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -219,6 +219,19 @@ class State:
         for name in State.__slots__:
             setattr(twin, name, getattr(self, name))
         return twin
+
+
+def of_command(bundle: Bundle, pid: int, started_at_ms: int, *, stopping: bool, ended: bool) -> State:
+    """What there is to see of one command, as of the one job of a bundle: `step` never gets this one."""
+    state = State(bundle, started_at_ms)
+    child = state.children[0]
+    child.pid = pid
+    child.generation = 1
+    child.started_at_ms = started_at_ms
+    child.status = ENDED if ended else RUNNING
+    if stopping or ended:
+        state.phase = GOING_DOWN
+    return state
 
 
 def _order(bundle: Bundle) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:

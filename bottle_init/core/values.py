@@ -28,27 +28,31 @@ if TYPE_CHECKING:
             """The fields in order, as `(name, value)` pairs."""
 
 else:
+    _FIELDS = tuple(property(itemgetter(position)) for position in range(24))
+    """What reads a field, by its place: the same for every class."""
 
     class _Record(type):
         def __new__(mcs, name, bases, namespace):
             names = tuple(namespace.get("__annotations__", ()))
             if "__annotate_func__" in namespace or "__annotate__" in namespace:
                 raise TypeError(f"{name}: declare values under `from __future__ import annotations`")
-            defaults = {field: namespace.pop(field) for field in names if field in namespace}
-            for position, field in enumerate(names):
-                namespace[field] = property(itemgetter(position))
+            if len(names) > len(_FIELDS):
+                raise TypeError(f"{name}: more than {len(_FIELDS)} fields")
+            namespace["_defaults"] = {field: namespace.pop(field) for field in names if field in namespace}
+            namespace.update(zip(names, _FIELDS, strict=False))
             namespace["__slots__"] = ()
             namespace["__match_args__"] = names
-            namespace["_defaults"] = defaults
             return type.__new__(mcs, name, bases, namespace)
 
     class Value(tuple, metaclass=_Record):
         def __new__(cls, *args, **kwargs):
             names = cls.__match_args__
-            if len(args) != len(names):
+            missing = len(names) - len(args)
+            if kwargs or missing < 0 or missing > len(cls._defaults):
                 args = _complete(cls, names, args, kwargs)
-            elif kwargs:
-                raise TypeError(f"{cls.__name__}: too many fields")
+            elif missing:
+                defaults = cls._defaults
+                args += tuple([defaults[name] for name in names[-missing:]])
             return tuple.__new__(cls, args)
 
         def __eq__(self, other):

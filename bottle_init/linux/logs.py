@@ -23,7 +23,6 @@ from bottle_init.core import flow
 from bottle_init.core.flow import Account, whole_lines
 from bottle_init.linux.sys.clock import monotonic_ms, wall_s
 from bottle_init.linux.sys.outputs import Sink, same_file
-from bottle_init.words import jsonlines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -368,6 +367,8 @@ class Logs:
         """Say how many lines are missing, unless there is no room even for that, or the last event has led to it."""
         if account not in sink.owed or not self._has_room():
             return
+        from bottle_init.words import jsonlines
+
         whose = (("child", account.name),) if account.name else ()
         facts = (*whose, ("stream", account.stream), ("count", sink.told(account)))
         self.event(jsonlines.encode("lines_dropped", "warning", facts, jsonlines.timestamp(wall_s())))
@@ -389,6 +390,8 @@ def _jsonning(account: Account) -> Render:
 
     The level is `info` whatever the stream: programs use stderr for all their logging, and only they know better.
     """
+    from bottle_init.words import jsonlines
+
     quote = jsonlines.quoting()
     head = '{"event": '
 

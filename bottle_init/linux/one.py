@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from bottle_init.core.actions import Exit
     from bottle_init.core.spec import Bundle
-    from bottle_init.core.state import Death, Survivor
+    from bottle_init.core.state import Death, State, Survivor
     from bottle_init.linux.oom import OomCounter
     from bottle_init.linux.reaper import Tree
     from bottle_init.linux.remote import Remote
@@ -253,11 +253,24 @@ class Command:
     def _listen(self) -> None:
         from bottle_init.linux.remote import Remote
 
-        self.remote = Remote(self)
+        self.remote = Remote(self.control, self.every, self._look, self._stop, self.send)
         problem = self.remote.open()
         if problem:
             tell(f"control socket {problem}")
         self.wait = self.remote.wait
+
+    def _look(self) -> State:
+        """What clients of the control socket are to see."""
+        from bottle_init.core.state import of_command
+
+        ended = self.code is not None
+        return of_command(self.as_bundle(), self.pid, self.started_at_ms, stopping=self.asked is not None, ended=ended)
+
+    def _stop(self, pid: int, uid: int | None) -> None:
+        """Do what a client of the control socket asks for: the same as a TERM that reaches the init."""
+        self.note_request("the control socket", pid, uid)
+        self.sent |= 1 << self.targets[SIGTERM]
+        self.send(self.targets[SIGTERM])
 
     def _wait(self, timeout_s: float | None) -> struct_siginfo | None:
         """The next signal; None if the time is over first."""

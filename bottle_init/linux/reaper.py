@@ -11,6 +11,7 @@ from __future__ import annotations
 import posix
 
 from bottle_init.core.state import Survivor
+from bottle_init.linux.sys.environ import Room
 from bottle_init.linux.sys.proc import ProcStat, command_line, descendants, look, processes, read, send, send_to_pid
 
 TYPE_CHECKING = False
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 SIGKILL = 9
 SIGCONT = 18
 SIGSTOP = 19
-
-_RESERVE = 2
-"""A process is looked up while its pidfd is open."""
 
 REAPED_AT_ONCE = 10_000
 """So many orphans are reaped before the next look at what else has come."""
@@ -37,25 +35,6 @@ def survivor(process: ProcStat, *, dying: bool = False) -> Survivor:
     return Survivor(process.pid, process.name, words, process.started, dying)
 
 
-class Room:
-    """Descriptors held in reserve, let go while somebody has to open a file even though none is left."""
-
-    def __init__(self) -> None:
-        self._held: list[int] = []
-        self.__exit__()
-
-    def __enter__(self) -> None:
-        while self._held:
-            posix.close(self._held.pop())
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            while len(self._held) < _RESERVE:
-                self._held.append(posix.open("/", posix.O_PATH | posix.O_CLOEXEC))
-        except OSError:
-            pass  # Somebody else has taken it; what is looked up then may be missed, and is at the next look.
-
-
 class Tree:
     """The init's view of everything below it.
 
@@ -63,7 +42,7 @@ class Tree:
     else's session.
     """
 
-    def __init__(self, started: Mapping[int, object]) -> None:
+    def __init__(self, started: Mapping[int, object], room: Room | None = None) -> None:
         self._started = started
         self.childless = False
         self.may_be_more = False
@@ -76,7 +55,7 @@ class Tree:
         self.others: ProcStat | None = None
         """One that the last look has found and that is another process's to reap."""
         self.pid = posix.getpid()
-        self.room = Room()
+        self._room = Room() if room is None else room
 
     def reap(self) -> tuple[list[tuple[int, int]], int]:
         """Reap: `(pid, wait status)` of all that have ended of those the init started, and how many others had.
@@ -113,7 +92,7 @@ class Tree:
         pid the leader's session has ended, and what has the same number now is somebody else's.
         """
         self.others = None
-        with self.room:
+        with self._room:
             if self.childless or not self._has_orphans():
                 return ()
             every = {one.pid: one for one in processes()}
@@ -134,7 +113,7 @@ class Tree:
             return ()
         if number == SIGKILL and self.pid == 1:
             send_to_pid(-1, SIGKILL)
-        with self.room:
+        with self._room:
             left = descendants(self.pid)
             if not left and not self._sees_itself():
                 return self._blind(number)
@@ -152,7 +131,7 @@ class Tree:
         """SIGKILL for a child and its session, until a look finds nobody new."""
         send_to_pid(leader, SIGKILL)
         seen: dict[int, bool] = {}
-        with self.room:
+        with self._room:
             for _ in range(LOOKS):
                 every = processes()
                 fresh = [one for one in every if one.session == leader and not one.is_gone() and one.pid not in seen]
@@ -168,7 +147,7 @@ class Tree:
         They are stopped first: one that is not could fork meanwhile, or lose its parent and be found no more.
         """
         family: dict[int, ProcStat] = {}
-        with self.room:
+        with self._room:
             for _ in range(LOOKS if self._sees_itself() else 0):
                 fresh = [one for one in descendants(-1, leader) if one.pid not in family]
                 if not fresh:

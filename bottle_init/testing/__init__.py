@@ -14,12 +14,13 @@ from bottle_init.testing.fuzz import CounterExample, Outcome, fuzz, scenario_of,
 from bottle_init.testing.invariants import INVARIANTS, Invariant, Violation, check
 from bottle_init.testing.ledger import Ledger
 from bottle_init.testing.pipes import Logs
+from bottle_init.testing.process import Process
 from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Stall, Storm, Write
 from bottle_init.testing.shrink import shrink
 from bottle_init.testing.small import small_worlds
 from bottle_init.testing.strategies import FAULTS, Dice, Draw, bundles, draw_bundle, draw_scenario, scenarios
 from bottle_init.testing.timeline import render
-from bottle_init.testing.world import Process, Step, Trace, World, simulate
+from bottle_init.testing.world import Step, Trace, World, simulate
 
 __all__ = [
     "FAULTS",

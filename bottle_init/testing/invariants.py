@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from bottle_init.core.actions import Action
     from bottle_init.core.events import Event
     from bottle_init.testing.ledger import Page
-    from bottle_init.testing.world import Process, Step, Trace
+    from bottle_init.testing.process import Process
+    from bottle_init.testing.world import Step, Trace
 
 FORWARDED = (1, 10, 12, 28, *range(34, 65))
 

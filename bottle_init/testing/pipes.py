@@ -13,7 +13,6 @@ from bottle_init.core.flow import Account, Farewell, Outlet, whole_lines
 
 if TYPE_CHECKING:
     from bottle_init.testing.scenario import Scenario, Stall
-    from bottle_init.testing.world import Process
 
 PIPE_BYTES = 64 * 1024
 PIPE_BUF = 4_096
@@ -117,10 +116,11 @@ class Reader:
 class Pipe:
     """The stdout of one process. `outgoing` is what its writer is still to write: it waits while there is any."""
 
-    __slots__ = ("account", "begun", "content", "ended", "inside", "outgoing", "parked", "process", "rest")
+    __slots__ = ("account", "begun", "child", "content", "ended", "generation", "inside", "outgoing", "parked", "rest")
 
-    def __init__(self, process: Process, account: Account) -> None:
-        self.process = process
+    def __init__(self, child: int, generation: int, account: Account) -> None:
+        self.child = child
+        self.generation = generation
         self.account = account
         self.content = bytearray()
         self.outgoing = NOTHING
@@ -134,7 +134,7 @@ class Pipe:
 
     def write(self, lines: int, width: int) -> None:
         """Begin to write so many more lines, numbered, of `width` bytes each."""
-        generation, first = self.process.generation, self.begun
+        generation, first = self.generation, self.begun
         width = min(max(width, SHORTEST_LINE), flow.LINE_BYTES)
         numbers = range(first, first + lines)
         text = b"".join((b"%d %d " % (generation, number)).ljust(width - 1, b"x") + b"\n" for number in numbers)
@@ -183,8 +183,8 @@ class Logs:
         self.own_lines = 0
         self.pipes: list[Pipe] = []
         self.all: list[Pipe] = []
-        self.free: list[Process] = []
-        """Writers whose pipe has taken everything since the last look."""
+        self.free: list[Pipe] = []
+        """Pipes whose writer has waited, and that have taken everything since the last look."""
         self.losses: list[Loss] = []
         self.told: list[tuple[str, int]] = []
         """Every `lines_dropped` event, in order: whose, how many."""
@@ -201,9 +201,9 @@ class Logs:
 
     # Children.
 
-    def open(self, process: Process) -> Pipe:
-        """A pipe for a new process."""
-        pipe = Pipe(process, self.accounts[process.child])
+    def open(self, child: int, generation: int) -> Pipe:
+        """A pipe for a new process of a child's."""
+        pipe = Pipe(child, generation, self.accounts[child])
         self.pipes.append(pipe)
         self.all.append(pipe)
         return pipe
@@ -328,7 +328,7 @@ class Logs:
         if pipe.outgoing:
             pipe.fill()
             if not pipe.outgoing:
-                self.free.append(pipe.process)
+                self.free.append(pipe)
         self._pass_on(pipe, lines)
         return len(chunk)
 

@@ -11,13 +11,34 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tools import arrows
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 
-ASSEMBLIES = ("emergency", "init", "leaves", "one", "remote")
-"""The files of `linux/` that put leaves together."""
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "__init__": (),
+    "words": (),
+    "core": (),
+    "linux/sys": ("core",),
+    "bundle": ("core", "words", "__init__"),
+    "linux": ("linux/sys", "core", "words"),
+    "client": ("linux/sys",),
+    "cli": ("bundle", "client", "linux", "core", "words", "__init__"),
+    "__main__": ("cli",),
+    "testing": ("bundle", "core"),
+}
+"""Folders (and files of the top) of `bottle_init/`, each with all that it may stand on. `docs/design.md` says why."""
+
+ASSEMBLIES = ("children", "emergency", "init", "journal", "one", "remote", "starts")
+"""The files of `linux/` that bring others of them together; all others are leaves."""
+
+ENTRANCES = ("bottle_init.testing.__main__", "bottle_init.testing.plugin")
+"""What of the harness reads bundle files; the rest of it stands on the core alone."""
+
+GRAPH = arrows.arrows(ROOT)
 
 
 def modules(*packages: str) -> list[Path]:
@@ -28,34 +49,44 @@ def names(paths: list[Path]) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in paths]
 
 
-def imports(path: Path, *, typing_too: bool = False) -> set[str]:
-    """Every module that a file names in an import, full names; those under TYPE_CHECKING only on demand."""
-    found: set[str] = set()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree) if typing_too else _runtime(tree):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            found.update({f"{node.module}.{alias.name}" for alias in node.names})
-    return found
-
-
-def _runtime(node: ast.AST) -> Iterator[ast.AST]:
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
-            for otherwise in child.orelse:
-                yield from _runtime(otherwise)
-        else:
-            yield from _runtime(child)
+def imports(path: Path) -> set[str]:
+    """Every module that a file names in an import that is more than a type checker's, by its full name."""
+    found = arrows.imports(ast.parse(path.read_text(encoding="utf-8")))
+    return {module for module, run_time in found if run_time}
 
 
 def starts(module: str, *packages: str) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
-# Who may import whom.
+# Who may import whom. What only a type checker follows counts as well.
+
+
+@pytest.mark.parametrize("module", GRAPH)
+def test_arrows_fall(module: str) -> None:
+    own = arrows.folder(module)
+    found = {arrows.folder(target) for target in GRAPH[module]} - {own}
+    assert found <= set(MAY_IMPORT[own])
+
+
+def test_no_circles() -> None:
+    assert arrows.circles(GRAPH) == []
+
+
+def test_the_folders_have_an_order() -> None:
+    """Else the rule above would let a circle through that no file closes yet."""
+    assert arrows.circles({folder: dict.fromkeys(below, True) for folder, below in MAY_IMPORT.items()}) == []
+
+
+def test_the_leaves_of_linux_do_not_import_each_other() -> None:
+    inside = {module: targets for module, targets in GRAPH.items() if arrows.folder(module) == "linux"}
+    brought_together = {module for module, targets in inside.items() if set(targets) & set(inside)}
+    assert brought_together == {f"bottle_init.linux.{name}" for name in ASSEMBLIES}
+
+
+def test_the_harness_stands_on_the_core() -> None:
+    found = {module for module, targets in GRAPH.items() if any(arrows.folder(each) == "bundle" for each in targets)}
+    assert {module for module in found if starts(module, "bottle_init.testing")} == set(ENTRANCES)
 
 
 @pytest.mark.parametrize("name", names(modules("bottle_init/core")))
@@ -64,67 +95,39 @@ def test_the_core_imports_nothing_but_itself(name: str) -> None:
     assert [module for module in imports(ROOT / name) if not starts(module, *allowed)] == []
 
 
-@pytest.mark.parametrize("name", names(modules("bottle_init/linux")))
-def test_the_leaves_of_linux_do_not_import_each_other(name: str) -> None:
-    found = [module for module in imports(ROOT / name) if starts(module, "bottle_init.linux")]
-    if Path(name).stem not in ASSEMBLIES:
-        assert [module for module in found if not starts(module, "bottle_init.linux.sys")] == []
-
-
-@pytest.mark.parametrize("name", names(modules("bottle_init/linux/sys")))
-def test_the_words_for_system_calls_stand_on_nothing_but_each_other(name: str) -> None:
-    allowed = ("bottle_init.linux.sys", "bottle_init.core.flow")
-    own = [module for module in imports(ROOT / name, typing_too=True) if starts(module, "bottle_init")]
-    assert [module for module in own if not starts(module, *allowed)] == []
-
-
-@pytest.mark.parametrize("name", names(modules("bottle_init/words")))
-def test_the_words_know_nothing_of_the_init(name: str) -> None:
-    own = [module for module in imports(ROOT / name, typing_too=True) if starts(module, "bottle_init")]
-    assert [module for module in own if not starts(module, "bottle_init.words")] == []
-
-
-@pytest.mark.parametrize("name", names(modules("bottle_init/linux")))
-def test_linux_knows_neither_the_command_line_nor_the_file(name: str) -> None:
-    above = ("bottle_init.cli", "bottle_init.bundle", "bottle_init.client")
-    assert [module for module in imports(ROOT / name) if starts(module, *above)] == []
-
-
-@pytest.mark.parametrize("name", names(modules("bottle_init/bundle")))
-def test_the_bundle_file_knows_only_the_core(name: str) -> None:
-    above = ("bottle_init.cli", "bottle_init.linux", "bottle_init.testing")
-    assert [module for module in imports(ROOT / name) if starts(module, *above)] == []
-
-
-@pytest.mark.parametrize("name", names(modules("bottle_init/testing")))
-def test_the_harness_stands_on_the_core(name: str) -> None:
-    """Its two entry points also read bundle files."""
-    allowed = ["bottle_init.core", "bottle_init.testing"]
-    if Path(name).stem in ("__main__", "plugin"):
-        allowed.append("bottle_init.bundle")
-    own = [module for module in imports(ROOT / name, typing_too=True) if starts(module, "bottle_init")]
-    assert [module for module in own if not starts(module, *allowed)] == []
-
-
-def test_the_init_runs_without_its_harness() -> None:
-    for path in modules("bottle_init"):
-        if "testing" not in path.parts:
-            assert not [module for module in imports(path) if starts(module, "bottle_init.testing")], path
-
-
 def test_launcher_and_init_never_import_each_other() -> None:
-    for path in modules("launcher"):
-        assert not [module for module in imports(path, typing_too=True) if starts(module, "bottle_init")], path
-    for path in modules("bottle_init"):
-        assert not [module for module in imports(path, typing_too=True) if starts(module, "launcher")], path
+    for own, other in (("launcher", "bottle_init"), ("bottle_init", "launcher")):
+        for path in modules(own):
+            found = arrows.imports(ast.parse(path.read_text(encoding="utf-8")))
+            assert not [module for module, _ in found if starts(module, other)], path
+
+
+def test_the_picture_is_of_these_arrows() -> None:
+    drawn = (ROOT / "docs/imports.md").read_text(encoding="utf-8")
+    assert drawn == arrows.page(ROOT), "python -m tools.arrows > docs/imports.md"
+
+
+def package(root: Path, **files: str) -> Path:
+    """A package of a few files, for the checks themselves."""
+    (root / "bottle_init").mkdir()
+    for name, text in files.items():
+        (root / "bottle_init" / f"{name}.py").write_text(text)
+    return root
 
 
 def test_the_arrows_are_seen_where_they_are(tmp_path: Path) -> None:
-    """The check itself: it sees an import inside a function, and does not mistake one that is for types."""
-    text = "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    import typing\ndef f():\n    from os import path\n"
-    (tmp_path / "x.py").write_text(text)
-    assert imports(tmp_path / "x.py") == {"os.path"}
-    assert imports(tmp_path / "x.py", typing_too=True) == {"os.path", "typing"}
+    """The check itself: an import inside of a function is seen, and one that is for types is told from the others."""
+    found = arrows.arrows(
+        package(
+            tmp_path,
+            a="TYPE_CHECKING = False\nif TYPE_CHECKING:\n    from bottle_init import b\nelse:\n    import os\n",
+            b="def f():\n    from bottle_init.c import g\n",
+            c="import bottle_init.a\n",
+        )
+    )
+    assert found["bottle_init.a"] == {"bottle_init.b": False}
+    assert found["bottle_init.b"] == {"bottle_init.c": True}
+    assert arrows.circles(found) == [["bottle_init.a", "bottle_init.b", "bottle_init.c"]]
 
 
 # What the core may touch.

@@ -1,10 +1,13 @@
-"""What the init was given: its environment, and the directory that relative paths are from."""
+"""What the init was given: its environment, its directory, its descriptors, and a few of those held in reserve."""
 
 from __future__ import annotations
 
 import posix
 
 _COERCED = b"LC_CTYPE"
+
+_RESERVE = 2
+"""A process is looked up while its pidfd is open."""
 
 
 def inherited() -> dict[bytes, bytes]:
@@ -63,3 +66,39 @@ def absolute(path: str) -> str:
         return posix.getcwd().rstrip("/") + "/" + path
     except OSError:
         return "/" + path  # That directory is gone.
+
+
+class Room:
+    """Descriptors held in reserve, let go while somebody has to open a file even though none is left."""
+
+    def __init__(self) -> None:
+        self._held: list[int] = []
+        self.__exit__()
+
+    def __enter__(self) -> None:
+        while self._held:
+            posix.close(self._held.pop())
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            while len(self._held) < _RESERVE:
+                self._held.append(posix.open("/", posix.O_PATH | posix.O_CLOEXEC))
+        except OSError:
+            pass  # Somebody else has taken it; what is looked up then may be missed, and is at the next look.
+
+
+def hold_stdio() -> None:
+    """Open /dev/null for whatever of 0, 1 and 2 was closed at the start, before another file takes its place."""
+    while (fd := posix.open("/dev/null", posix.O_RDWR)) < 3:
+        posix.set_inheritable(fd, True)
+    posix.close(fd)
+
+
+def open_cwd() -> int:
+    """The directory that children start in; the init's own is `/`, so that it holds no mount busy."""
+    try:
+        fd = posix.open(".", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    except OSError:
+        fd = posix.open("/", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    posix.chdir("/")
+    return fd

@@ -1,0 +1,194 @@
+"""The processes that the init has started: their ends, their probes, and what they leave behind."""
+
+from __future__ import annotations
+
+import posix
+from select import EPOLLIN
+
+from bottle_init.core import actions as act
+from bottle_init.core import events as ev
+from bottle_init.linux import reaper
+from bottle_init.linux.sys import proc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from bottle_init.core.actions import Action
+    from bottle_init.core.events import Event
+    from bottle_init.core.spec import Bundle
+    from bottle_init.core.state import State
+    from bottle_init.linux.oom import OomCounter
+    from bottle_init.linux.probes import Probes
+    from bottle_init.linux.starts import Starts
+    from bottle_init.linux.sys.environ import Room
+    from bottle_init.linux.sys.poller import Poller
+
+
+class Children:
+    """Carries out what the core orders for children, and emits what the kernel tells of them.
+
+    `view` gives the core's present state; `do` has the method for each action.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        poller: Poller,
+        emit: Callable[[Event], None],
+        view: Callable[[], State],
+        starts: Starts,
+        room: Room,
+    ) -> None:
+        self.tree = reaper.Tree(starts.pids, room)
+        self.awaits_orphans = False
+        """Whether the core wants to hear of orphans, as of its last step."""
+        self._poller = poller
+        self._emit = emit
+        self._view = view
+        self._bundle = bundle
+        self._starts = starts
+        self._pids = starts.pids
+        self._watched: dict[int, int] = {}
+        self._oom: OomCounter | None = None
+        self._probes: Probes | None = None
+        self.do: dict[type[Action], Callable[[Any], None]] = {
+            act.Spawn: starts.spawn,
+            act.SendSignal: self._send_signal,
+            act.ForwardSignal: self._forward_signal,
+            act.KillSession: self._kill_session,
+            act.SurveySession: self._survey_session,
+            act.SurveyTree: self._survey_tree,
+            act.StartProbe: self._start_probe,
+            act.CancelProbe: self._cancel_probe,
+        }
+
+    def open_late(self) -> None:
+        """What neither daemons nor the first lines of the log have to wait for."""
+        from bottle_init.linux.oom import OomCounter
+
+        self._oom = OomCounter()
+        if any(spec.ready or spec.health for spec in self._bundle.children):
+            from bottle_init.linux.probes import Probes
+
+            run, end = self._starts.run_probe, self.tree.end_probe
+            self._probes = Probes(self._poller, self._probed, run, end, self._kill_leftovers)
+
+    # Ends.
+
+    def reap(self) -> None:
+        """Take in all deaths, and a bounded number of orphans."""
+        deaths, orphans = self.tree.reap()
+        for pid, status in deaths:
+            owner = self._pids.pop(pid)
+            if owner is None:
+                self._probe_reaped(pid, status)
+            else:
+                self._child_reaped(pid, status, *owner)
+        if orphans and self.awaits_orphans:
+            self._emit(ev.OrphansReaped(orphans))
+
+    def _child_reaped(self, pid: int, status: int, child: int, generation: int) -> None:
+        """The last words of a child, and what it notified, come before its death."""
+        self._starts.ended(pid, child, generation)
+        number = posix.WTERMSIG(status) if posix.WIFSIGNALED(status) else 0
+        code = 0 if number else posix.WEXITSTATUS(status)
+        self._emit(ev.ChildExited(child, generation, code, number, self._was_oom(child, pid, number)))
+
+    def _was_oom(self, child: int, pid: int, signal: int) -> bool:
+        """Whether it was the kernel's OOM killer that ended a child, and not the init."""
+        if signal != reaper.SIGKILL or self._oom is None or self._view().children[child].forced:
+            return False
+        return self._oom.killed(pid)
+
+    # Signals.
+
+    def _pid_of(self, child: int, generation: int) -> int:
+        """The pid of a child's present process, 0 where that has been reaped."""
+        record = self._view().children[child]
+        return record.pid if record.generation == generation and record.pid in self._pids else 0
+
+    def _send_signal(self, action: act.SendSignal) -> None:
+        pid = self._pid_of(action.child, action.generation)
+        if pid:
+            proc.send_to_pid(pid, action.signal)
+
+    def _forward_signal(self, action: act.ForwardSignal) -> None:
+        pid = self._pid_of(action.child, action.generation)
+        if pid and proc.caught_signals(pid) >> action.signal & 1:
+            proc.send_to_pid(pid, action.signal)
+            self._emit(ev.SignalForwarded(action.child, action.generation, action.signal))
+
+    # Probes.
+
+    def _start_probe(self, action: act.StartProbe) -> None:
+        if self._probes is not None:
+            self._probes.start(action.child, action.generation, action.probe, action.how)
+
+    def _cancel_probe(self, action: act.CancelProbe) -> None:
+        if self._probes is not None:
+            self._probes.cancel(action.child, action.generation, action.probe)
+
+    def _probed(self, event: Event) -> None:
+        """Hand over an answer; that a daemon fails because it is ending is told by its death, which follows."""
+        pid = self._pid_of(event.child, event.generation) if isinstance(event, ev.ProbeFailed) else 0
+        if not (pid and proc.is_ending(pid)):
+            self._emit(event)
+
+    def _probe_reaped(self, pid: int, status: int) -> None:
+        if self._probes is not None:
+            self._probes.reaped(pid, status)
+
+    def _kill_leftovers(self, leader: int) -> None:
+        """End what a probe has left behind."""
+        self.tree.session(leader, reaper.SIGKILL)
+
+    # What is left.
+
+    def _kill_session(self, action: act.KillSession) -> None:
+        pid = self._pid_of(action.child, action.generation)
+        if pid:
+            self.tree.kill_session(pid)
+
+    def _survey_session(self, action: act.SurveySession) -> None:
+        death = self._view().children[action.child].last_death
+        left = self.tree.session(death.pid, action.signal) if death is not None else ()
+        if self.tree.others is not None:
+            self._watch(self.tree.others)
+        self._emit(ev.SessionSurveyed(action.child, action.generation, left))
+
+    def _watch(self, process: proc.ProcStat) -> None:
+        """Learn of the end of a process that another one will reap: no SIGCHLD tells the init.
+
+        One of a session is enough, as its end leads to the next look. Without a descriptor the deadline has to do.
+        """
+        if process.pid in self._watched:
+            return
+        try:
+            fd = proc.hold(process)
+        except ProcessLookupError:
+            self._emit(ev.SurvivorEnded(process.pid))
+            return
+        except OSError:
+            return
+
+        def on_end(_mask: int) -> None:
+            del self._watched[process.pid]
+            self._poller.forget(fd)
+            posix.close(fd)
+            self._emit(ev.SurvivorEnded(process.pid))
+
+        self._watched[process.pid] = fd
+        self._poller.watch(fd, EPOLLIN, on_end)
+
+    def _survey_tree(self, action: act.SurveyTree) -> None:
+        left = self.tree.everything(action.signal)
+        for _ in range(reaper.LOOKS):
+            if left or self.tree.childless:
+                break
+            self.reap()  # What has ended since the last look is gone only once it has been reaped.
+            left = self.tree.everything(action.signal)
+        else:
+            left = self.tree.unreaped()
+        self._emit(ev.TreeSurveyed(left))

@@ -1,0 +1,124 @@
+"""What the init says: its log, its answers, the events for those who follow, and the report at the end."""
+
+from __future__ import annotations
+
+from bottle_init.core import actions as act
+from bottle_init.core.flow import Farewell
+from bottle_init.linux.sys import proc
+from bottle_init.linux.sys.clock import monotonic_ms, wall_s
+from bottle_init.words import jsonlines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from bottle_init.core.actions import Action
+    from bottle_init.core.events import Event
+    from bottle_init.core.spec import Bundle
+    from bottle_init.core.state import State
+    from bottle_init.linux.control import Control
+    from bottle_init.linux.logs import Logs
+    from bottle_init.linux.sys.poller import Poller
+
+    Facts = tuple[tuple[str, object], ...]
+
+
+class Journal:
+    """Carries out what the core says; `do` has the method for each action. `report` is a path, None for no file."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        poller: Poller,
+        emit: Callable[[Event], None],
+        view: Callable[[], State],
+        logs: Logs,
+        report: str | None,
+    ) -> None:
+        self._bundle = bundle
+        self._poller = poller
+        self._emit = emit
+        self._view = view
+        self._logs = logs
+        self._report = report
+        self._control: Control | None = None
+        self._untold: list[tuple[str, str, Facts]] = []
+        self._asker = ""
+        self.do: dict[type[Action], Callable[[Any], None]] = {
+            act.Answer: self._answer,
+            act.Announce: self._announce,
+        }
+
+    def open_late(self, address: str) -> None:
+        """What no daemon has to wait for: the control socket, "" for none, and what the end will need."""
+        from bottle_init.linux import report  # noqa: F401 - at the end there may be no descriptor to import with.
+
+        jsonlines.quoting()
+        if address:
+            from bottle_init.linux.control import Control
+
+            self._control = Control(address, self._poller, self._emit, lambda: (self._view(), monotonic_ms()))
+            problem = self._control.open()
+            if problem:
+                self.log("control_unavailable", "warning", (("reason", problem),))
+
+    def _answer(self, action: act.Answer) -> None:
+        """Answer a client of the control socket."""
+        if self._control is not None and action.request:
+            self._control.answer(action.request, action.done, action.text)
+
+    def _announce(self, action: act.Announce) -> None:
+        """An event of the core's, for the log and for those who follow."""
+        if action.event == "stopping":
+            self._logs.stop()
+        child = (("child", action.child),) if action.child else ()
+        self._untold.append((action.event, action.level, (*child, *action.facts)))
+
+    def tell(self) -> None:
+        """Log what has been announced: after the actions, so that no signal waits for a line about it."""
+        untold, self._untold = self._untold, []
+        for event, level, facts in untold:
+            if event == "stopping":
+                self._note_asker(dict(facts).get("sender_pid"))
+            self.log(event, level, facts)
+
+    def _note_asker(self, pid: object) -> None:
+        """Keep the name of who asked for the stop while it is there: at the end another process may have the pid."""
+        process = proc.look(pid) if isinstance(pid, int) else None
+        self._asker = process.name if process is not None else ""
+
+    def log(self, event: str, level: str, facts: Facts) -> None:
+        """One line of the init's own; a fact that is None is left out."""
+        known = [fact for fact in facts if fact[1] is not None]
+        line = jsonlines.encode(event, level, known, jsonlines.timestamp(wall_s()))
+        self._logs.event(line)
+        if self._control is not None:
+            self._control.publish(line)
+
+    def close(self, end: act.Exit) -> None:
+        """Report, and hand out what is still to be written, for as long as somebody reads."""
+        from bottle_init.linux import report
+
+        logs = self._logs
+        logs.finish()
+        self._flush(end.stop.deadline_ms)
+        logs.give_up()
+        record = report.build(end, self._bundle, logs.tail, logs.dropped(), self._asker)
+        line = report.encode(record, jsonlines.timestamp(wall_s()))
+        for problem in report.publish(record, line, self._report):
+            self.log("report_unwritten", "error", (("reason", problem),))
+        logs.event(line)
+        if self._control is not None:
+            self._control.publish(line)
+            self._control.close()
+        self._flush(end.stop.deadline_ms)
+
+    def _flush(self, deadline_ms: int) -> None:
+        """A reader that still reads is waited for, within the deadline; one that does not is not."""
+        logs, now_ms = self._logs, monotonic_ms()
+        farewell = Farewell(now_ms, deadline_ms)
+        while (until_ms := farewell.until_ms(logs.pending(), logs.unread(), now_ms)) is not None:
+            self._poller.wait(until_ms - now_ms)
+            now_ms = monotonic_ms()
+            logs.flush(now_ms)

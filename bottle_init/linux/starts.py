@@ -1,0 +1,129 @@
+"""From the core's order to start a child to the word of the child that it runs.
+
+This is all of the children that a start needs; the rest (`children.py`) is imported once the first daemons run.
+"""
+
+from __future__ import annotations
+
+import posix
+from select import EPOLLIN
+
+from bottle_init.core import events as ev
+from bottle_init.linux import spawn
+from bottle_init.linux.sys import environ as environ_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bottle_init.core import actions as act
+    from bottle_init.core.events import Event
+    from bottle_init.core.spec import Bundle
+    from bottle_init.core.state import State
+    from bottle_init.linux.logs import Logs
+    from bottle_init.linux.notify import Notify
+    from bottle_init.linux.sys.poller import Poller
+
+
+class Starts:
+    """Forks children, and emits what becomes of that.
+
+    `view` gives the core's present state; `logs` the descriptors that children write to; `cwd_fd` is the directory
+    that they start in.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        poller: Poller,
+        emit: Callable[[Event], None],
+        view: Callable[[], State],
+        logs: Logs,
+        cwd_fd: int,
+    ) -> None:
+        self.pids: dict[int, tuple[int, int] | None] = {}
+        """What the init has started and not reaped: whose process each is, None for a probe's."""
+        self._bundle = bundle
+        self._poller = poller
+        self._emit = emit
+        self._view = view
+        self._logs = logs
+        self._reports: dict[int, int] = {}
+        """Where each child reports to that has not become its program yet, by its pid."""
+        environ = environ_of.inherited()
+        self._plans = [spawn.Plan(spec.command, spec.process, environ, cwd_fd) for spec in bundle.children]
+        self._null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
+        self._notify: Notify | None = None
+
+    def spawn(self, action: act.Spawn) -> None:
+        """Fork a child; `ChildForked` or `ForkFailed` answers."""
+        child, generation = action.child, action.generation
+        try:
+            extra = self._environment(child, generation)
+            stdio = self._logs.open(child)
+            pid, report = spawn.start(self._plans[child], (self._null, *stdio), extra)
+        except OSError as problem:
+            self._emit(ev.ForkFailed(child, generation, problem.strerror or str(problem)))
+            return
+        finally:
+            self._logs.opened(child)
+        self.pids[pid] = (child, generation)
+        self._reports[pid] = report
+        self._emit(ev.ChildForked(child, generation, pid))
+
+        def on_report(_mask: int) -> None:
+            if self._reports.pop(pid, None) is not None:
+                self._read_report(report, child, generation)
+
+        self._poller.watch(report, EPOLLIN, on_report)
+
+    def run_probe(self, child: int, command: tuple[str, ...], output: int) -> int:
+        """Start a probe as its daemon is started (contract 6); returns its pid. Raises OSError."""
+        words = [spawn.encode(word) for word in command]
+        pid = spawn.fork(self._plans[child], words, (self._null, output, output), {}, output)
+        self.pids[pid] = None
+        return pid
+
+    def ended(self, pid: int, child: int, generation: int) -> None:
+        """A child has been reaped: what it has reported and notified comes before its death."""
+        report = self._reports.pop(pid, None)
+        if report is not None:
+            self._read_report(report, child, generation)
+        self._logs.drain(child)
+        if self._notify is not None and self._bundle.children[child].ready is not None:
+            self._notify.drain(child)
+
+    def _environment(self, child: int, generation: int) -> dict[bytes, bytes]:
+        """What is added to a child's environment at this start. Raises OSError."""
+        ready = self._bundle.children[child].ready
+        if ready is None or ready.probe.kind != "notify":
+            return {}
+        if self._notify is None:
+            from bottle_init.linux.notify import Notify
+
+            self._notify = Notify(self._poller, self._emit, self._belongs)
+        return {b"NOTIFY_SOCKET": self._notify.open(child, generation).encode()}
+
+    def _belongs(self, child: int, pid: int) -> bool:
+        """Whether a process is the child's, by its session."""
+        leader = self._view().children[child].pid
+        if pid == leader:
+            return True  # It may have been reaped a moment ago, and what it said still counts.
+        from bottle_init.linux.sys import proc
+
+        process = proc.look(pid)
+        return leader != 0 and process is not None and process.session == leader
+
+    def _read_report(self, report: int, child: int, generation: int) -> None:
+        """The child has become its program (end of file), or says why it could not."""
+        try:
+            reason = posix.read(report, 4_096)
+        except BlockingIOError:
+            return  # It was killed between fork and exec: neither.
+        finally:
+            self._poller.forget(report)
+            posix.close(report)
+        if reason:
+            self._emit(ev.ExecFailed(child, generation, reason.decode("utf-8", "replace")))
+        else:
+            self._emit(ev.ChildExecuted(child, generation))

@@ -1,0 +1,1 @@
+"""What draws parts of the documentation from the code."""
