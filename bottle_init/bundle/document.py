@@ -11,17 +11,16 @@ from functools import partial
 
 from bottle_init.bundle import accounts, graph, readers
 from bottle_init.bundle.table import Table, join
+from bottle_init.core import policies
 from bottle_init.core.spec import Backoff, Budget, Bundle, Check, Lease, Process, Ready, Spec
 from bottle_init.core.values import Value
 from bottle_init.core.words import (
     DAEMON,
-    EXIT_ON_CHILD_DEATH,
     IGNORE_UNHEALTHY,
     JOB,
     LOGS,
     ON_UNHEALTHY,
     ONESHOT,
-    POLICIES,
 )
 
 TYPE_CHECKING = False
@@ -131,7 +130,7 @@ def _read_bundle(table: Table) -> tuple[Bundle, Restarting]:
     table.allow(BUNDLE_KEYS)
     bundle = Bundle(
         children=(),
-        policy=table.read("policy", readers.choice(POLICIES), EXIT_ON_CHILD_DEATH),
+        policy=table.read("policy", readers.choice(tuple(policies.POLICIES)), policies.DEFAULT),
         stop_timeout_ms=table.read("stop_timeout", readers.duration_ms, 8_000),
         exit_code_from=table.read("exit_code_from", readers.name, None),
         logs=table.read("logs", readers.choice(LOGS), "tag"),
@@ -217,7 +216,7 @@ def _read_daemon(spec: Spec, inherited: Restarting, table: Table) -> Spec:
     """What only a daemon has."""
     restarting = _read_restarting(inherited, table)
     return spec.but(
-        policy=table.read("policy", readers.choice(POLICIES), INHERITED),
+        policy=table.read("policy", readers.choice(tuple(policies.POLICIES)), INHERITED),
         backoff=restarting.backoff,
         restarts=restarting.restarts,
         restart_dependents=table.read("restart_dependents", readers.boolean, False),

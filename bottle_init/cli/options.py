@@ -30,7 +30,6 @@ SUBCOMMANDS: Final = (CHECK, HEALTH, STATUS, CTL, EXPLAIN)
 DEFAULT_CONFIG: Final = "/etc/bottle/bundle.toml"
 DEFAULT_CONTROL: Final = "@bottle_init"
 ONLY_VARIABLE: Final = "CLAUDE_BOTTLE_SIDECAR_DAEMONS"
-POLICIES: Final = ("exit-on-child-death", "exit-on-child-failure", "restart", "restart-on-failure", "wait-for-all")
 
 # option: (does it take a value, the commands that it belongs to)
 OPTIONS: Final[dict[str, tuple[bool, tuple[str, ...]]]] = {
@@ -188,8 +187,13 @@ def _belongs(option: str, value: str, command: str) -> None:
 
     An image's ENTRYPOINT may carry the default policy, which is just what one command's end does.
     """
-    if command in OPTIONS[option][1] or (option, value, command) == ("--policy", POLICIES[0], ONE):
+    if command in OPTIONS[option][1]:
         return
+    if (option, command) == ("--policy", ONE):
+        from bottle_init.core import policies
+
+        if value == policies.DEFAULT:
+            return
     where = {RUN: "a bundle", ONE: "one command (-- COMMAND)"}
     home = " or ".join(where.get(owner, f"`{owner}`") for owner in OPTIONS[option][1])
     raise UsageError(f"{option} belongs to {home}, not to {where.get(command, f'`{command}`')}")
@@ -210,6 +214,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _set_policy(options: Options, value: str) -> None:
+    from bottle_init.core.policies import POLICIES
+
     if value not in POLICIES:
         raise UsageError(f"unknown policy {value or '(empty)'}", f"There are {', '.join(POLICIES)}.")
     options.policy = value

@@ -5,7 +5,7 @@ Every order is answered, once, by `Answer`; none of them waits for its effect.
 
 from __future__ import annotations
 
-from bottle_init.core import judging, stopping
+from bottle_init.core import dying, judging, stopping
 from bottle_init.core.actions import Answer, SendSignal
 from bottle_init.core.words import HALT_REQUEST, HALT_RESTART, NEXT_HOLD, NEXT_START, STOPPED, UP, WAITING
 
@@ -61,7 +61,7 @@ def start(turn: Turn, child: Child, event: Order) -> None:
     if stopping.is_cleared(child):
         turn.move(child, WAITING)
     else:
-        stopping.clear(turn, child, event)
+        dying.clear(turn, child, event)
 
 
 def is_started(turn: Turn, child: Child, event: Order) -> None:
@@ -99,13 +99,18 @@ def signal(turn: Turn, child: Child, event: ChildSignalOrdered) -> None:
 
 def cannot_signal(turn: Turn, child: Child, event: Order) -> None:
     """`signal` to a child without a process."""
-    stopping.refuse(turn, event.request, f"{child.spec.name}: not running")
+    refuse(turn, event.request, f"{child.spec.name}: not running")
+
+
+def refuse(turn: Turn, request: int, text: str) -> None:
+    """Say no to a client of the control socket."""
+    turn.act(Answer(request, False, text))
 
 
 def _may(turn: Turn, event: Order) -> bool:
     if turn.state.phase == UP:
         return True
-    stopping.refuse(turn, event.request, "the bundle is stopping")
+    refuse(turn, event.request, "the bundle is stopping")
     return False
 
 

@@ -6,7 +6,7 @@ of the sweep becomes the bundle's cause, so the order within the sweep cannot ma
 
 from __future__ import annotations
 
-from bottle_init.core import backoff, verdict
+from bottle_init.core import backoff, policies, verdict
 from bottle_init.core.stopping import begin_stop, halt
 from bottle_init.core.values import Value
 from bottle_init.core.words import (
@@ -15,7 +15,6 @@ from bottle_init.core.words import (
     DAEMON,
     DEAD,
     EX_UNAVAILABLE,
-    EXIT_ON_CHILD_DEATH,
     HALT_DEPENDENCY,
     HALT_HEALTH,
     HALT_READINESS,
@@ -29,13 +28,10 @@ from bottle_init.core.words import (
     NO_HALT,
     ONESHOT,
     POLICY,
-    RESTART,
-    RESTART_ON_FAILURE,
     RUNNING,
     SPAWNING,
     STARTING,
     UP,
-    WAIT_FOR_ALL,
     WAITING,
 )
 
@@ -73,9 +69,7 @@ def judge(turn: Turn) -> None:
 
 
 def _rank(trigger: Trigger) -> tuple[int, int]:
-    """Worst first; a death that the init brought about is no worse than the 69 that it stands for (contract 2)."""
-    death = trigger.death
-    return verdict.LEFT if death.brought_about else death.severity, death.child
+    return verdict.rank_of_cause(trigger.death)
 
 
 def answer(turn: Turn, child: Child) -> Trigger | None:
@@ -105,14 +99,17 @@ def _by_policy(turn: Turn, child: Child, death: Death) -> Trigger | None:
     """The answer to a death that nobody asked for."""
     spec = child.spec
     success = verdict.is_success(spec, death)
-    if spec.kind == DAEMON and (spec.policy == RESTART or (spec.policy == RESTART_ON_FAILURE and not success)):
+    answer = policies.STOP
+    if spec.kind == DAEMON:
+        answer = policies.answer(spec.policy, success=success, crash=death.signal != 0)
+    if answer == policies.AGAIN:
         return _restart(turn, child, death)
     child.standing = death
     if spec.kind == ONESHOT and success:
         child.ready = child.ever_ready = True
         turn.announce("oneshot_done", child)
         return None
-    if spec.kind == DAEMON and (spec.policy == WAIT_FOR_ALL or (success and spec.policy != EXIT_ON_CHILD_DEATH)):
+    if answer == policies.ACCEPT:
         if is_awaited(turn, child):
             return Trigger(death, verdict.unsuccessful_code(death), f"{spec.name} ended before it was ready")
         return None
@@ -149,8 +146,7 @@ def failed_start(turn: Turn, child: Child, reason: str) -> bool:
     Returns whether a restart has been planned.
     """
     spec = child.spec
-    restarts = spec.kind == DAEMON and spec.policy in (RESTART, RESTART_ON_FAILURE)
-    if restarts and plan_restart(turn, child):
+    if spec.kind == DAEMON and policies.restarts(spec.policy) and plan_restart(turn, child):
         rest_for_one(turn, child)
         return True
     begin_stop(turn, POLICY, f"{spec.name} could not be started: {reason}", EX_UNAVAILABLE)

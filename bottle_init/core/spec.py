@@ -5,8 +5,9 @@ All of it is frozen. Times are whole milliseconds.
 
 from __future__ import annotations
 
+from bottle_init.core import policies
 from bottle_init.core.values import Value
-from bottle_init.core.words import EXIT_ON_CHILD_DEATH, IGNORE_UNHEALTHY
+from bottle_init.core.words import IGNORE_UNHEALTHY
 
 
 class Probe(Value):
@@ -83,7 +84,7 @@ class Spec(Value):
     kind: str
     command: tuple[str, ...]
     after: tuple[str, ...] = ()
-    policy: str = EXIT_ON_CHILD_DEATH
+    policy: str = policies.DEFAULT
     success_codes: tuple[int, ...] = (0,)
     stop_signal: int = 15
     stop_timeout_ms: int = 5_000
@@ -111,7 +112,7 @@ class Bundle(Value):
     """The whole bundle file. `children` stand in the order of "declared first": oneshots, daemons, jobs."""
 
     children: tuple[Spec, ...]
-    policy: str = EXIT_ON_CHILD_DEATH
+    policy: str = policies.DEFAULT
     stop_timeout_ms: int = 8_000
     exit_code_from: str | None = None
     logs: str = "tag"

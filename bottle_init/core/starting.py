@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bottle_init.core import judging
+from bottle_init.core import judging, policies
 from bottle_init.core.actions import Spawn, StartProbe
 from bottle_init.core.events import (
     BackoffPassed,
@@ -21,8 +21,6 @@ from bottle_init.core.words import (
     HALT_TIMEOUT,
     ONESHOT,
     POLICY,
-    RESTART,
-    RESTART_ON_FAILURE,
     RUNNING,
     SPAWNING,
     STARTING,
@@ -185,7 +183,7 @@ def note_said(turn: Turn, child: Child, event: Notified) -> None:
 def miss_readiness(turn: Turn, child: Child, event: Event) -> None:
     """`ready.timeout` is over: the restart policies answer it like a death, else it is a policy stop with 69."""
     turn.announce("not_ready", child, "error", last=child.check_detail or None)
-    if child.spec.policy in (RESTART, RESTART_ON_FAILURE):
+    if policies.restarts(child.spec.policy):
         halt(turn, child, HALT_READINESS)
         judging.rest_for_one(turn, child)
     else:

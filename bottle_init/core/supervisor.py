@@ -7,7 +7,7 @@ of its arguments: same input, same output, in every world that runs it.
 
 from __future__ import annotations
 
-from bottle_init.core import invariants, judging, signals, starting, stopping
+from bottle_init.core import control, ending, invariants, judging, signals, starting, stopping
 from bottle_init.core.actions import Answer, ForwardSignal, SendSignal
 from bottle_init.core.events import (
     REQUESTS,
@@ -199,7 +199,7 @@ def _forward(turn: Turn, signal: int) -> None:
 def _renew_lease(turn: Turn, event: LeaseRenewed) -> None:
     lease = turn.state.bundle.lease
     if lease is None or lease.renew_ms is None:
-        stopping.refuse(turn, event.request, "this bundle has no lease to renew")
+        control.refuse(turn, event.request, "this bundle has no lease to renew")
     else:
         turn.state.lease_at_ms = turn.now_ms + lease.renew_ms
         turn.act(Answer(event.request, True, "renewed"))
@@ -209,7 +209,7 @@ def _observe(turn: Turn, event: Event) -> None:
     if isinstance(event, (OrphansReaped, SurvivorEnded)):
         turn.others_ended = True
     elif isinstance(event, TreeSurveyed):
-        stopping.tree_surveyed(turn, event)
+        ending.tree_surveyed(turn, event)
     else:
         dispatch(turn, event)
 
@@ -257,13 +257,13 @@ def _ring_bundle(turn: Turn) -> None:
             if child.status == KILLING:
                 dispatch(turn, GiveUpPassed(child.index))
         _judge(turn)
-        stopping.finish(turn)
+        ending.finish(turn)
 
 
 def _kill_all(turn: Turn) -> None:
     for child in turn.children:
         dispatch(turn, KillOrdered(child.index))
-    stopping.kill_all(turn)
+    ending.kill_all(turn)
 
 
 def _advance(turn: Turn) -> None:
@@ -271,7 +271,7 @@ def _advance(turn: Turn) -> None:
     if turn.state.phase == DONE:
         return
     if turn.others_ended:
-        stopping.look_again(turn)
+        ending.look_again(turn)
     if turn.state.phase == UP:
         _take_down_halted(turn)
         _start_ready(turn)
@@ -281,7 +281,7 @@ def _advance(turn: Turn) -> None:
             if _is_to_stop(turn, index):
                 dispatch(turn, StopTurnCame(index))
     if turn.state.phase != UP:
-        stopping.end_when_gone(turn)
+        ending.end_when_gone(turn)
 
 
 def _is_to_stop(turn: Turn, index: int) -> bool:

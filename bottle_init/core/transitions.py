@@ -12,7 +12,7 @@ Rules of the table:
 
 from __future__ import annotations
 
-from bottle_init.core import control, health, starting, stopping
+from bottle_init.core import control, dying, health, starting, stopping
 from bottle_init.core.events import (
     BackoffPassed,
     ChildExecuted,
@@ -150,8 +150,8 @@ def _with_process(*timers: type[Event]) -> dict[type[Event], Cell]:
         **impossible(_NOT_DEAD, DeathJudged),
         **ignore(_NO_SURVEY, SessionSurveyed),
         ExecFailed: Row(starting.exec_failed),
-        ChildExited: Row(stopping.die, (DEAD,)),
-        SignalForwarded: Row(stopping.note_forwarded),
+        ChildExited: Row(dying.die, (DEAD,)),
+        SignalForwarded: Row(dying.note_forwarded),
         ChildSignalOrdered: Row(control.signal),
         KillOrdered: Row(stopping.kill_with_all, (KILLING,)),
     }
@@ -233,7 +233,7 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
     KILLING: {
         **_going_down(GiveUpPassed),
         **impossible("its turn has come before", StopTurnCame),
-        GiveUpPassed: Row(stopping.give_up, (DEAD,)),
+        GiveUpPassed: Row(dying.give_up, (DEAD,)),
         KillOrdered: Row(stopping.kill_with_all),
     },
     DEAD: {
@@ -242,15 +242,15 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
         **impossible("a death is judged in the step that it comes in", ChildStopOrdered, ChildStartOrdered),
         **impossible("a death is judged in the step that it comes in", ChildRestartOrdered, ChildSignalOrdered),
         **ignore(_NO_SURVEY, SessionSurveyed),
-        DeathJudged: Row(stopping.bury, (CLEARING, STOPPED, ENDED)),
+        DeathJudged: Row(dying.bury, (CLEARING, STOPPED, ENDED)),
     },
     CLEARING: {
         **_without_process(StopTimeoutPassed, GiveUpPassed),
         **ignore("what it left behind is being ended", *_TURNS),
-        KillOrdered: Row(stopping.leave_to_all, (ENDED,)),
-        SessionSurveyed: Row(stopping.surveyed, (WAITING, BACKOFF, STOPPED, ENDED)),
-        StopTimeoutPassed: Row(stopping.clear_by_force),
-        GiveUpPassed: Row(stopping.give_up_session, (WAITING, BACKOFF, STOPPED, ENDED)),
+        KillOrdered: Row(dying.leave_to_all, (ENDED,)),
+        SessionSurveyed: Row(dying.surveyed, (WAITING, BACKOFF, STOPPED, ENDED)),
+        StopTimeoutPassed: Row(dying.clear_by_force),
+        GiveUpPassed: Row(dying.give_up_session, (WAITING, BACKOFF, STOPPED, ENDED)),
         ChildStopOrdered: Row(control.hold_cleared),
         ChildStartOrdered: Row(control.start_cleared),
         ChildRestartOrdered: Row(control.start_cleared),
@@ -269,7 +269,7 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
         **_without_process(),
         **impossible("nobody has ordered that", StartTurnCame),
         **ignore("it is stopped", StopTurnCame, KillOrdered),
-        ChildExited: Row(stopping.reap_late),
+        ChildExited: Row(dying.reap_late),
         ChildStopOrdered: Row(control.is_stopped),
         ChildStartOrdered: Row(control.start, (WAITING,)),
         ChildRestartOrdered: Row(control.start, (WAITING,)),
@@ -277,9 +277,9 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
     ENDED: {
         **_without_process(),
         **impossible("it has ended for good", StartTurnCame),
-        StopTurnCame: Row(stopping.clear, (CLEARING,)),
-        KillOrdered: Row(stopping.leave_to_all),
-        ChildExited: Row(stopping.reap_late),
+        StopTurnCame: Row(dying.clear, (CLEARING,)),
+        KillOrdered: Row(dying.leave_to_all),
+        ChildExited: Row(dying.reap_late),
         ChildStopOrdered: Row(control.is_stopped),
         ChildStartOrdered: Row(control.start, (CLEARING,)),
         ChildRestartOrdered: Row(control.start, (CLEARING,)),

@@ -6,15 +6,16 @@ on the order in which the kernel hands over simultaneous deaths.
 
 from __future__ import annotations
 
-from bottle_init.core.state import Death
-from bottle_init.core.words import DAEMON, EX_UNAVAILABLE, EXIT_ON_CHILD_DEATH, RESTART
+from bottle_init.core import policies
+from bottle_init.core.words import DAEMON, EX_UNAVAILABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Final
 
     from bottle_init.core.spec import Spec
+    from bottle_init.core.state import Child, Death, Stop
 
 # Severities, worst first: a smaller number is worse.
 CRASH: Final = 0
@@ -40,8 +41,8 @@ def severity_of(
     if forced or (signal == SIGKILL and sent >> SIGKILL & 1):
         return FORCED
     if code in spec.success_codes:
-        wanted = spec.kind == DAEMON and spec.policy in (EXIT_ON_CHILD_DEATH, RESTART)
-        return LEFT if wanted and not (stopping or asked) else CLEAN
+        missed = spec.kind == DAEMON and not policies.accepts_success(spec.policy)
+        return LEFT if missed and not (stopping or asked) else CLEAN
     by = signal or code - 128
     if stopping and by > 0 and sent >> by & 1:
         return CLEAN
@@ -71,6 +72,17 @@ def unsuccessful_code(death: Death) -> int:
     return code_of(death)
 
 
+def exit_code(stop: Stop, children: Sequence[Child], exit_code_from: str | None) -> int:
+    """The exit code of a bundle that has ended (contract 2, rules 1 to 3)."""
+    if exit_code_from is not None:
+        last = next((child.last_death for child in children if child.spec.name == exit_code_from), None)
+        return EX_UNAVAILABLE if last is None else code_of(last)
+    if stop.code is not None:
+        return stop.code
+    counted = worst(child.standing for child in children if child.standing is not None)
+    return 0 if counted is None else code_of(counted)
+
+
 def worst(deaths: Iterable[Death]) -> Death | None:
     """The worst death, by severity and then by the order of declaration; None of none."""
     return min(deaths, key=rank, default=None)
@@ -79,3 +91,11 @@ def worst(deaths: Iterable[Death]) -> Death | None:
 def rank(death: Death) -> tuple[int, int]:
     """The key of the total order; the smallest is the worst."""
     return death.severity, death.child
+
+
+def rank_of_cause(death: Death) -> tuple[int, int]:
+    """The key by which the cause of a policy stop is chosen (rule 1); the smallest is the worst.
+
+    A death that the init brought about is no worse than the 69 that it stands for.
+    """
+    return LEFT if death.brought_about else death.severity, death.child

@@ -1,4 +1,4 @@
-"""The words of the contract: kinds, policies, statuses, reasons, exit codes."""
+"""The words of the contract: kinds, statuses, reasons, exit codes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,6 @@ if TYPE_CHECKING:
 ONESHOT: Final = "oneshot"
 DAEMON: Final = "daemon"
 JOB: Final = "job"
-
-# Policies (contract 3).
-EXIT_ON_CHILD_DEATH: Final = "exit-on-child-death"
-EXIT_ON_CHILD_FAILURE: Final = "exit-on-child-failure"
-RESTART: Final = "restart"
-RESTART_ON_FAILURE: Final = "restart-on-failure"
-WAIT_FOR_ALL: Final = "wait-for-all"
-POLICIES: Final = (EXIT_ON_CHILD_DEATH, EXIT_ON_CHILD_FAILURE, RESTART, RESTART_ON_FAILURE, WAIT_FOR_ALL)
 
 # What `on_unhealthy` may say (contract 6).
 IGNORE_UNHEALTHY: Final = "ignore"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from bottle_init.bundle import load
 from bottle_init.bundle.source import BundleInvalid, read_text
-from bottle_init.core.words import POLICIES
+from bottle_init.core.policies import POLICIES
 from bottle_init.testing import real
 from bottle_init.testing.diagram import state_machine
 from bottle_init.testing.fuzz import fuzz, scenario_of
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 nothing broken, 1 counter-example found, 2 wrong usage, 78 bundle file not valid.",
     )
     parser.add_argument("bundle", nargs="?", metavar="BUNDLE.TOML", help="the bundle file")
-    parser.add_argument("--policy", choices=POLICIES, help="in place of the bundle's own")
+    parser.add_argument("--policy", choices=tuple(POLICIES), help="in place of the bundle's own")
     parser.add_argument("--runs", type=_count, help="how many runs (default: 1000)")
     parser.add_argument("--seconds", type=_seconds, help="for how long, in place of a number of runs")
     parser.add_argument("--seed", help="the same seed makes the same runs (default: a new one, which is printed)")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bottle_init.core import events as happened
 from bottle_init.core.spec import Bundle, Probe, Ready, Spec
-from bottle_init.core.words import DAEMON, EXIT_ON_CHILD_DEATH, ONESHOT, RESTART, WAIT_FOR_ALL
+from bottle_init.core.words import DAEMON, ONESHOT
 from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Stall, Write
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ MOMENTS_MS = (0, 99, 100, 101, 350, 400, 600, 1_100, 1_400)
 
 def small_worlds() -> Iterator[Scenario]:
     """All of them, simplest first."""
-    for policy, ready in product((EXIT_ON_CHILD_DEATH, RESTART, WAIT_FOR_ALL), ("", "tcp", "notify")):
+    for policy, ready in product(("exit-on-child-death", "restart", "wait-for-all"), ("", "tcp", "notify")):
         bundle = _bundle(policy, ready)
         for life in LIVES:
             lives = ((life,), (LIVES[1],))
@@ -74,7 +74,7 @@ def corners() -> Iterator[Scenario]:
 
 def _stalled_worlds() -> Iterator[Scenario]:
     """A child that writes more than the pipes and the queue hold, every kind of reader, and a stop at any time."""
-    bundle = _bundle(WAIT_FOR_ALL, "")
+    bundle = _bundle("wait-for-all", "")
     writer = Life(run_ms=600, catches=(TERM,), stop_ms=100, writes=(Write(100, 25, 50_000), Write(3_000, 100, 1_000)))
     for for_ms, sip_bytes in product((999, 1_000, 6_000, 100_000), (0, 500, 8_192)):
         for stop_at_ms, one_pipe in product((100, 1_099, 1_100, 4_000, 20_000), (False, True)):

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bottle_init.core import events as happened
+from bottle_init.core.policies import POLICIES
 from bottle_init.core.spec import Backoff, Budget, Bundle, Check, Lease, Probe, Ready, Spec
-from bottle_init.core.words import DAEMON, JOB, ON_UNHEALTHY, ONESHOT, POLICIES
+from bottle_init.core.words import DAEMON, JOB, ON_UNHEALTHY, ONESHOT
 from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Stall, Storm, Write
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def draw_bundle(draw: Draw) -> Bundle:
     kinds.sort(key=(ONESHOT, DAEMON, JOB).index)
     names = [f"{kind}-{position}" for position, kind in enumerate(kinds)]
     line = _shuffled(draw, names)
-    policy = draw.pick(POLICIES)
+    policy = draw.pick(tuple(POLICIES))
     style = draw.pick(("mixed", "plain"))
     lease = draw.pick((None, None, None, None, Lease(renew_ms=20_000), Lease(fd=3)))
     return Bundle(

@@ -17,7 +17,7 @@ import tomli_w
 from hypothesis import strategies as st
 
 from bottle_init.bundle.readers import CAPABILITIES, RLIMITS
-from bottle_init.core import words
+from bottle_init.core import policies, words
 from bottle_init.core.spec import Backoff, Budget, Bundle, Check, Lease, Probe, Process, Ready, Spec
 from bottle_init.words import signames
 
@@ -45,7 +45,7 @@ LIMITS = st.one_of(st.just(-1), st.integers(0, 2**63 - 1))
 
 BOOLEANS = st.booleans()
 KINDS = st.sampled_from(["oneshot", "daemon", "job"])
-POLICIES = st.sampled_from(words.POLICIES)
+POLICIES = st.sampled_from(tuple(policies.POLICIES))
 FACTORS = st.floats(1, 1_000)
 CODES = st.lists(st.integers(0, 255), max_size=3).map(lambda codes: tuple(sorted({0, *codes})))
 RULES = st.dictionaries(FORWARDED, st.just(0) | STOP_SIGNALS, max_size=3).map(lambda rules: tuple(rules.items()))

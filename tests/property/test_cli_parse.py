@@ -19,7 +19,6 @@ from bottle_init.cli.options import (
     ONE,
     ONLY_VARIABLE,
     OPTIONS,
-    POLICIES,
     RUN,
     SUBCOMMANDS,
     VERBS,
@@ -28,6 +27,7 @@ from bottle_init.cli.options import (
     parse,
 )
 from bottle_init.core import words
+from bottle_init.core.policies import POLICIES
 
 VALUES = {
     "--policy": "restart",
@@ -212,7 +212,6 @@ def test_one_command_has_no_control_socket_unless_asked_for() -> None:
 
 
 def test_the_words_are_the_cores() -> None:
-    assert POLICIES == words.POLICIES
     assert (EX_USAGE, EX_CONFIG, EX_SOFTWARE) == (words.EX_USAGE, words.EX_CONFIG, words.EX_SOFTWARE)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bottle_init.bundle import compiled, document, load
 from bottle_init.bundle.source import BundleInvalid, Fault
-from bottle_init.cli.options import POLICIES
+from bottle_init.core.policies import POLICIES
 from tests.property.bundle_documents import bundles, text_of
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from hypothesis import given
 
 from bottle_init.bundle import load
 from bottle_init.core import backoff
+from bottle_init.core.policies import POLICIES
 from bottle_init.core.spec import Backoff, Budget, Bundle, Probe, Spec
-from bottle_init.core.words import POLICIES
 from tests.property.bundle_documents import bundles, text_of
 
 if TYPE_CHECKING:

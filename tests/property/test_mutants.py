@@ -15,6 +15,8 @@ import pytest
 from bottle_init.core import (
     backoff,
     control,
+    dying,
+    ending,
     flow,
     health,
     invariants,
@@ -28,7 +30,6 @@ from bottle_init.core import (
 )
 from bottle_init.core.actions import SendSignal
 from bottle_init.core.events import StopTimeoutPassed, SurvivorEnded
-from bottle_init.core.state import Stop
 from bottle_init.core.transitions import TABLE, Row
 from bottle_init.core.words import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NATURAL, NEXT_START, UP
 from bottle_init.testing import INVARIANTS, check, ledger, scenario_of, simulate, small_worlds
@@ -105,17 +106,13 @@ def the_kernel_s_order_chooses_the_cause(surgeon: Surgeon) -> None:
 
 @mutant("exit-code")
 def exit_code_from_is_ignored(surgeon: Surgeon) -> None:
-    def exit_code(turn: Turn, stop: Stop) -> int:
-        standing = [child.standing for child in turn.children if child.standing is not None]
-        worst = verdict.worst(standing)
-        return stop.code if stop.code is not None else verdict.code_of(worst) if worst else 0
-
-    surgeon.replace(stopping.exit_code, exit_code)
+    whole = verdict.exit_code
+    surgeon.replace(whole, lambda stop, children, _: whole(stop, children, None))
 
 
 @mutant("zero")
 def a_stop_is_always_a_success(surgeon: Surgeon) -> None:
-    surgeon.replace(stopping.exit_code, lambda _, __: 0)
+    surgeon.replace(verdict.exit_code, lambda *_: 0)
 
 
 @mutant("first-cause")
@@ -219,9 +216,9 @@ def what_was_stopped_by_request_comes_back(surgeon: Surgeon) -> None:
 @mutant("clean-start")
 def a_restart_does_not_look_for_the_session(surgeon: Surgeon) -> None:
     def bury(turn: Turn, child: Child, event: Event) -> None:  # noqa: ARG001
-        stopping.settle(turn, child)
+        dying.settle(turn, child)
 
-    surgeon.replace(stopping.bury, bury)
+    surgeon.replace(dying.bury, bury)
 
 
 @mutant("vain-wait")
@@ -287,11 +284,11 @@ def an_early_kill(surgeon: Surgeon) -> None:
 
 @mutant("kill-time")
 def sessions_are_killed_and_never_asked(surgeon: Surgeon) -> None:
-    whole = stopping.clear
+    whole = dying.clear
 
     def clear(turn: Turn, child: Child, event: Event) -> None:
         turn.move(child, "clearing")
-        stopping.clear_by_force(turn, child, event)
+        dying.clear_by_force(turn, child, event)
 
     surgeon.replace(whole, clear)
 
@@ -334,16 +331,16 @@ def the_deadline_is_let_pass(surgeon: Surgeon) -> None:
 
 @mutant("ends-at-once")
 def nobody_looks_again(surgeon: Surgeon) -> None:
-    surgeon.replace(stopping.look_again, nothing)
+    surgeon.replace(ending.look_again, nothing)
 
 
 @mutant("whole-tree")
 def what_escaped_is_left_behind(surgeon: Surgeon) -> None:
     def end_when_gone(turn: Turn) -> None:
         if all(stopping.is_down(child) and stopping.is_cleared(child) for child in turn.children):
-            stopping.finish(turn)
+            ending.finish(turn)
 
-    surgeon.replace(stopping.end_when_gone, end_when_gone)
+    surgeon.replace(ending.end_when_gone, end_when_gone)
 
 
 @mutant("readiness")
@@ -404,7 +401,7 @@ def nothing_is_rewritten(surgeon: Surgeon) -> None:
 
 @mutant("asked-first")
 def what_is_forked_after_the_first_look_is_forgotten(surgeon: Surgeon) -> None:
-    surgeon.replace(stopping.look_again, nothing)
+    surgeon.replace(ending.look_again, nothing)
 
 
 @mutant("stops-at-once")
@@ -425,12 +422,12 @@ def orders_are_carried_out_in_silence(surgeon: Surgeon) -> None:
 
 @mutant("report")
 def survivors_are_not_named(surgeon: Surgeon) -> None:
-    surgeon.replace(stopping.note_survivors, nothing)
+    surgeon.replace(dying.note_survivors, nothing)
 
 
 @mutant("report")
 def a_pid_is_one_process_for_ever(surgeon: Surgeon) -> None:
-    whole = stopping.note_survivors
+    whole = dying.note_survivors
 
     def note_survivors(turn: Turn, found: tuple[Survivor, ...]) -> None:
         known = [survivor.pid for survivor in turn.state.survivors]
@@ -521,7 +518,7 @@ def a_late_death_is_a_surprise(surgeon: Surgeon) -> None:
     def reap_late(*_: object) -> None:
         raise RuntimeError("it was given up")
 
-    surgeon.replace(stopping.reap_late, reap_late)
+    surgeon.replace(dying.reap_late, reap_late)
 
 
 @mutant("liveness")
@@ -557,7 +554,7 @@ def a_job_stops_the_bundle_with_69(surgeon: Surgeon) -> None:
 
 @mutant("exit-code")
 def what_the_init_brought_about_counts(surgeon: Surgeon) -> None:
-    surgeon.set(stopping, "BROUGHT_ABOUT", ())
+    surgeon.set(dying, "BROUGHT_ABOUT", ())
     whole = judging.answer
 
     def answer(turn: Turn, child: Child) -> judging.Trigger | None:

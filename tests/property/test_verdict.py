@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bottle_init.core import verdict
+from bottle_init.core import policies, verdict
 from bottle_init.core.events import ChildStopOrdered
+from bottle_init.core.policies import ACCEPT, AGAIN, POLICIES, STOP
 from bottle_init.core.signals import KILL, TERM
 from bottle_init.core.spec import Budget, Bundle, Check, Probe, Ready, Spec
 from bottle_init.core.state import Death
-from bottle_init.core.words import DAEMON, JOB, ONESHOT, POLICIES
+from bottle_init.core.words import DAEMON, JOB, ONESHOT
 from bottle_init.testing import End, Freeze, Life, Request, Scenario, check, render, simulate
+
+ROOT = Path(__file__).parents[2]
 
 ALL_ENDS = [(code, 0) for code in range(256)] + [(128 + signal, signal) for signal in range(1, 65)]
 SENT = (0, 1 << TERM, 1 << KILL, (1 << TERM) | (1 << KILL), 1 << 1)
@@ -279,3 +284,22 @@ def test_a_death_is_to_blame_and_not_the_check_that_failed_for_it(on_unhealthy: 
     crashes = Life(run_ms=1_020, end=End(signal=11), probe_ms=50)
     for jumbled in (False, True):
         assert run(bundle, (crashes, STAYS), freezes=(Freeze(1_010, 200),), jumbled=jumbled) == 139
+
+
+def test_the_table_of_policies_is_the_contracts() -> None:
+    """Each row of the contract's table says in words what the row of `core/policies.py` says."""
+    text = (ROOT / "docs/contract.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([a-z-]+)`(?: \(default\))? \| (.*) \|$", text, flags=re.MULTILINE))
+    told = {name: rows[name] for name in rows if name in POLICIES}
+    answers = {
+        "every death stops the bundle": (STOP, STOP, STOP),
+        "a death that is no success stops the bundle; after a success the others go on": (ACCEPT, STOP, STOP),
+        "the daemon is always restarted, as long as its budget lasts": (AGAIN, AGAIN, AGAIN),
+        "it is restarted after everything but a success, as long as its budget lasts": (ACCEPT, AGAIN, AGAIN),
+        "nothing: the bundle ends when its last child has ended": (ACCEPT, ACCEPT, ACCEPT),
+    }
+    assert {name: answers[row] for name, row in told.items()} == {
+        name: (row.success, row.failure, row.crash) for name, row in POLICIES.items()
+    }
+    assert "| `exit-on-child-death` (default) |" in text
+    assert policies.DEFAULT == "exit-on-child-death"
