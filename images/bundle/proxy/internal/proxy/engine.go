@@ -1,0 +1,178 @@
+// Package proxy is what pipelock and egress have in common: how a client's connection becomes requests, how each is
+// judged, and how its answer gets back.
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"bottle/proxy/internal/audit"
+	"bottle/proxy/internal/judge"
+	"bottle/proxy/internal/killswitch"
+	"bottle/proxy/internal/live"
+	"bottle/proxy/internal/mitm"
+	"bottle/proxy/internal/policy"
+)
+
+// A State is what requests are judged by. It is replaced as a whole by a reload.
+type State struct {
+	Judge *judge.Judge
+	// Values are the credentials' by the paths of their files; egress has them.
+	Values map[string]string
+}
+
+// A Role is what makes a proxy pipelock or egress.
+type Role interface {
+	// Prepare changes the request that is about to leave. The Values of the state are at hand.
+	Prepare(x *Exchange, out *http.Request)
+	// Transport carries requests to the next hop.
+	Transport(consumer string) http.RoundTripper
+	// Tunnel opens a connection whose bytes nobody looks at: git-gate's to an ssh or git:// upstream.
+	Tunnel(ctx context.Context, consumer string, host judge.Host) (net.Conn, error)
+	// Reloaded is called with each state that becomes the current one, and before the first request.
+	Reloaded(state *State) error
+}
+
+// An Engine is a proxy.
+type Engine struct {
+	Daemon    string
+	Port      int // its own, at which it answers /health
+	Authority *mitm.Authority
+	Role      Role
+	Switch    *killswitch.Switch
+	Live      *live.Set
+	Audit     *audit.Log
+
+	state       atomic.Pointer[State]
+	reloadMutex sync.Mutex
+	reloadError atomic.Pointer[string]
+}
+
+// State returns what requests are judged by now.
+func (e *Engine) State() *State { return e.state.Load() }
+
+// Use makes the policy the one that is obeyed, and ends what it no longer allows.
+func (e *Engine) Use(p *policy.Policy) error {
+	e.reloadMutex.Lock()
+	defer e.reloadMutex.Unlock()
+	state := &State{Judge: judge.New(p)}
+	if err := e.Role.Reloaded(state); err != nil {
+		return err
+	}
+	e.state.Store(state)
+	e.Live.Review()
+	return nil
+}
+
+// Reload reads the policy again. One with faults changes nothing.
+func (e *Engine) Reload(read func() (*policy.Policy, error)) {
+	p, err := read()
+	if err == nil {
+		err = e.Use(p)
+	}
+	if err != nil {
+		text := err.Error()
+		e.reloadError.Store(&text)
+		audit.Print(e.Daemon+".reload_refused", map[string]any{"faults": strings.Split(text, "\n")})
+		e.Audit.Write(audit.Entry{Event: "reload", Verdict: "refused", Reason: judge.Cut(text)})
+		return
+	}
+	e.reloadError.Store(nil)
+	audit.Print(e.Daemon+".reloaded", map[string]any{"generation": p.Generation, "hosts": len(p.Egress.Hosts),
+		"credentials": len(p.Egress.Credentials), "patterns": len(p.Pipelock.Patterns)})
+	e.Audit.Write(audit.Entry{Event: "reload", Verdict: "allowed", Reason: p.Generation})
+}
+
+// Switched obeys a change of the kill switch.
+func (e *Engine) Switched(on bool) {
+	e.Live.Close(on, killReason)
+	audit.Print(e.Daemon+".kill_switch", map[string]any{"active": on})
+	verdict := "allowed"
+	if on {
+		verdict = "refused"
+	}
+	e.Audit.Write(audit.Entry{Event: "kill_switch", Verdict: verdict})
+}
+
+const killReason = "the operator's kill switch is on"
+
+// Health answers /health.
+func (e *Engine) health(w http.ResponseWriter) {
+	on := e.Switch.On()
+	status, code := "healthy", http.StatusOK
+	if on {
+		status, code = "unhealthy", http.StatusServiceUnavailable
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	reloadError := ""
+	if text := e.reloadError.Load(); text != nil {
+		reloadError = fmt.Sprintf(`, "reload_error": %q`, judge.Cut(*text))
+	}
+	fmt.Fprintf(w, `{"status": %q, "engine": "portable", "generation": %q, "kill_switch_active": %t%s}`+"\n",
+		status, e.State().Judge.Policy().Generation, on, reloadError)
+}
+
+// A Door is a listener, and who comes in by it.
+type Door struct {
+	Listener net.Listener
+	Consumer string
+	// Kind is how clients speak.
+	Kind DoorKind
+}
+
+// A DoorKind is how clients speak at a door.
+type DoorKind int
+
+// The kinds of doors: for clients that know of the proxy, and for those that think it is the host.
+const (
+	ProxyDoor DoorKind = iota
+	TransparentTLS
+	TransparentHTTP
+)
+
+// Serve takes connections until the listener is closed.
+func (e *Engine) Serve(door Door) error {
+	for {
+		conn, err := door.Listener.Accept()
+		if err != nil {
+			if temporary, ok := err.(interface{ Temporary() bool }); ok && temporary.Temporary() {
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
+			return err
+		}
+		client := e.Live.Track(conn.(*net.TCPConn), false)
+		if e.Live.Clients() > e.State().Judge.Policy().Limits.Connections {
+			fmt.Fprintf(client, "HTTP/1.1 503 %s: too many connections\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", e.Daemon)
+			client.Close()
+			continue
+		}
+		go e.handle(door, client)
+	}
+}
+
+func (e *Engine) handle(door Door, conn *live.Conn) {
+	defer e.recovered(func() { conn.Reset() })
+	f := &front{engine: e, conn: conn, consumer: door.Consumer, kind: door.Kind}
+	f.serve()
+}
+
+// recovered makes of a bug the end of one request, and not of the daemon: what it was about goes nowhere.
+func (e *Engine) recovered(end func()) {
+	if reason := recover(); reason != nil {
+		if reason == http.ErrAbortHandler {
+			panic(reason)
+		}
+		fmt.Fprintf(os.Stderr, "%s: %v\n%s", e.Daemon, reason, debug.Stack())
+		end()
+	}
+}

@@ -1,0 +1,358 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"bottle/proxy/internal/audit"
+	"bottle/proxy/internal/judge"
+	"bottle/proxy/internal/live"
+	"bottle/proxy/internal/wire"
+)
+
+const (
+	handshakeTimeout = 30 * time.Second
+	readBuffer       = 4 << 10
+)
+
+// A front is a client's connection, or a tunnel inside of one.
+type front struct {
+	engine   *Engine
+	conn     *live.Conn
+	consumer string
+	kind     DoorKind
+	// tunnel is where a CONNECT, or a transparent connection's own word, said that it goes.
+	tunnel *judge.Host
+	secure bool
+	sni    string
+}
+
+func (f *front) serve() {
+	switch f.kind {
+	case TransparentTLS:
+		f.serveTLS(f.conn, bufio.NewReaderSize(f.conn, readBuffer))
+	default:
+		f.serveHTTP(f.conn, bufio.NewReaderSize(f.conn, readBuffer))
+	}
+}
+
+func (f *front) handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer f.engine.recovered(func() { panic(http.ErrAbortHandler) })
+		f.request(w, r)
+	})
+}
+
+func (f *front) serveHTTP(conn net.Conn, in *bufio.Reader) {
+	wire.Serve(context.Background(), conn, in, wire.Options{
+		Name: f.engine.Daemon,
+		Refused: func(err error) {
+			entry := audit.Entry{Event: "request", Verdict: "refused", Reason: err.Error(), Consumer: f.consumer}
+			if f.tunnel != nil {
+				entry.Host, entry.Port = f.tunnel.Name, f.tunnel.Port
+			}
+			f.engine.refused(entry)
+		},
+	}, f.handler())
+}
+
+// A buffered connection is read by its reader.
+type buffered struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func (b *buffered) Read(p []byte) (int, error) { return b.in.Read(p) }
+
+// secured is TLS over a connection that can be reset.
+type secured struct {
+	*tls.Conn
+	under *live.Conn
+}
+
+func (s *secured) Reset() { s.under.Reset() }
+
+// CloseWrite tells the client that nothing more comes, by TLS and by TCP.
+func (s *secured) CloseWrite() error {
+	if err := s.Conn.CloseWrite(); err != nil {
+		return err
+	}
+	return s.under.CloseWrite()
+}
+
+// serveTLS answers in the place of the host that the client wants, or of the tunnel's where it names none.
+func (f *front) serveTLS(conn net.Conn, in *bufio.Reader) {
+	f.secure = true
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return f.certificate(hello.ServerName)
+		},
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+	defer cancel()
+	session := &secured{tls.Server(&buffered{conn, in}, config), f.conn}
+	if err := session.HandshakeContext(ctx); err != nil {
+		var refusal *judge.Refusal
+		entry := audit.Entry{Event: "connect", Verdict: "refused", Reason: "TLS: " + err.Error(), Consumer: f.consumer}
+		if errors.As(err, &refusal) {
+			entry.Reason = refusal.Reason
+		}
+		if f.tunnel != nil {
+			entry.Host, entry.Port = f.tunnel.Name, f.tunnel.Port
+		}
+		f.engine.refused(entry)
+		f.conn.Close()
+		return
+	}
+	if session.ConnectionState().NegotiatedProtocol == "h2" {
+		server := http2.Server{MaxConcurrentStreams: 256, IdleTimeout: 10 * time.Minute, MaxUploadBufferPerConnection: 4 << 20, MaxUploadBufferPerStream: 1 << 20}
+		server.ServeConn(session, &http2.ServeConnOpts{
+			BaseConfig: &http.Server{MaxHeaderBytes: wire.HeadLimit, ErrorLog: quiet},
+			Handler:    f.handler(),
+		})
+		return
+	}
+	f.serveHTTP(session, bufio.NewReaderSize(session, readBuffer))
+}
+
+// certificate also learns the server name that the client asks for.
+func (f *front) certificate(name string) (*tls.Certificate, error) {
+	if name != "" {
+		normal, err := judge.Normalize(name)
+		if err != nil {
+			return nil, judge.Refuse(403, "the TLS server name %q is not a host name", judge.Cut(name))
+		}
+		f.sni = normal
+	}
+	if f.tunnel == nil {
+		if f.sni == "" {
+			return nil, judge.Refuse(403, "a TLS connection without a server name leads nowhere")
+		}
+		host := judge.Host{Name: f.sni, Port: 443}
+		if _, refusal := f.engine.State().Judge.Tunnel(f.consumer, host); refusal != nil {
+			return nil, refusal
+		}
+		f.tunnel = &host
+	}
+	if f.sni != "" {
+		return f.engine.Authority.For(f.sni)
+	}
+	return f.engine.Authority.For(f.tunnel.Name)
+}
+
+// connect opens a tunnel: inside of it, requests are judged like all others.
+func (f *front) connect(w http.ResponseWriter, r *http.Request) {
+	response, ok := w.(*wire.Response)
+	if !ok || f.tunnel != nil || f.kind != ProxyDoor {
+		f.refuse(w, r, audit.Entry{Event: "connect"}, judge.Refuse(405, "CONNECT inside of a tunnel is refused"))
+		return
+	}
+	entry := audit.Entry{Event: "connect", Host: judge.Cut(r.RequestURI)}
+	host, err := judge.ParseHost(r.RequestURI, 0)
+	if err == nil && host.Port == 0 {
+		err = errors.New("CONNECT names no port")
+	}
+	if err != nil {
+		f.refuse(w, r, entry, judge.Refuse(403, "%s", err))
+		return
+	}
+	entry.Host, entry.Port = host.Name, host.Port
+	if named, err := judge.ParseHost(r.Host, host.Port); err != nil || named != host {
+		f.refuse(w, r, entry, judge.Refuse(403, "the Host header names %s, and the tunnel leads to %s", judge.Cut(r.Host), host))
+		return
+	}
+	if f.engine.Switch.On() {
+		f.refuse(w, r, entry, judge.Refuse(503, killReason))
+		return
+	}
+	raw, refusal := f.engine.State().Judge.Tunnel(f.consumer, host)
+	if refusal != nil {
+		f.refuse(w, r, entry, refusal)
+		return
+	}
+	if raw {
+		f.rawTunnel(response, r, host)
+		return
+	}
+	response.SetReason("Connection established")
+	response.Header()["Content-Length"] = nil
+	conn, in, err := establish(response)
+	if err != nil {
+		conn.Close()
+		return
+	}
+	inner := &front{engine: f.engine, conn: f.conn, consumer: f.consumer, kind: f.kind, tunnel: &host}
+	inner.serveTunnel(conn, in)
+}
+
+// establish answers a CONNECT with 200, after which the connection is the tunnel (RFC 9110, 9.3.6).
+func establish(w *wire.Response) (net.Conn, *bufio.Reader, error) {
+	conn, in, err := w.Hijack()
+	if err == nil {
+		_, err = io.WriteString(conn, "HTTP/1.1 200 Connection established\r\n\r\n")
+	}
+	return conn, in, err
+}
+
+var http2Preface = []byte("PRI * HTTP/2")
+
+// serveTunnel looks at what a tunnel's first bytes are. What is neither TLS nor HTTP goes nowhere.
+func (f *front) serveTunnel(conn net.Conn, in *bufio.Reader) {
+	conn.SetReadDeadline(time.Now().Add(handshakeTimeout))
+	first, err := in.Peek(1)
+	if err != nil {
+		conn.Close()
+		return
+	}
+	conn.SetReadDeadline(time.Time{})
+	switch c := first[0]; {
+	case c == 0x16:
+		f.serveTLS(conn, in)
+	case c >= 'A' && c <= 'Z':
+		if start, _ := in.Peek(len(http2Preface)); !bytes.Equal(start, http2Preface) {
+			f.serveHTTP(conn, in)
+			return
+		}
+		fallthrough
+	default:
+		f.engine.refused(audit.Entry{Event: "connect", Verdict: "reset", Consumer: f.consumer, Host: f.tunnel.Name, Port: f.tunnel.Port,
+			Reason: "what came through the tunnel is neither TLS nor HTTP/1.1"})
+		f.conn.Reset()
+	}
+}
+
+// rawTunnel joins git-gate to an ssh or git:// upstream.
+func (f *front) rawTunnel(w *wire.Response, r *http.Request, host judge.Host) {
+	entry := audit.Entry{Event: "connect", Host: host.Name, Port: host.Port, Consumer: f.consumer}
+	next, err := f.engine.Role.Tunnel(r.Context(), f.consumer, host)
+	if err != nil {
+		f.refuse(w, r, entry, refusalOf(err))
+		return
+	}
+	began := time.Now()
+	conn, in, err := establish(w)
+	x := &live.Exchange{Idle: 10 * time.Minute,
+		Stale: func() string {
+			if _, refusal := f.engine.State().Judge.Tunnel(f.consumer, host); refusal != nil {
+				return refusal.Reason
+			}
+			return ""
+		},
+		Cut: func(string) { wire.Reset(next); f.conn.Reset() },
+	}
+	if err != nil || !f.engine.Live.Begin(x) {
+		wire.Reset(next)
+		f.conn.Reset()
+		return
+	}
+	defer f.engine.Live.End(x)
+	done := make(chan int64)
+	go func() {
+		n, _ := io.Copy(next, &touching{in, x})
+		halfClose(next)
+		done <- n
+	}()
+	received, _ := io.Copy(conn, &touching{next, x})
+	halfClose(conn)
+	entry.SentBytes, entry.ReceivedBytes, entry.Verdict = <-done, received, "allowed"
+	entry.DurationMs = time.Since(began).Milliseconds()
+	conn.Close()
+	next.Close()
+	f.engine.Audit.Write(entry)
+}
+
+func halfClose(conn net.Conn) {
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		half.CloseWrite()
+	}
+}
+
+// touching counts reads as activity.
+type touching struct {
+	io.Reader
+	exchange *live.Exchange
+}
+
+func (t *touching) Read(p []byte) (int, error) {
+	n, err := t.Reader.Read(p)
+	t.exchange.Touch()
+	return n, err
+}
+
+// target returns where a request is going and by what scheme, if all that names a place in it names the same one.
+func (f *front) target(r *http.Request) (host judge.Host, scheme string, refusal *judge.Refusal) {
+	scheme = "http"
+	if f.secure {
+		scheme = "https"
+	}
+	if r.URL.Host != "" { // The absolute form.
+		written := strings.ToLower(r.URL.Scheme)
+		if written != "http" && written != "https" || f.tunnel != nil && written != scheme {
+			return host, "", judge.Refuse(403, "the scheme %q is refused here", judge.Cut(r.URL.Scheme))
+		}
+		scheme = written
+		absolute, err := judge.ParseHost(r.URL.Host, defaultPort(scheme))
+		if err != nil {
+			return host, "", judge.Refuse(403, "the target: %s", err)
+		}
+		if f.tunnel != nil && absolute != *f.tunnel {
+			return host, "", judge.Refuse(403, "the target names %s, and the tunnel leads to %s", absolute, f.tunnel)
+		}
+		host = absolute
+	} else if f.tunnel != nil {
+		host = *f.tunnel
+	}
+	if r.Host == "" {
+		return host, "", judge.Refuse(400, "no Host header")
+	}
+	named, err := judge.ParseHost(r.Host, defaultPort(scheme))
+	if err != nil {
+		return host, "", judge.Refuse(403, "the Host header: %s", err)
+	}
+	if host.Name == "" { // A transparent connection without TLS: the Host header is all there is.
+		host = named
+	}
+	if named != host {
+		return host, "", judge.Refuse(403, "the Host header names %s, and the connection %s", named, host)
+	}
+	if f.sni != "" && f.sni != host.Name {
+		return host, "", judge.Refuse(403, "the TLS server name is %s, and the connection's %s", f.sni, host.Name)
+	}
+	return host, scheme, nil
+}
+
+func defaultPort(scheme string) int {
+	if scheme == "https" {
+		return 443
+	}
+	return 80
+}
+
+// asksTheProxy reports whether this is a request to the proxy itself, and not one to be passed on.
+func (f *front) asksTheProxy(r *http.Request) bool {
+	if f.tunnel != nil || f.kind != ProxyDoor || r.Method != http.MethodGet && r.Method != http.MethodHead || r.URL.Path != "/health" {
+		return false
+	}
+	if r.URL.Host == "" {
+		return true
+	}
+	host, err := judge.ParseHost(r.URL.Host, 80)
+	if err != nil || host.Port != f.engine.Port {
+		return false
+	}
+	address, isAddress := host.Address()
+	// A name without a dot is one of the container's network (`sidecars`), or localhost.
+	return !strings.Contains(host.Name, ".") && !isAddress || isAddress && address.IsLoopback()
+}

@@ -1,0 +1,164 @@
+// Bottle-proxy is the data path of a bundle: `bottle-proxy pipelock` is the agent's proxy, `bottle-proxy egress` the way out.
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+
+	"bottle/proxy/internal/audit"
+	"bottle/proxy/internal/egress"
+	"bottle/proxy/internal/killswitch"
+	"bottle/proxy/internal/live"
+	"bottle/proxy/internal/mitm"
+	"bottle/proxy/internal/pipelock"
+	"bottle/proxy/internal/policy"
+	"bottle/proxy/internal/proxy"
+)
+
+// Where things are in a bundle: sidecars/layout.py has the same.
+const (
+	pipelockPort = 8888
+	egressPort   = 9099
+	gitPort      = 9098
+
+	defaultRun   = "/run/bottle"
+	defaultState = "/var/lib/bottle"
+)
+
+var compiler = []string{"python3", "-I", "-m", "sidecars.policy", "--json"}
+
+func run() string {
+	if run := os.Getenv("BOTTLE_RUN"); run != "" {
+		return run
+	}
+	return defaultRun
+}
+
+// auditDirectory is the daemon's below /var/lib/bottle where there is one, else below the tmpfs.
+func auditDirectory(daemon string) string {
+	for _, state := range []string{defaultState, filepath.Join(run(), "state")} {
+		directory := filepath.Join(state, "audit", daemon)
+		if info, err := os.Stat(directory); err == nil && info.IsDir() {
+			return directory
+		}
+	}
+	return filepath.Join(run(), daemon)
+}
+
+func main() {
+	syscall.Umask(0o077)
+	// A proxy's garbage is short-lived: less memory is worth a few collections more.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+	err := fmt.Errorf("usage: bottle-proxy egress | pipelock | health PORT")
+	code := 64
+	if len(os.Args) > 1 {
+		code = 1
+		switch os.Args[1] {
+		case "egress", "pipelock":
+			err = serve(os.Args[1])
+		case "health":
+			err = health(os.Args[2:])
+		default:
+			code = 64
+		}
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bottle-proxy: %s\n", err)
+		os.Exit(code)
+	}
+}
+
+// listen takes a port of every address, or of $BOTTLE_LISTEN.
+func listen(address string, port int) (net.Listener, error) {
+	return net.Listen("tcp", net.JoinHostPort(address, fmt.Sprint(port)))
+}
+
+func serve(daemon string) error {
+	policyOf, err := policy.Read(filepath.Join(run(), "policy.json"))
+	if err != nil {
+		return err
+	}
+	own := filepath.Join(run(), daemon)
+	authority, err := mitm.Load(filepath.Join(own, "mitmproxy-ca.pem"))
+	if err != nil {
+		return err
+	}
+	engine := &proxy.Engine{Daemon: daemon, Authority: authority, Live: live.NewSet(), Audit: audit.Open(daemon, auditDirectory(daemon))}
+	var doors []proxy.Door
+	add := func(address string, port int, consumer string, kind proxy.DoorKind) error {
+		listener, err := listen(address, port)
+		if err == nil {
+			doors = append(doors, proxy.Door{Listener: listener, Consumer: consumer, Kind: kind})
+		}
+		return err
+	}
+	switch daemon {
+	case "egress":
+		engine.Port = egressPort
+		if engine.Role, err = egress.New(engine.Live, filepath.Join(own, "origins.pem"), filepath.Join(own, "credentials.json")); err != nil {
+			return err
+		}
+	case "pipelock":
+		engine.Port = pipelockPort
+		engine.Role = pipelock.New(engine.Live, fmt.Sprintf("127.0.0.1:%d", egressPort))
+	}
+	engine.Switch = killswitch.New(filepath.Join(run(), "kill-switch"), engine.Switched)
+	if err := engine.Use(policyOf); err != nil {
+		return err
+	}
+	if daemon == "egress" {
+		err = add("127.0.0.1", egressPort, policy.Agent, proxy.ProxyDoor)
+		if err == nil {
+			err = add("127.0.0.1", gitPort, policy.Git, proxy.ProxyDoor)
+		}
+	} else {
+		err = add(os.Getenv("BOTTLE_LISTEN"), pipelockPort, policy.Agent, proxy.ProxyDoor)
+	}
+	if err != nil {
+		return err
+	}
+	go engine.Switch.Watch()
+	go engine.Live.Sweep()
+	for _, door := range doors {
+		go engine.Serve(door)
+	}
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	for received := range signals {
+		switch received {
+		case syscall.SIGHUP:
+			engine.Reload(func() (*policy.Policy, error) { return policy.Compile(compiler) })
+		case syscall.SIGUSR1:
+			engine.Switch.Toggle()
+		case syscall.SIGUSR2:
+		default:
+			engine.Audit.Flush()
+			return nil
+		}
+	}
+	return nil
+}
+
+// health asks a proxy's /health, and fails unless it is healthy.
+func health(arguments []string) error {
+	if len(arguments) != 1 {
+		return fmt.Errorf("usage: bottle-proxy health PORT")
+	}
+	answer, err := http.Get("http://127.0.0.1:" + arguments[0] + "/health")
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("port %s: %s", arguments[0], answer.Status)
+	}
+	return nil
+}
