@@ -91,7 +91,8 @@ func serve(daemon string) error {
 	if err != nil {
 		return err
 	}
-	engine := &proxy.Engine{Daemon: daemon, Authority: authority, Live: live.NewSet(), Audit: audit.Open(daemon, auditDirectory(daemon))}
+	engine := &proxy.Engine{Daemon: daemon, Authority: authority, Live: live.NewSet(), Audit: audit.Open(daemon, auditDirectory(daemon)),
+		AskSocket: filepath.Join(run(), "ask", "ask.sock")}
 	var doors []proxy.Door
 	add := func(address string, port int, consumer string, kind proxy.DoorKind) error {
 		listener, err := listen(address, port)

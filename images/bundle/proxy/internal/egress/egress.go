@@ -106,6 +106,10 @@ func (r *Role) Prepare(x *proxy.Exchange, out *http.Request) {
 		}
 	}
 	x.Used(names)
+	if x.State.Judge.HasCredential(x.Host) {
+		// The answer is looked through for credentials.
+		out.Header.Set("Accept-Encoding", "identity")
+	}
 }
 
 // dial connects to a host, at an address that was judged.

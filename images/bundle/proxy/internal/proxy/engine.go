@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"net"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"bottle/proxy/internal/live"
 	"bottle/proxy/internal/mitm"
 	"bottle/proxy/internal/policy"
+	"bottle/proxy/internal/scan"
 )
 
 // A State is what requests are judged by. It is replaced as a whole by a reload.
@@ -27,6 +29,45 @@ type State struct {
 	Judge *judge.Judge
 	// Values are the credentials' by the paths of their files; egress has them.
 	Values map[string]string
+	// Scan is what may not leave: the patterns, and where Values are known, those.
+	Scan *scan.Set
+	// Secrets are what no answer may hold.
+	Secrets *scan.Set
+}
+
+// prepare compiles what is looked for.
+func (s *State) prepare() (err error) {
+	p := s.Judge.Policy()
+	var known []scan.Secret
+	var placeholders []string
+	for _, c := range p.Egress.Credentials {
+		known = append(known, secretsOf(c.Name, s.Values[c.ValueFile])...)
+		if c.Placeholder != "" {
+			placeholders = append(placeholders, c.Placeholder)
+		}
+	}
+	if s.Scan, err = scan.New(p.Pipelock.Patterns, known, placeholders); err != nil {
+		return err
+	}
+	s.Secrets, err = scan.New(nil, known, nil)
+	return err
+}
+
+// secretsOf are what is secret about a header's value: itself, and without the scheme the token, or user and password.
+func secretsOf(name, value string) []scan.Secret {
+	list := []scan.Secret{{Name: name, Value: value}}
+	scheme, token, found := strings.Cut(value, " ")
+	if !found {
+		return list
+	}
+	list = append(list, scan.Secret{Name: name, Value: token})
+	if strings.EqualFold(scheme, "basic") {
+		if decoded, err := base64.StdEncoding.DecodeString(token); err == nil {
+			_, password, _ := strings.Cut(string(decoded), ":")
+			list = append(list, scan.Secret{Name: name, Value: string(decoded)}, scan.Secret{Name: name, Value: password})
+		}
+	}
+	return list
 }
 
 // A Role is what makes a proxy pipelock or egress.
@@ -50,10 +91,12 @@ type Engine struct {
 	Switch    *killswitch.Switch
 	Live      *live.Set
 	Audit     *audit.Log
+	AskSocket string // supervise's, for requests that are held
 
 	state       atomic.Pointer[State]
 	reloadMutex sync.Mutex
 	reloadError atomic.Pointer[string]
+	reloads     atomic.Int64
 }
 
 // State returns what requests are judged by now.
@@ -67,6 +110,9 @@ func (e *Engine) Use(p *policy.Policy) error {
 	if err := e.Role.Reloaded(state); err != nil {
 		return err
 	}
+	if err := state.prepare(); err != nil {
+		return err
+	}
 	e.state.Store(state)
 	e.Live.Review()
 	return nil
@@ -74,6 +120,7 @@ func (e *Engine) Use(p *policy.Policy) error {
 
 // Reload reads the policy again. One with faults changes nothing.
 func (e *Engine) Reload(read func() (*policy.Policy, error)) {
+	defer e.reloads.Add(1)
 	p, err := read()
 	if err == nil {
 		err = e.Use(p)
@@ -117,8 +164,8 @@ func (e *Engine) health(w http.ResponseWriter) {
 	if text := e.reloadError.Load(); text != nil {
 		reloadError = fmt.Sprintf(`, "reload_error": %q`, judge.Cut(*text))
 	}
-	fmt.Fprintf(w, `{"status": %q, "engine": "portable", "generation": %q, "kill_switch_active": %t%s}`+"\n",
-		status, e.State().Judge.Policy().Generation, on, reloadError)
+	fmt.Fprintf(w, `{"status": %q, "engine": "portable", "generation": %q, "reloads": %d, "kill_switch_active": %t%s}`+"\n",
+		status, e.State().Judge.Policy().Generation, e.reloads.Load(), on, reloadError)
 }
 
 // A Door is a listener, and who comes in by it.

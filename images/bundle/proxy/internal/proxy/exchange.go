@@ -21,6 +21,7 @@ import (
 	"bottle/proxy/internal/audit"
 	"bottle/proxy/internal/judge"
 	"bottle/proxy/internal/live"
+	"bottle/proxy/internal/scan"
 	"bottle/proxy/internal/wire"
 )
 
@@ -39,8 +40,12 @@ type Exchange struct {
 	Consumer  string
 	Verdict   *judge.Verdict
 	websocket bool
-	request   *http.Request
-	writer    http.ResponseWriter
+	// target is what the origin is asked for, in origin form, with what was blotted out of it.
+	target   string
+	redacted bool
+	context  context.Context
+	request  *http.Request
+	writer   http.ResponseWriter
 
 	live     live.Exchange
 	cancel   context.CancelFunc
@@ -67,7 +72,7 @@ func (f *front) request(w http.ResponseWriter, r *http.Request) {
 	x := &Exchange{engine: f.engine, front: f, State: f.engine.State(), Consumer: f.consumer, request: r, writer: w, began: time.Now()}
 	x.entry = audit.Entry{Event: "request", Consumer: f.consumer, Method: judge.Cut(r.Method), Path: auditPath(r)}
 	if refusal := x.judge(); refusal != nil {
-		f.refuse(w, r, x.entry, refusal)
+		f.refuse(w, r, x.account(0, 0), refusal)
 		return
 	}
 	x.run()
@@ -120,6 +125,13 @@ func originForm(r *http.Request) string {
 
 // upgrade lets websockets through and nothing else. h2c is not offered, so an offer of it is passed over (RFC 9113, 3.1).
 func (x *Exchange) upgrade() *judge.Refusal {
+	for _, value := range x.request.Header["Trailer"] {
+		for name := range strings.SplitSeq(value, ",") {
+			if name = textproto.CanonicalMIMEHeaderKey(textproto.TrimString(name)); slices.Contains(forbiddenTrailers, name) {
+				return judge.Refuse(400, "a trailer must not be %q", judge.Cut(name))
+			}
+		}
+	}
 	for _, value := range x.request.Header["Upgrade"] {
 		for protocol := range strings.SplitSeq(value, ",") {
 			switch protocol = strings.ToLower(strings.TrimSpace(protocol)); {
@@ -159,7 +171,7 @@ func (x *Exchange) outgoing(ctx context.Context) *http.Request {
 	if _, has := header["User-Agent"]; !has {
 		header["User-Agent"] = nil // Go would name itself.
 	}
-	path, query, asked := strings.Cut(originForm(x.request), "?")
+	path, query, asked := strings.Cut(x.target, "?")
 	where := &url.URL{Scheme: x.Scheme, Host: x.Host.String(), RawQuery: query, ForceQuery: asked}
 	if strings.HasPrefix(path, "//") {
 		where.Path = path
@@ -171,9 +183,6 @@ func (x *Exchange) outgoing(ctx context.Context) *http.Request {
 	}
 	out := (&http.Request{Method: x.request.Method, URL: where, Host: x.request.Host, Header: header, ContentLength: x.request.ContentLength,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Trailer: x.request.Trailer}).WithContext(ctx)
-	if x.request.Body != nil && x.request.Body != http.NoBody && x.request.ContentLength != 0 {
-		out.Body = &outgoingBody{exchange: x, source: x.request.Body}
-	}
 	return out
 }
 
@@ -254,8 +263,17 @@ func (x *Exchange) run() {
 			return
 		}
 	}
-	ctx = httptrace.WithClientTrace(ctx, x.trace())
-	out := x.outgoing(ctx)
+	x.context = ctx
+	x.target = originForm(x.request)
+	if refusal := x.inspectHead(); refusal != nil {
+		x.refuse(refusal)
+		return
+	}
+	out := x.outgoing(httptrace.WithClientTrace(ctx, x.trace()))
+	if refusal := x.inspectBody(out); refusal != nil {
+		x.refuse(refusal)
+		return
+	}
 	x.engine.Role.Prepare(x, out)
 	answer, err := x.engine.Role.Transport(x.Consumer).RoundTrip(out)
 	if err != nil {
@@ -345,28 +363,11 @@ func refusalOf(err error) *judge.Refusal {
 
 func (x *Exchange) account(received int64, status int) audit.Entry {
 	entry := x.entry
+	entry.Path = x.auditedPath()
 	entry.SentBytes, entry.ReceivedBytes, entry.Status = x.sent.Load(), received, status
 	entry.DurationMs = time.Since(x.began).Milliseconds()
 	return entry
 }
-
-// An outgoingBody is what of a request's body has been found clean.
-type outgoingBody struct {
-	exchange *Exchange
-	source   io.ReadCloser
-}
-
-func (b *outgoingBody) Read(p []byte) (int, error) {
-	n, err := b.source.Read(p)
-	b.exchange.live.Touch()
-	b.exchange.sent.Add(int64(n))
-	if err == io.EOF {
-		b.exchange.sending.Store(false)
-	}
-	return n, err
-}
-
-func (b *outgoingBody) Close() error { return nil }
 
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
@@ -379,12 +380,19 @@ func (x *Exchange) answer(answer *http.Response) {
 	}
 	header := x.writer.Header()
 	removeHops(answer.Header)
+	blotting := x.blotting()
+	source, refusal := x.decoded(answer, blotting)
+	if refusal != nil {
+		x.end(refusal)
+		x.refuse(refusal)
+		return
+	}
 	for name, values := range answer.Header {
-		header[name] = values
+		header[name] = blotted(blotting, values)
 	}
 	if _, phrase, _ := strings.Cut(answer.Status, " "); phrase != http.StatusText(answer.StatusCode) {
 		if w, ok := x.writer.(*wire.Response); ok {
-			w.SetReason(phrase)
+			w.SetReason(blotted(blotting, []string{phrase})[0])
 		}
 	}
 	empty := answer.Body == http.NoBody || answer.ContentLength == 0
@@ -395,7 +403,7 @@ func (x *Exchange) answer(answer *http.Response) {
 	var received int64
 	var err error
 	if !empty && x.request.Method != http.MethodHead {
-		received, err = x.copyBody(answer.Body)
+		received, err = x.copyBody(source, blotting)
 	}
 	if err != nil {
 		x.mutex.Lock()
@@ -409,9 +417,12 @@ func (x *Exchange) answer(answer *http.Response) {
 		panic(http.ErrAbortHandler)
 	}
 	for name, values := range answer.Trailer {
-		header[http.TrailerPrefix+name] = values
+		header[http.TrailerPrefix+name] = blotted(blotting, values)
 	}
 	x.entry.Verdict = "allowed"
+	if x.redacted {
+		x.entry.Verdict = "redacted"
+	}
 	x.engine.Audit.Write(x.account(received, answer.StatusCode))
 }
 
@@ -426,7 +437,7 @@ func removeHops(header http.Header) {
 	}
 }
 
-func (x *Exchange) copyBody(source io.Reader) (received int64, err error) {
+func (x *Exchange) copyBody(source io.Reader, blotting *scan.Set) (received int64, err error) {
 	flusher, _ := x.writer.(interface{ FlushError() error })
 	if err := flusher.FlushError(); err != nil {
 		return 0, err
@@ -434,12 +445,17 @@ func (x *Exchange) copyBody(source io.Reader) (received int64, err error) {
 	pooled := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(pooled)
 	buffer := *pooled
+	stream := blotting.Stream()
 	for {
 		n, readErr := source.Read(buffer)
 		x.live.Touch()
-		if n > 0 {
-			received += int64(n)
-			if _, err := x.writer.Write(buffer[:n]); err != nil {
+		received += int64(n)
+		piece := buffer[:n]
+		if !blotting.Empty() {
+			piece = stream.Blot(piece, readErr == io.EOF)
+		}
+		if len(piece) > 0 {
+			if _, err := x.writer.Write(piece); err != nil {
 				return received, err
 			}
 			if err := flusher.FlushError(); err != nil {
@@ -455,8 +471,61 @@ func (x *Exchange) copyBody(source io.Reader) (received int64, err error) {
 	}
 }
 
-func (x *Exchange) switched(answer *http.Response) {
-	panic(http.ErrAbortHandler)
+// blotting is what has to be blotted out of the answer: nothing where no credential goes to that host.
+func (x *Exchange) blotting() *scan.Set {
+	if x.State.Judge.HasCredential(x.Host) {
+		return x.State.Secrets
+	}
+	return nil
+}
+
+func blotted(set *scan.Set, values []string) []string {
+	if !set.Empty() {
+		for i, value := range values {
+			values[i] = blot(set, value)
+		}
+	}
+	return values
+}
+
+// decoded is the answer's body as it can be looked through. Hosts that get a credential are asked for no encoding; one
+// that uses some all the same has it taken off.
+func (x *Exchange) decoded(answer *http.Response, blotting *scan.Set) (io.Reader, *judge.Refusal) {
+	if blotting.Empty() || answer.Body == http.NoBody || answer.Header.Get("Content-Encoding") == "" {
+		return answer.Body, nil
+	}
+	used, refusal := coding(answer.Header)
+	if refusal == nil && answer.StatusCode == http.StatusPartialContent {
+		refusal = judge.Refuse(502, "a part of an encoded answer")
+	}
+	if refusal != nil {
+		refusal.Status, refusal.Reason = 502, "the host's answer can't be looked through for credentials: "+refusal.Reason
+		return nil, refusal
+	}
+	if used == "" {
+		return answer.Body, nil
+	}
+	reader, err := decoder(used, answer.Body)
+	if err != nil {
+		return nil, judge.Refuse(502, "the host's answer is not %s: %s", used, err)
+	}
+	answer.Header.Del("Content-Encoding")
+	answer.Header.Del("Content-Length")
+	answer.ContentLength = -1
+	return reader, nil
+}
+
+// auditedPath is the path without what was found in it.
+func (x *Exchange) auditedPath() string { return blotPath(x.State.Scan, x.entry.Path) }
+
+func blotPath(set *scan.Set, path string) string {
+	if set.FindDeep(path) == nil {
+		return path
+	}
+	if path = blot(set, path); set.FindDeep(path) != nil {
+		return "…"
+	}
+	return path
 }
 
 // Used records the names of the credentials that a request carries.

@@ -14,6 +14,15 @@ import (
 // RefusedBy is the header field of a refusal that names the daemon.
 const RefusedBy = "X-Bottle-Refused-By"
 
+// record writes what is over to the audit, and to the daemon's log where it was not let through.
+func (e *Engine) record(entry audit.Entry) {
+	if entry.Verdict == "allowed" || entry.Verdict == "redacted" {
+		e.Audit.Write(entry)
+		return
+	}
+	e.refused(entry)
+}
+
 // refused logs a refusal, to the audit and to the daemon's log.
 func (e *Engine) refused(entry audit.Entry) {
 	e.Audit.Write(entry)

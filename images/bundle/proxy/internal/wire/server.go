@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/textproto"
 	"net/url"
 	"strings"
 	"sync"
@@ -175,6 +176,11 @@ func (s *session) serve(head *Head) bool {
 		request.Body = body
 		request.Trailer = http.Header{}
 		body.trailer = request.Trailer
+		for _, value := range head.Header["Trailer"] {
+			for name := range strings.SplitSeq(value, ",") {
+				request.Trailer[textproto.CanonicalMIMEHeaderKey(textproto.TrimString(name))] = nil
+			}
+		}
 	}
 	watch := body.watch(cancel)
 	w.watch = watch

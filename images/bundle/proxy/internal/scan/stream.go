@@ -1,0 +1,70 @@
+package scan
+
+// A Stream is a body, or one direction of a conversation, that is looked through as it comes.
+type Stream struct {
+	set *Set
+	// pending is what has not left, and before it what has left and may be the beginning of a match.
+	pending []byte
+	kept    int // how much of pending the next call needs
+	sent    int // how much of it has left
+}
+
+// Stream begins a stream.
+func (s *Set) Stream() *Stream { return &Stream{set: s} }
+
+// Write adds p. It returns what may leave now: neither it nor what is still held back is part of a match, as far as is
+// known. The slice is valid until the next call. After a finding nothing more leaves.
+func (s *Stream) Write(p []byte) (clean []byte, found *Finding) {
+	s.add(p)
+	return s.search(false)
+}
+
+// Close returns the rest.
+func (s *Stream) Close() (clean []byte, found *Finding) {
+	s.add(nil)
+	return s.search(true)
+}
+
+// Flush returns the rest where a message ends: it has to leave, whatever may follow. A match that goes on in the next
+// message is found there.
+func (s *Stream) Flush() []byte {
+	rest := s.pending[s.sent:]
+	s.sent = len(s.pending)
+	return rest
+}
+
+// Blot adds p and returns what may leave now, with asterisks in the place of matches.
+func (s *Stream) Blot(p []byte, last bool) []byte {
+	s.add(p)
+	for {
+		clean, found := s.search(last)
+		if found == nil {
+			return clean
+		}
+		for i := found.Start; i < found.End; i++ {
+			s.pending[i] = '*'
+		}
+	}
+}
+
+func (s *Stream) add(p []byte) {
+	drop := min(s.kept, s.sent)
+	s.pending = append(s.pending[:copy(s.pending, s.pending[drop:])], p...)
+	s.sent -= drop
+	s.kept = 0
+}
+
+func (s *Stream) search(last bool) ([]byte, *Finding) {
+	clean := len(s.pending)
+	if !s.set.Empty() {
+		var found *Finding
+		if found, clean = s.set.search(s.pending, last); found != nil {
+			out := s.pending[s.sent:max(s.sent, clean)]
+			return out, found
+		}
+	}
+	s.kept = clean
+	out := s.pending[s.sent:max(s.sent, clean)]
+	s.sent = max(s.sent, clean)
+	return out, nil
+}
