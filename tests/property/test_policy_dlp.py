@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from sidecars.dlp import BUILT_IN, Pattern, Scanner, check_regex
 
 TOKENS = {
-    "aws-access-key-id": "AKIAIOSFODNN7EXAMPLE",
     "anthropic-api-key": "sk-ant-api03-abcdefghijklmnopqrstuvwxyz",
     "github-token": "ghp_0123456789abcdefghijABCDEFGHIJ012345",
     "github-fine-grained-token": "github_pat_" + "11ABCDEFG0abcdefghijkl_" * 2,

@@ -1,5 +1,6 @@
 """What the bundle's four daemons are made of, besides the programs that others wrote.
 
 The modules that decide (`policy`, `hosts`, `dlp`, `questions`, `render`) import the standard library alone, so that
-they can be tested anywhere; mitmproxy and the MCP SDK are imported by the addons and the server that need them.
+they can be tested anywhere; the MCP SDK is imported by the server that needs it. The proxies are in
+images/bundle/proxy.
 """

@@ -26,17 +26,16 @@ class Pattern(Value):
 
 
 BUILT_IN: tuple[Pattern, ...] = (
-    Pattern("aws-access-key-id", r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
-    Pattern("anthropic-api-key", r"\bsk-ant-[A-Za-z0-9_-]{20,}"),
-    Pattern("github-token", r"\bgh[pousr]_[A-Za-z0-9]{36}"),
-    Pattern("github-fine-grained-token", r"\bgithub_pat_[A-Za-z0-9_]{40,}"),
-    Pattern("gitlab-token", r"\bglpat-[A-Za-z0-9_-]{20}"),
-    Pattern("google-api-key", r"\bAIza[A-Za-z0-9_-]{35}"),
-    Pattern("npm-token", r"\bnpm_[A-Za-z0-9]{36}"),
-    Pattern("openai-api-key", r"\bsk-(?:[A-Za-z0-9_-]{1,200})?T3BlbkFJ[A-Za-z0-9_-]{20,}"),
+    Pattern("anthropic-api-key", r"sk-ant-[A-Za-z0-9_-]{20,}"),
+    Pattern("github-token", r"gh[pousr]_[A-Za-z0-9]{36}"),
+    Pattern("github-fine-grained-token", r"github_pat_[A-Za-z0-9_]{40,}"),
+    Pattern("gitlab-token", r"glpat-[A-Za-z0-9_-]{20}"),
+    Pattern("google-api-key", r"AIza[A-Za-z0-9_-]{35}"),
+    Pattern("npm-token", r"npm_[A-Za-z0-9]{36}"),
+    Pattern("openai-api-key", r"sk-(?:[A-Za-z0-9_-]{1,200})?T3BlbkFJ[A-Za-z0-9_-]{20,}"),
     Pattern("private-key", r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----"),
-    Pattern("slack-token", r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}"),
-    Pattern("stripe-key", r"\b[rs]k_live_[A-Za-z0-9]{20,}"),
+    Pattern("slack-token", r"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
+    Pattern("stripe-key", r"[rs]k_live_[A-Za-z0-9]{20,}"),
 )
 
 # Python reads more than RE2 does: look-around, back-references, conditionals, possessive quantifiers.

@@ -6,6 +6,8 @@ from pathlib import Path
 
 PIPELOCK_PORT = 8888
 EGRESS_PORT = 9099
+# egress for git-gate: the port tells whose credentials and whose hosts.
+EGRESS_GIT_PORT = 9098
 GIT_GATE_PORT = 9418
 SUPERVISE_PORT = 9100
 # Loopback only, and only with the real pipelock: where the kernel sends that user's connections.
@@ -50,7 +52,7 @@ OPERATOR_SOCKET = SUPERVISE / "operator.sock"
 GIT_HEALTH = ".health.git"
 # Each belongs to its user, mode 0700.
 PRIVATE = {"egress": EGRESS, "pipelock": PIPELOCK, "supervise": SUPERVISE}
-# mitmproxy's own names inside its confdir.
-CA_WITH_KEY = "mitmproxy-ca.pem"
-CA_CERTIFICATE = "mitmproxy-ca-cert.pem"
+# Inside of a daemon's directory: key and certificate for bottle-proxy, and each alone for the real pipelock.
+CA_WITH_KEY = "ca.pem"
+CA_CERTIFICATE = "ca-cert.pem"
 CA_KEY = "ca-key.pem"

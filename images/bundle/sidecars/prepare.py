@@ -16,7 +16,7 @@ from pathlib import Path
 from sidecars import layout
 from sidecars.identity import acting_as, user_ids
 from sidecars.pipelock import engine
-from sidecars.policy import EX_CONFIG, Policy, default_path, or_exit
+from sidecars.policy import EX_CONFIG, Policy, as_json, default_path, or_exit
 
 EX_UNAVAILABLE = 69
 _CA_DAYS = "365"
@@ -95,7 +95,7 @@ def _make_ca(user: str, directory: Path, common_name: str, public: Path) -> None
             ["openssl", *arguments], check=True, user=uid, group=gid, extra_groups=[], umask=0o077, capture_output=True
         )
 
-    # The real pipelock reads an elliptic curve key in SEC 1 form, and mitmproxy reads that as well.
+    # In SEC 1 form, which the real pipelock insists on.
     openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(key))
     extensions = ("basicConstraints=critical,CA:TRUE,pathlen:0", "keyUsage=critical,keyCertSign,cRLSign")
     openssl(
@@ -163,6 +163,7 @@ def _check_mode(path: Path) -> None:
 def _prepare(policy: Policy) -> None:
     _check_mode(default_path())
     _directories()
+    _write_public(layout.COMPILED_POLICY, as_json(policy))
     _write_private("egress", layout.CREDENTIALS, json.dumps(_credentials(policy)))
     _write_private("egress", layout.ORIGIN_CAS, _origin_cas(policy))
     _make_ca("egress", layout.EGRESS, "bottle egress CA", layout.EGRESS_CA)

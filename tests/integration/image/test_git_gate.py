@@ -37,6 +37,7 @@ upstream = "git://git.test/plain"
 upstream = "git://git.test/strict"
 [git.repos.secure]
 upstream = "https://git.test/secure"
+private = true
 [git.repos.gone]
 upstream = "git://git.test/gone"
 """

@@ -95,7 +95,7 @@ def test_only_what_the_agent_needs_listens_on_all_addresses(running: Bundle) -> 
     open_to_all = {int(row[1].split(":")[1], 16) for row in rows if set(row[1].split(":")[0]) == {"0"}}
     all_ports = {int(row[1].split(":")[1], 16) for row in rows if not row[1].startswith("0B00007F")}
     assert open_to_all == {8888, 9100, 9418}
-    assert all_ports == {8888, 9099, 9100, 9418}
+    assert all_ports == {8888, 9098, 9099, 9100, 9418}
 
 
 def test_the_image_says_which_engine_it_has(running: Bundle) -> None:

@@ -93,6 +93,15 @@ def test_an_allowed_host_gets_the_credential_that_the_agent_never_sees(conformin
     assert SECRET not in check(conforming.agent, "env")
 
 
+def test_an_origin_that_repeats_the_credential_is_blotted_out(conforming: Bottle) -> None:
+    """Held by egress' look through answers: the origin sends back every header that it got."""
+    status, body = conforming.curl("https://origin.test/echo")
+    assert status == 200
+    assert SECRET not in body
+    assert SECRET.split()[1] not in body
+    assert json.loads(body)["headers"]["Authorization"] == "*" * len(SECRET)
+
+
 def test_what_the_agent_sends_in_its_place_is_replaced(conforming: Bottle) -> None:
     seen = conforming.seen_by_origin("-H", "Authorization: Bearer forged", "https://origin.test/")
     assert seen["headers"]["Authorization"] == SECRET
@@ -217,13 +226,14 @@ assert head("GET /chat HTTP/1.1", "Host: origin.test", *fields, key) == 101
 for text in map(str.encode, sys.argv[1:]):
     mask = os.urandom(4)
     stream.write(bytes([0x81, 0x80 | len(text)]) + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(text)))
-stream.flush()
-while True:
+    stream.flush()
     opcode, length = stream.read(2)
-    text = stream.read(length).decode()
-    print(text, flush=True)
-    if text == sys.argv[-1]:
+    payload = stream.read(length)
+    if opcode == 0x88:
+        print("closed", int.from_bytes(payload[:2], "big"), payload[2:].decode(), flush=True)
         break
+    text = payload.decode()
+    print(text, flush=True)
 """
 
 
@@ -231,9 +241,9 @@ def test_a_websocket_is_scanned_like_all_else(conforming: Bottle) -> None:
     if check(conforming.bundle.container, "cat", "/run/bottle/engine") == "pipelock\n":
         pytest.skip("the real pipelock takes websockets at an endpoint of its own")
     said = check(conforming.agent, "python3", "-c", _WEBSOCKET, "hello", f"token {GITHUB_TOKEN}", "bye")
-    assert said == "hello\nbye\n"
+    assert said == "hello\nclosed 1008 pipelock: a message holds what looks like a secret (github-token)\n"
     received = conforming.origin.get_wrapped_container().logs().decode()
-    assert "WEBSOCKET b'bye'" in received
+    assert "WEBSOCKET b'hello'" in received
     assert GITHUB_TOKEN not in received
 
 
@@ -280,7 +290,7 @@ def test_a_hup_reads_the_policy_again(conforming: Bottle) -> None:
     """In place: a file is mounted by its inode. Both daemons read it, so both have to allow it."""
     policy = conforming.bundle.stage / "policy.toml"
     assert conforming.curl("https://denied.test/")[0] == 403
-    policy.write_text(POLICY.replace('"git.test"]', '"git.test", "denied.test"]'))
+    policy.write_text(POLICY.replace('host = "git.test"', 'host = "denied.test"'))
     try:
         conforming.bundle.docker.kill(signal="SIGHUP")
         eventually(lambda: conforming.curl("https://denied.test/")[0] == 200, "the new policy")
@@ -300,7 +310,7 @@ def test_a_policy_with_faults_changes_nothing(conforming: Bottle) -> None:
         eventually(lambda: "egress.reload_refused" in conforming.bundle.logs, "egress's refusal")
     finally:
         policy.write_text(POLICY)
-    assert "egress.allow[1]: '*.': a wildcard has the form *.DOMAIN" in conforming.bundle.logs
+    assert "a wildcard has the form *.DOMAIN" in conforming.bundle.logs
     assert conforming.curl("https://denied.test/")[0] == 403
     assert conforming.curl("https://origin.test/")[0] == 200
 

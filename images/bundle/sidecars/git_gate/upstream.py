@@ -14,7 +14,7 @@ from sidecars.policy import Policy, Repository
 _TIMEOUT_S = 120
 # Through egress, which injects the credential. git:// and files don't look at these.
 _THROUGH_EGRESS = (
-    *("-c", f"http.proxy=http://127.0.0.1:{layout.EGRESS_PORT}"),
+    *("-c", f"http.proxy=http://127.0.0.1:{layout.EGRESS_GIT_PORT}"),
     *("-c", f"http.sslCAInfo={layout.EGRESS_CA}"),
     *("-c", "http.followRedirects=false"),
 )

@@ -21,9 +21,11 @@ import (
 
 const (
 	// cached bounds the certificates that are kept: beyond it the agent makes up names.
-	cached    = 1024
-	validity  = 90 * 24 * time.Hour
-	tolerance = 24 * time.Hour
+	cached   = 1024
+	validity = 90 * 24 * time.Hour
+	// authorityValidity outlasts any bottle: an authority is made at every start.
+	authorityValidity = 365 * 24 * time.Hour
+	tolerance         = 24 * time.Hour
 )
 
 // An Authority signs certificates for hosts. One key serves all of them.
@@ -130,4 +132,38 @@ func Roots(path string) (*x509.CertPool, error) {
 		return nil, errors.New(path + ": holds no certificate")
 	}
 	return pool, nil
+}
+
+// New makes an authority: its key (SEC 1) and its certificate, both in PEM. It signs certificates of hosts and no other
+// authorities.
+func New(name string) ([]byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{Organization: []string{"bottle"}, CommonName: name},
+		NotBefore:             now.Add(-tolerance),
+		NotAfter:              now.Add(authorityValidity),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		MaxPathLenZero:        true,
+	}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: secret})
+	return append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})...), nil
 }

@@ -6,9 +6,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"bottle/proxy/internal/audit"
@@ -57,13 +59,21 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
-	err := fmt.Errorf("usage: bottle-proxy egress | pipelock | health PORT")
+	err := fmt.Errorf("usage: bottle-proxy egress | pipelock | health PORT | ca --name NAME")
 	code := 64
 	if len(os.Args) > 1 {
 		code = 1
 		switch os.Args[1] {
-		case "egress", "pipelock":
-			err = serve(os.Args[1])
+		case "egress":
+			err = serve("egress")
+		case "pipelock":
+			if engine() == "pipelock" {
+				err = become(realPipelock)
+			} else {
+				err = serve("pipelock")
+			}
+		case "ca":
+			err = ca(os.Args[2:])
 		case "health":
 			err = health(os.Args[2:])
 		default:
@@ -74,6 +84,38 @@ func main() {
 		fmt.Fprintf(os.Stderr, "bottle-proxy: %s\n", err)
 		os.Exit(code)
 	}
+}
+
+// engine is what setup has chosen to fill pipelock's slot.
+func engine() string {
+	text, err := os.ReadFile(filepath.Join(run(), "engine"))
+	if err != nil {
+		return "portable"
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// realPipelock renders the real engine's configuration and runs it.
+var realPipelock = []string{"python3", "-I", "-m", "sidecars.pipelock"}
+
+func become(command []string) error {
+	path, err := exec.LookPath(command[0])
+	if err != nil {
+		return err
+	}
+	return syscall.Exec(path, command, os.Environ())
+}
+
+// ca prints a new authority's key and certificate.
+func ca(arguments []string) error {
+	if len(arguments) != 2 || arguments[0] != "--name" {
+		return fmt.Errorf("usage: bottle-proxy ca --name NAME")
+	}
+	text, err := mitm.New(arguments[1])
+	if err == nil {
+		_, err = os.Stdout.Write(text)
+	}
+	return err
 }
 
 // listen takes a port of every address, or of $BOTTLE_LISTEN.
@@ -87,7 +129,7 @@ func serve(daemon string) error {
 		return err
 	}
 	own := filepath.Join(run(), daemon)
-	authority, err := mitm.Load(filepath.Join(own, "mitmproxy-ca.pem"))
+	authority, err := mitm.Load(filepath.Join(own, "ca.pem"))
 	if err != nil {
 		return err
 	}
