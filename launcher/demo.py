@@ -140,6 +140,7 @@ def _start(backend: BottleBackend, stage_dir: Path, tell: Tell) -> str:
         name=NAME,
         slug=slug,
         allow=(ALLOWED,),
+        private=(ALLOWED,),
         upstream_ca=authority,
         credentials=(Credential("demo", ALLOWED, prefix="Bearer ", from_file=secret),),
     )

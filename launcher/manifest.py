@@ -56,6 +56,8 @@ class BottleSpec:
     image: str = BUNDLE_IMAGE
     daemons: tuple[str, ...] = DAEMONS
     allow: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+    """Hosts of `allow` that may lead to addresses that are not globally reachable: the demonstration's."""
     upstream_ca: Path | None = None
     credentials: tuple[Credential, ...] = ()
     engine: str = "auto"

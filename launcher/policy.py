@@ -14,7 +14,9 @@ from launcher.plan import SECRETS_DIR, UPSTREAM_CA_TARGET
 
 def policy_toml(spec: BottleSpec) -> str:
     """The policy file. It holds no secret, only the paths under which the bundle finds them."""
-    egress: dict[str, Any] = {"allow": list(spec.allow)}
+    egress: dict[str, Any] = {"allow": [host for host in spec.allow if host not in spec.private]}
+    if spec.private:
+        egress["hosts"] = [{"host": host, "private": True} for host in spec.private]
     if spec.upstream_ca is not None:
         egress["upstream_ca"] = UPSTREAM_CA_TARGET
     if spec.credentials:

@@ -61,6 +61,7 @@ def bottle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottle]:
             slug=slug,
             agent=AgentSpec(command=("sleep", "infinity")),
             allow=(ALLOWED,),
+            private=(ALLOWED,),
             upstream_ca=authority,
             credentials=(Credential("walls", ALLOWED, prefix="Bearer ", from_file=secret),),
         )

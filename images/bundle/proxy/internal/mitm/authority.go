@@ -71,6 +71,11 @@ func Load(path string) (*Authority, error) {
 	return a, err
 }
 
+// PEM is the authority's certificate, for those who are to trust it.
+func (a *Authority) PEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.certificate.Raw})
+}
+
 // For returns the certificate for a host name or address.
 func (a *Authority) For(host string) (*tls.Certificate, error) {
 	a.mutex.Lock()

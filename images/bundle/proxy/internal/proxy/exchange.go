@@ -65,8 +65,7 @@ func (f *front) request(w http.ResponseWriter, r *http.Request) {
 		f.connect(w, r)
 		return
 	}
-	if f.asksTheProxy(r) {
-		f.engine.health(w)
+	if f.own(w, r) {
 		return
 	}
 	x := &Exchange{engine: f.engine, front: f, State: f.engine.State(), Consumer: f.consumer, request: r, writer: w, began: time.Now()}

@@ -340,9 +340,27 @@ func defaultPort(scheme string) int {
 	return 80
 }
 
+// own answers a request to the proxy itself, and reports whether it was one. Others are to be passed on, whatever their
+// path.
+func (f *front) own(w http.ResponseWriter, r *http.Request) bool {
+	if !f.asksTheProxy(r) {
+		return false
+	}
+	switch r.URL.Path {
+	case "/health":
+		f.engine.health(w)
+	case "/ca.pem":
+		w.Header().Set("Content-Type", "application/x-pem-file")
+		w.Write(f.engine.Authority.PEM())
+	default:
+		return false
+	}
+	return true
+}
+
 // asksTheProxy reports whether this is a request to the proxy itself, and not one to be passed on.
 func (f *front) asksTheProxy(r *http.Request) bool {
-	if f.tunnel != nil || f.kind != ProxyDoor || r.Method != http.MethodGet && r.Method != http.MethodHead || r.URL.Path != "/health" {
+	if f.tunnel != nil || f.kind != ProxyDoor || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return false
 	}
 	if r.URL.Host == "" {
