@@ -51,6 +51,7 @@ test: venv lint types image ## everything: lint, types, images, all tests
 docs: venv ## draws those pages of docs/ anew that are made from the code
 	@$(VENV)/python -m bottle_init.testing --diagram > docs/state-machine.md
 	@$(VENV)/python -m tools.arrows > docs/imports.md
+	@$(VENV)/python -m tools.bundle_file
 
 bench: venv ## the benchmarks, side by side with the peers
 	@$(VENV)/python -m benchmarks $(BENCH)

@@ -1,25 +1,27 @@
 """Readers of single values: durations, signals, addresses, limits (contract 9).
 
-Each takes what TOML gave and returns what the model wants, or raises `Wrong`.
+A `Reader` takes what TOML gave and returns what the core wants, or raises `Wrong`. It also knows the way back, and what
+the documentation and the JSON Schema call the value; so a key of the file takes one row of `keys.py` and no more.
 """
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from bottle_init.bundle.table import Table, Wrong, kind, listed, nearest, quoted, shown, table
-from bottle_init.core import signals
+from bottle_init.core import policies, signals
 from bottle_init.core.spec import Probe
 from bottle_init.words import signames
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Final, TypeVar
 
     from bottle_init.bundle.table import Faults
 
-    T = TypeVar("T")
+    Schema = dict[str, Any]
+
+T = TypeVar("T")
 
 NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 LONGEST_MS: Final = 10 * 365 * 24 * 3_600_000
@@ -43,22 +45,68 @@ CAPABILITIES: Final = (
 _DURATION = re.compile(
     r"(?:([0-9]+(?:\.[0-9]+)?)h)?(?:([0-9]+(?:\.[0-9]+)?)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?(?:([0-9]+(?:\.[0-9]+)?)ms)?"
 )
-_UNITS_MS = (3_600_000, 60_000, 1_000, 1)
+_UNITS_MS = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _UMASK = re.compile(r"0?[0-7]{3}|0o?[0-7]{1,3}")
 _HOST_PORT = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*)):([0-9]{1,5})")
 _URL = re.compile(r"http://([^/?#]*)([/?][!-~]*)?")
 _SUN_PATH_MAX = 107
 _STOPPERS = (signals.TERM, signals.INT, signals.QUIT)
 _STOP = 19
+_HUGE = 2**63 - 1
+
+DEFINITIONS: Final[dict[str, Schema]] = {}
+"""What several keys share in the JSON Schema, by name."""
 
 
-def text(value: object) -> str:
-    """A string that the kernel can take: without a NUL byte, not empty."""
-    if not isinstance(value, str):
-        raise Wrong(f"must be a string, is {shown(value)}")
-    if not value:
-        raise Wrong("must not be empty")
-    return without_nul(value)
+class Reader(Generic[T]):
+    """Reads one value: called with what TOML gave, it returns what the core wants, or raises `Wrong`.
+
+    `says` is its type in the documentation, `schema` in the JSON Schema; `write` turns what the core has back into what
+    TOML gives.
+    """
+
+    __slots__ = ("_read", "says", "schema", "write")
+
+    def __init__(
+        self, read: Callable[[object], T], says: str, schema: Schema, write: Callable[[Any], object] | None = None
+    ) -> None:
+        self._read = read
+        self.says = says
+        self.schema = schema
+        self.write = write or _as_it_is
+
+    def __call__(self, value: object) -> T:
+        """Read a value. Raises `Wrong`."""
+        return self._read(value)
+
+    def then(self, change: Callable[[Any], Any]) -> Reader[Any]:
+        """The same, with what was read changed at last."""
+        return Reader(lambda value: change(self(value)), self.says, self.schema, self.write)
+
+    def called(self, says: str) -> Reader[T]:
+        """The same under another name in the documentation."""
+        return Reader(self._read, says, self.schema, self.write)
+
+
+def _as_it_is(value: Any) -> object:
+    return value
+
+
+def reads(
+    says: str, schema: Schema, write: Callable[[Any], object] | None = None, *, shared: str = ""
+) -> Callable[[Callable[[object], T]], Reader[T]]:
+    """Make a reader of a function; `shared` names it in the schema, where others refer to it."""
+    if shared:
+        DEFINITIONS[shared] = schema
+        schema = {"$ref": f"#/definitions/{shared}"}
+
+    def decorate(read: Callable[[object], T]) -> Reader[T]:
+        return Reader(read, says, schema, write)
+
+    return decorate
+
+
+# Text.
 
 
 def without_nul(value: str) -> str:
@@ -68,11 +116,54 @@ def without_nul(value: str) -> str:
     return value
 
 
+@reads("string", {"type": "string", "minLength": 1, "pattern": "^[^\\u0000]+$"}, shared="text")
+def text(value: object) -> str:
+    """A string that the kernel can take: without a NUL byte, not empty."""
+    if not isinstance(value, str):
+        raise Wrong(f"must be a string, is {shown(value)}")
+    if not value:
+        raise Wrong("must not be empty")
+    return without_nul(value)
+
+
+path: Final = text.called("path")
+
+
+@reads("string", {"type": "string", "pattern": "^[^\\u0000]*$"}, shared="word")
 def word(value: object) -> str:
     """An argument of a command: a string, empty or not."""
     return "" if value == "" and isinstance(value, str) else text(value)
 
 
+@reads("name", {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}, shared="name")
+def name(value: object) -> str:
+    """The name of a child."""
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise Wrong(f"must be a name of letters, digits, _ and -, is {shown(value)}")
+    return value
+
+
+def choice(words: Iterable[str]) -> Reader[str]:
+    """One of a few words."""
+    known = tuple(words)
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or value not in known:
+            hint = nearest(value, known) if isinstance(value, str) else ""
+            raise Wrong(f"must be one of {listed(map(quoted, known), 'or')}, is {shown(value)}{hint}")
+        return value
+
+    return Reader(read, ", ".join(f'`"{each}"`' for each in known), {"enum": list(known)})
+
+
+DEFINITIONS["policy"] = {"enum": list(policies.POLICIES)}
+policy: Final = Reader(choice(policies.POLICIES), "[policy](#policies)", {"$ref": "#/definitions/policy"})
+
+
+# Numbers.
+
+
+@reads("boolean", {"type": "boolean"})
 def boolean(value: object) -> bool:
     """`true` or `false`."""
     if not isinstance(value, bool):
@@ -80,30 +171,21 @@ def boolean(value: object) -> bool:
     return value
 
 
-def choice(words: tuple[str, ...]) -> Callable[[object], str]:
-    """One of a few words."""
-
-    def read(value: object) -> str:
-        if not isinstance(value, str) or value not in words:
-            hint = nearest(value, words) if isinstance(value, str) else ""
-            raise Wrong(f"must be one of {listed(map(quoted, words), 'or')}, is {shown(value)}{hint}")
-        return value
-
-    return read
-
-
-def integer(low: int, high: int | None = None) -> Callable[[object], int]:
+def integer(low: int, high: int | None = None) -> Reader[int]:
     """A whole number, within bounds that belong to it."""
     bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
+    most = _HUGE if high is None else high
 
     def read(value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < low or value > (high or 2**63 - 1):
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= most:
             raise Wrong(f"must be a whole number {bounds}, is {shown(value)}")
         return value
 
-    return read
+    says = "integer" if high is None or high >= 2**31 - 1 else f"integer, {low} to {high}"
+    return Reader(read, says, {"type": "integer", "minimum": low, "maximum": most})
 
 
+@reads("number", {"type": "number", "minimum": 1, "maximum": 1_000_000})
 def factor(value: object) -> float:
     """A number of at least 1; infinity is none."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 1_000_000:
@@ -111,10 +193,34 @@ def factor(value: object) -> float:
     return float(value)
 
 
+def spelled_ms(ms: int) -> str:
+    """`1m30s` for 90 000: a duration as a bundle file spells it."""
+    parts = []
+    for unit, size_ms in _UNITS_MS.items():
+        count, ms = divmod(ms, size_ms)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+_SPELLED = "".join(rf"(?:[0-9]+(?:\.[0-9]+)?{unit})?" for unit in _UNITS_MS)
+
+
+@reads(
+    "[duration](#values)",
+    {
+        "anyOf": [
+            {"type": "string", "minLength": 2, "pattern": f"^{_SPELLED}$"},
+            {"type": "number", "minimum": 0, "maximum": LONGEST_MS // 1_000},
+        ]
+    },
+    spelled_ms,
+    shared="duration",
+)
 def duration_ms(value: object) -> int:
     """`"500ms"`, `"1m30s"`, or a number of seconds, in whole milliseconds; anything above 0 is at least one."""
     if isinstance(value, str):
-        exact = _spelled_ms(value)
+        exact = _exact_ms(value)
     elif isinstance(value, int | float) and not isinstance(value, bool) and value == value:  # noqa: PLR0124 - No NaN.
         if value < 0:
             raise Wrong(f"must not be negative, is {shown(value)}")
@@ -126,14 +232,25 @@ def duration_ms(value: object) -> int:
     return max(round(exact), 1) if exact else 0
 
 
-def _spelled_ms(value: str) -> float:
+def _exact_ms(value: str) -> float:
     match = _DURATION.fullmatch(value)
     if not value or match is None:
         unit = ' (it has no unit: seconds are "s")' if value.isascii() and value.isdigit() else ""
         raise Wrong(f'must be a duration such as "500ms", "8s" or "1m30s", is {shown(value)}{unit}')
-    return sum(float(part or 0) * unit_ms for part, unit_ms in zip(match.groups(), _UNITS_MS, strict=True))
+    return sum(float(part or 0) * unit_ms for part, unit_ms in zip(match.groups(), _UNITS_MS.values(), strict=True))
 
 
+@reads(
+    "[duration](#values)",
+    {
+        "anyOf": [
+            {"type": "string", "minLength": 2, "pattern": f"^(?=.*[1-9]){_SPELLED}$"},
+            {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST_MS // 1_000},
+        ]
+    },
+    spelled_ms,
+    shared="positive_duration",
+)
 def positive_ms(value: object) -> int:
     """A duration that is not nothing."""
     found = duration_ms(value)
@@ -142,8 +259,12 @@ def positive_ms(value: object) -> int:
     return found
 
 
-def list_of(item: Callable[[object], T], what: str) -> Callable[[object], tuple[T, ...]]:
-    """A list; each item that is wrong is a fault of its own."""
+# Lists.
+
+
+def list_of(item: Callable[[object], T], what: str) -> Reader[tuple[T, ...]]:
+    """A list; each item that is wrong is a fault of its own. Its items may also have a plain function for a reader."""
+    one = item if isinstance(item, Reader) else Reader(item, what, {})
 
     def read(value: object) -> tuple[T, ...]:
         if not isinstance(value, list):
@@ -152,16 +273,39 @@ def list_of(item: Callable[[object], T], what: str) -> Callable[[object], tuple[
         faults: Faults = []
         for position, each in enumerate(value):
             try:
-                found.append(item(each))
+                found.append(one(each))
             except Wrong as wrong:
                 faults.extend((f"[{position}]{below}", message) for below, message in wrong.faults)
         if faults:
             raise Wrong("", faults)
         return tuple(found)
 
-    return read
+    def write(values: tuple[T, ...]) -> list[object]:
+        return [one.write(value) for value in values]
+
+    return Reader(read, f"list of {what}", {"type": "array", "items": one.schema}, write)
 
 
+def unique(values: Iterable[T]) -> tuple[T, ...]:
+    """Each once, in the order of their first appearance."""
+    return tuple(dict.fromkeys(values))
+
+
+names: Final = list_of(name, "names").then(unique)
+paths: Final = list_of(path, "paths")
+
+
+@reads(
+    "list of strings",
+    {
+        "type": "array",
+        "minItems": 1,
+        "items": [{"$ref": "#/definitions/text"}],
+        "additionalItems": {"$ref": "#/definitions/word"},
+    },
+    list,
+    shared="command",
+)
 def command(value: object) -> tuple[str, ...]:
     """A program and its arguments."""
     if isinstance(value, str):
@@ -176,13 +320,22 @@ def command(value: object) -> tuple[str, ...]:
     return words
 
 
-def name(value: object) -> str:
-    """The name of a child."""
-    if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise Wrong(f"must be a name of letters, digits, _ and -, is {shown(value)}")
-    return value
+def _with_0(codes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted({0, *codes}))
 
 
+success_codes: Final = list_of(integer(0, 255), "exit codes").then(_with_0)
+"""0 is always one of them (contract 1)."""
+
+
+# What a process is set up with.
+
+
+@reads(
+    "name or id",
+    {"anyOf": [{"$ref": "#/definitions/text"}, {"type": "integer", "minimum": 0, "maximum": 2**32 - 2}]},
+    shared="account",
+)
 def account(value: object) -> str | int:
     """The name or id of a user or group; the id -1 is the kernel's word for none."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -190,6 +343,139 @@ def account(value: object) -> str | int:
     if not isinstance(value, str):
         raise Wrong(f"must be a name or an id, is {shown(value)}")
     return text(value)
+
+
+accounts: Final = list_of(account, "names or ids")
+
+
+@reads(
+    "string",
+    {"type": "string", "pattern": "^(0?[0-7]{3}|0o?[0-7]{1,3})$"},
+    lambda mask: f"{mask:04o}",
+)
+def umask(value: object) -> int:
+    """An octal string."""
+    if not isinstance(value, str) or not _UMASK.fullmatch(value):
+        raise Wrong(f'must be an octal string from "0000" to "0777", is {shown(value)}')
+    return int(value, 8)
+
+
+@reads(
+    "table of strings",
+    {
+        "type": "object",
+        "propertyNames": {"pattern": "^[^=\\u0000]+$"},
+        "additionalProperties": {"$ref": "#/definitions/word"},
+    },
+    dict,
+)
+def env(value: object) -> tuple[tuple[str, str], ...]:
+    """A table of strings. Values may be secrets, so no message shows one."""
+    faults: Faults = []
+    variables = Table("", table(value), faults)
+    for key in table(value):
+        if not key or "=" in key or "\0" in key:
+            variables.fault(key, "a name of the environment must not be empty, nor contain = or a NUL byte")
+    found = tuple((key, variables.read(key, _env_value, "")) for key in table(value))
+    if faults:
+        raise Wrong("", [("." + below, message) for below, message in faults])
+    return found
+
+
+def _env_value(value: object) -> str:
+    if not isinstance(value, str):
+        raise Wrong(f"must be a string, is {kind(value)}: put it in quotes")
+    return without_nul(value)
+
+
+def _one_limit(value: object) -> int:
+    """A number, or unlimited."""
+    if isinstance(value, str) and value in UNLIMITED:
+        return -1
+    if isinstance(value, int) and not isinstance(value, bool) and -1 <= value <= _HUGE:
+        return value
+    raise Wrong(f'must be a whole number, or "unlimited" (or -1), is {shown(value)}')
+
+
+def _limit_word(limit: int) -> object:
+    return UNLIMITED[0] if limit == -1 else limit
+
+
+_limit = reads(
+    "limit",
+    {"anyOf": [{"type": "integer", "minimum": -1, "maximum": _HUGE}, {"enum": list(UNLIMITED)}]},
+    _limit_word,
+    shared="limit",
+)(_one_limit)
+
+
+@reads(
+    "limit or `[soft, hard]`",
+    {
+        "anyOf": [
+            {"$ref": "#/definitions/limit"},
+            {"type": "array", "minItems": 2, "maxItems": 2, "items": {"$ref": "#/definitions/limit"}},
+        ]
+    },
+    shared="rlimit",
+)
+def rlimit(value: object) -> tuple[int, int]:
+    """One limit: a number for both, or `[soft, hard]`."""
+    if not isinstance(value, list):
+        both = _limit(value)
+        return both, both
+    if len(value) != 2:
+        raise Wrong("must be one limit, or a list of the soft and the hard one")
+    soft, hard = list_of(_limit, "limits")(value)
+    if hard != -1 and (soft == -1 or soft > hard):
+        raise Wrong("the soft limit, which comes first, must not be above the hard one")
+    return soft, hard
+
+
+def _written_limits(limits: tuple[tuple[str, int, int], ...]) -> dict[str, object]:
+    return {
+        key: _limit_word(soft) if soft == hard else [_limit_word(soft), _limit_word(hard)] for key, soft, hard in limits
+    }
+
+
+@reads(
+    "table",
+    {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {limit: {"$ref": "#/definitions/rlimit"} for limit in RLIMITS},
+    },
+    _written_limits,
+)
+def rlimits(value: object) -> tuple[tuple[str, int, int], ...]:
+    """`{ nofile = 1024, core = [0, "unlimited"] }` as `(name, soft, hard)`, with -1 for unlimited."""
+    faults: Faults = []
+    limits = Table("", table(value), faults)
+    limits.allow(RLIMITS)
+    found = tuple((key, *limits.read(key, rlimit, (0, 0))) for key in table(value) if key in RLIMITS)
+    if faults:
+        raise Wrong("", [("." + below, message) for below, message in faults])
+    return found
+
+
+@reads(
+    "[capability](#values)",
+    {"anyOf": [{"enum": list(CAPABILITIES)}, {"type": "string", "pattern": "^[A-Za-z_]+$"}]},
+)
+def capability(value: object) -> str:
+    """`CAP_NET_ADMIN`, `net_admin` -> `net_admin`."""
+    if not isinstance(value, str):
+        raise Wrong(f"must be the name of a capability, is {shown(value)}")
+    found = value.lower().removeprefix("cap_")
+    if found not in CAPABILITIES:
+        raise Wrong(f"there is no capability {quoted(value)}{nearest(found, CAPABILITIES)}")
+    return found
+
+
+capabilities: Final = list_of(capability, "capabilities").then(unique).called("list of [capabilities](#values)")
+
+
+# Signals.
 
 
 def signal(value: object) -> int:
@@ -207,6 +493,24 @@ def signal(value: object) -> int:
     raise Wrong(f"must be the name or the number of a signal, is {shown(value)}")
 
 
+DEFINITIONS["signal_number"] = {
+    "type": "integer",
+    "anyOf": [{"minimum": 1, "maximum": 31}, {"minimum": signames.RTMIN, "maximum": signames.RTMAX}],
+}
+_SPELLED_SIGNALS: Final[list[Schema]] = [
+    {"enum": [known for known in signames.names() if known not in ("KILL", "STOP")]},
+    {"type": "string", "pattern": "^[A-Za-z0-9+-]+$"},
+    {"$ref": "#/definitions/signal_number"},
+]
+_UNCATCHABLE: Final[Schema] = {"enum": ["KILL", "SIGKILL", "STOP", "SIGSTOP", signals.KILL, _STOP]}
+
+
+@reads(
+    "[signal](#values)",
+    {"not": _UNCATCHABLE, "anyOf": _SPELLED_SIGNALS},
+    signames.name,
+    shared="stop_signal",
+)
 def stop_signal(value: object) -> int:
     """A signal that a child can answer by ending."""
     found = signal(value)
@@ -217,6 +521,41 @@ def stop_signal(value: object) -> int:
     return found
 
 
+def _written_rules(rules: tuple[tuple[int, int], ...]) -> dict[str, object]:
+    return {signames.name(source): _written_target(target) for source, target in rules}
+
+
+def _written_target(target: int) -> object:
+    return signames.name(target) if target else 0
+
+
+@reads(
+    "[signal](#values) or 0",
+    {"not": _UNCATCHABLE, "anyOf": [{"const": 0, "type": "integer"}, *_SPELLED_SIGNALS]},
+    _written_target,
+    shared="rewritten",
+)
+def rewritten(value: object) -> int:
+    """What a signal is rewritten to; 0 drops it."""
+    if isinstance(value, int) and not isinstance(value, bool) and value == 0:
+        return 0
+    found = signal(value)
+    if found in (signals.KILL, _STOP):
+        raise Wrong("must not be KILL or STOP: no process can catch them")
+    return found
+
+
+@reads(
+    "table of [signals](#values)",
+    {
+        "type": "object",
+        "propertyNames": {"pattern": "^[A-Za-z0-9+-]+$"},
+        "properties": {known: {"$ref": "#/definitions/rewritten"} for known in ("HUP", "USR1", "USR2", "WINCH")},
+        "additionalProperties": {"$ref": "#/definitions/rewritten"},
+    },
+    _written_rules,
+    shared="signals",
+)
 def signal_rules(value: object) -> tuple[tuple[int, int], ...]:
     """`{ USR1 = "HUP", USR2 = 0 }` as `(from, to)` pairs."""
     faults: Faults = []
@@ -232,7 +571,7 @@ def signal_rules(value: object) -> tuple[tuple[int, int], ...]:
             rules.fault(key, f"{signames.name(source)} is there twice")
         found[source] = rules.read(key, rewritten, 0)
     if faults:
-        raise Wrong("", [("." + path, message) for path, message in faults])
+        raise Wrong("", [("." + below, message) for below, message in faults])
     return tuple(found.items())
 
 
@@ -250,86 +589,34 @@ def rewritable(key: str) -> int:
     return source
 
 
-def rewritten(value: object) -> int:
-    """What a signal is rewritten to; 0 drops it."""
-    if isinstance(value, int) and not isinstance(value, bool) and value == 0:
-        return 0
-    found = signal(value)
-    if found in (signals.KILL, _STOP):
-        raise Wrong("must not be KILL or STOP: no process can catch them")
-    return found
+# Probes.
+
+_HOST: Final = r"(localhost|[0-9.]+|\[[0-9A-Fa-f:.]+\])"
 
 
-def umask(value: object) -> int:
-    """An octal string."""
-    if not isinstance(value, str) or not _UMASK.fullmatch(value):
-        raise Wrong(f'must be an octal string from "0000" to "0777", is {shown(value)}')
-    return int(value, 8)
+def _written_host(probe: Probe) -> str:
+    return f"[{probe.host}]" if ":" in probe.host else probe.host
 
 
-def env(value: object) -> tuple[tuple[str, str], ...]:
-    """A table of strings. Values may be secrets, so no message shows one."""
-    faults: Faults = []
-    variables = Table("", table(value), faults)
-    for key in table(value):
-        if not key or "=" in key or "\0" in key:
-            variables.fault(key, "a name of the environment must not be empty, nor contain = or a NUL byte")
-    found = tuple((key, variables.read(key, env_value, "")) for key in table(value))
-    if faults:
-        raise Wrong("", [("." + path, message) for path, message in faults])
-    return found
+def _written_tcp(probe: Probe) -> object:
+    return probe.port if probe.host == "localhost" else f"{_written_host(probe)}:{probe.port}"
 
 
-def env_value(value: object) -> str:
-    """The value of a variable."""
-    if not isinstance(value, str):
-        raise Wrong(f"must be a string, is {kind(value)}: put it in quotes")
-    return without_nul(value)
+def _written_http(probe: Probe) -> object:
+    return f"http://{_written_host(probe)}:{probe.port}{probe.path}"
 
 
-def rlimits(value: object) -> tuple[tuple[str, int, int], ...]:
-    """`{ nofile = 1024, core = [0, "unlimited"] }` as `(name, soft, hard)`, with -1 for unlimited."""
-    faults: Faults = []
-    limits = Table("", table(value), faults)
-    limits.allow(RLIMITS)
-    found = tuple((key, *limits.read(key, rlimit, (0, 0))) for key in table(value) if key in RLIMITS)
-    if faults:
-        raise Wrong("", [("." + path, message) for path, message in faults])
-    return found
-
-
-def rlimit(value: object) -> tuple[int, int]:
-    """One limit: a number for both, or `[soft, hard]`."""
-    if not isinstance(value, list):
-        both = one_limit(value)
-        return both, both
-    if len(value) != 2:
-        raise Wrong("must be one limit, or a list of the soft and the hard one")
-    soft, hard = list_of(one_limit, "limits")(value)
-    if hard != -1 and (soft == -1 or soft > hard):
-        raise Wrong("the soft limit, which comes first, must not be above the hard one")
-    return soft, hard
-
-
-def one_limit(value: object) -> int:
-    """A number, or unlimited."""
-    if isinstance(value, str) and value in UNLIMITED:
-        return -1
-    if isinstance(value, int) and not isinstance(value, bool) and -1 <= value < 2**63:
-        return value
-    raise Wrong(f'must be a whole number, or "unlimited" (or -1), is {shown(value)}')
-
-
-def capability(value: object) -> str:
-    """`CAP_NET_ADMIN`, `net_admin` -> `net_admin`."""
-    if not isinstance(value, str):
-        raise Wrong(f"must be the name of a capability, is {shown(value)}")
-    found = value.lower().removeprefix("cap_")
-    if found not in CAPABILITIES:
-        raise Wrong(f"there is no capability {quoted(value)}{nearest(found, CAPABILITIES)}")
-    return found
-
-
+@reads(
+    'port or `"HOST:PORT"`',
+    {
+        "anyOf": [
+            {"type": "integer", "minimum": 1, "maximum": 65_535},
+            {"type": "string", "pattern": f"^{_HOST}:[0-9]{{1,5}}$"},
+        ]
+    },
+    _written_tcp,
+    shared="tcp",
+)
 def tcp(value: object) -> Probe:
     """A port of localhost, or `"HOST:PORT"`."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -371,6 +658,12 @@ def ip_or_localhost(host: str, *, is_six: bool) -> str:
     return host
 
 
+@reads(
+    "URL",
+    {"type": "string", "pattern": f'^http://{_HOST}(:[0-9]{{1,5}})?([/?][!"$-~]*)?$'},
+    _written_http,
+    shared="http",
+)
 def http(value: object) -> Probe:
     """`http://HOST:PORT/path?query`."""
     if not isinstance(value, str):
@@ -390,16 +683,21 @@ def http(value: object) -> Probe:
     return Probe("http", host, port, target if target.startswith("/") else "/" + target)
 
 
+@reads("list of strings", command.schema, lambda probe: list(probe.command))
 def exec_probe(value: object) -> Probe:
     """A command whose exit code 0 is yes."""
     return Probe("exec", command=command(value))
 
 
+@reads("`true`", {"const": True, "type": "boolean"}, lambda _probe: True)
 def notify(value: object) -> Probe:
     """`true`: the daemon says so itself, by NOTIFY_SOCKET."""
     if value is not True:
         raise Wrong(f"must be true, or left out, is {shown(value)}")
     return Probe("notify")
+
+
+# Addresses of sockets.
 
 
 def socket_address(value: object) -> str:
@@ -412,11 +710,22 @@ def socket_address(value: object) -> str:
     return address
 
 
+_SOCKET: Final = r"([^\u0000@][^\u0000]*|@[^\u0000]+)"
+
+
+@reads(
+    'path, `"@name"` or `""`',
+    {"type": "string", "maxLength": _SUN_PATH_MAX, "pattern": f"^{_SOCKET}?$"},
+)
 def control(value: object) -> str:
     """The address of the control socket; empty for none."""
     return "" if value == "" and isinstance(value, str) else socket_address(value)
 
 
+@reads(
+    '`"tcp:HOST:PORT"` or `"unix:PATH"`',
+    {"type": "string", "pattern": f"^(tcp:{_HOST}:[0-9]{{1,5}}|unix:{_SOCKET})$"},
+)
 def connect(value: object) -> str:
     """`tcp:HOST:PORT` or `unix:PATH`."""
     address = text(value)
@@ -428,8 +737,3 @@ def connect(value: object) -> str:
     else:
         raise Wrong(f'must be "tcp:HOST:PORT" or "unix:PATH", is {shown(value)}')
     return address
-
-
-def unique(values: Iterable[T]) -> tuple[T, ...]:
-    """Each once, in the order of their first appearance."""
-    return tuple(dict.fromkeys(values))

@@ -23,6 +23,7 @@ from select import select
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from bottle_init.bundle.written import document_of, toml_of
 from bottle_init.core import events as happened
 from bottle_init.core.actions import Announce
 from bottle_init.core.spec import Bundle, Probe, Process, Spec
@@ -33,7 +34,7 @@ from bottle_init.testing.strategies import Dice, draw_scenario
 from bottle_init.testing.world import simulate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from bottle_init.testing.scenario import Remnant, Request, Say, Stall, Write
     from bottle_init.testing.world import Trace
@@ -226,7 +227,7 @@ def play(scenario: Scenario, directory: Path) -> Told:
     bundle = directory / "bundle.toml"
     report = directory / "report.json"
     control = f"@bottle-testing-{os.getpid()}-{time.monotonic_ns()}"
-    bundle.write_text(to_toml(standing_in(scenario, directory)))
+    bundle.write_text(toml_of(document_of(standing_in(scenario, directory))))
     command = [sys.executable, "-m", "bottle_init", "--config", str(bundle), "--report", str(report)]
     environment = {**os.environ, "PYTHONPATH": str(PACKAGES), "BOTTLE_INIT_CONTROL": control}
     out, stdout = os.pipe()
@@ -374,63 +375,3 @@ def _plain(content: Any) -> Any:
     if isinstance(content, tuple):
         return [_plain(part) for part in content]
     return _fields(content) if hasattr(content, "__dataclass_fields__") else content
-
-
-# The bundle file.
-
-
-def to_toml(bundle: Bundle) -> str:
-    """The bundle as a file, as far as the core knows it; how its processes are set up is left out."""
-    plain = Bundle(())
-    lines = ["[bundle]", *_changed(bundle, plain, ("policy", "exit_code_from", "logs", "control"))]
-    lines.append(f"stop_timeout = {_ms(bundle.stop_timeout_ms)}")
-    for spec in bundle.children:
-        lines += ["", f"[{spec.kind}s.{spec.name}]", *_child(spec)]
-    return "\n".join(lines) + "\n"
-
-
-def _child(spec: Spec) -> Iterator[str]:
-    yield f"command = {json.dumps(spec.command)}"
-    yield f"after = {json.dumps(spec.after)}"
-    yield f"success_codes = {json.dumps(spec.success_codes)}"
-    yield f"stop_signal = {spec.stop_signal}"
-    yield f"stop_timeout = {_ms(spec.stop_timeout_ms)}"
-    yield f"stop_delay = {_ms(spec.stop_delay_ms)}"
-    if spec.timeout_ms is not None:
-        yield f"timeout = {_ms(spec.timeout_ms)}"
-    if spec.kind != "oneshot" and spec.signals:
-        yield f"signals = {{ {', '.join(f'{source} = {target}' for source, target in _named(spec.signals))} }}"
-    if spec.kind != "daemon":
-        return
-    backoff, budget = spec.backoff, spec.restarts
-    yield f'policy = "{spec.policy}"'
-    yield f"restart_dependents = {json.dumps(spec.restart_dependents)}"
-    yield f"restarts = {{ max = {budget.max}, window = {_ms(budget.window_ms)} }}"
-    delays = f"initial = {_ms(backoff.initial_ms)}, factor = {backoff.factor}, limit = {_ms(backoff.limit_ms)}"
-    yield f"backoff = {{ {delays} }}"
-    yield f'on_unhealthy = "{spec.on_unhealthy}"'
-    if spec.ready is not None:
-        yield f"ready = {{ {_probe(spec.ready.probe)}, timeout = {_ms(spec.ready.timeout_ms)} }}"
-    if spec.health is not None:
-        check = spec.health
-        times = f"interval = {_ms(check.interval_ms)}, timeout = {_ms(check.timeout_ms)}, retries = {check.retries}"
-        yield f"health = {{ {_probe(check.probe)}, {times}, start_period = {_ms(check.start_period_ms)} }}"
-
-
-def _changed(bundle: Bundle, plain: Bundle, names: Iterable[str]) -> Iterator[str]:
-    for name in names:
-        if getattr(bundle, name) != getattr(plain, name):
-            yield f"{name} = {json.dumps(getattr(bundle, name))}"
-
-
-def _probe(probe: Probe) -> str:
-    return "notify = true" if probe.kind == "notify" else f"exec = {json.dumps(probe.command)}"
-
-
-def _named(rules: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, str]]:
-    for source, target in rules:
-        yield signal.Signals(source).name[3:], f'"{signal.Signals(target).name[3:]}"' if target else "0"
-
-
-def _ms(duration_ms: int) -> str:
-    return f'"{duration_ms}ms"'

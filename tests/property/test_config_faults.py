@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bottle_init.bundle import document, load
+from bottle_init.bundle import keys, load
 from bottle_init.bundle.source import BundleInvalid
 from tests.property.bundle_documents import EVERY_KEY, PATHS, mutated, spelled, text_of
 from tests.property.bundle_schema import accepted_types, at_path, type_of
@@ -44,12 +44,13 @@ WRONG_AT = {
 def test_the_document_of_every_key_is_valid_and_has_every_key() -> None:
     load.from_text(text_of(EVERY_KEY), "bundle.toml")
     daemons = EVERY_KEY["daemons"].values()
-    children = [child for kind in document.KINDS for child in EVERY_KEY[kind].values()]
-    assert set(EVERY_KEY["bundle"]) == set(document.BUNDLE_KEYS)
-    assert set().union(*daemons) == set(document.KEYS["daemon"])
-    assert set().union(*children) == set().union(*document.KEYS.values())
-    assert set().union(*(daemon.get("ready", ()) for daemon in daemons)) == {*document.PROBES, "timeout"}
-    assert set(document.CHECKS) < set().union(*(daemon.get("health", ()) for daemon in daemons))
+    children = [child for kind in keys.KINDS for child in EVERY_KEY[kind].values()]
+    assert set(EVERY_KEY["bundle"]) == {key.name for key in keys.BUNDLE.keys}
+    assert set().union(*daemons) == {key.name for key in keys.of_kind("daemon")}
+    assert set().union(*children) == {key.name for key in keys.CHILD}
+    for shape in (keys.READY, keys.HEALTH):
+        written = set().union(*(daemon.get(shape.name, ()) for daemon in daemons))
+        assert written == {key.name for key in shape.keys}
 
 
 @pytest.mark.parametrize("path", WRONG_AT, ids=spelled)

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
-import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bottle_init.bundle import document, load, readers
+from bottle_init.bundle import load, readers, written
 from bottle_init.bundle.source import BundleInvalid
 from bottle_init.linux.sys import libc
-from bottle_init.words import signames
 from tests.property.bundle_documents import EVERY_KEY, PATHS, bundles, mutated, text_of
 from tests.property.bundle_schema import SCHEMA, VALIDATOR, at_path
+from tools import bundle_file
 
 if TYPE_CHECKING:
     from bottle_init.core.spec import Bundle
@@ -115,16 +114,6 @@ def properties(*path: str) -> dict[str, Any]:
     return found
 
 
-def test_both_know_the_same_keys() -> None:
-    assert set(properties()) == {"bundle", *document.KINDS}
-    assert set(properties("bundle")) == set(document.BUNDLE_KEYS)
-    for table, kind in document.KINDS.items():
-        assert set(properties(table, "x")) == set(document.KEYS[kind])
-    assert set(properties("daemons", "x", "ready")) == {*document.PROBES, "timeout"}
-    assert set(properties("bundle", "lease")) == set(document.LEASES)
-    assert set(properties("daemons", "x", "rlimits")) == set(readers.RLIMITS)
-
-
 def test_every_key_is_described_and_every_default_is_the_parsers() -> None:
     for table, where in (("bundle", ()), ("oneshots", ("x",)), ("daemons", ("x",)), ("jobs", ("x",))):
         defaults = {key: each["default"] for key, each in _described(table, *where).items() if "default" in each}
@@ -158,55 +147,18 @@ def test_the_words_are_the_kernels() -> None:
     limits = {name.removeprefix("RLIMIT_").lower() for name in dir(resource) if name.startswith("RLIMIT_")}
     assert set(readers.RLIMITS) == limits - {"ofile"}  # BSD's name of nofile.
     assert set(readers.CAPABILITIES) == set(libc.CAPABILITIES)
-    listed = SCHEMA["definitions"]["child"]["properties"]["capabilities"]["items"]["anyOf"][0]["enum"]
-    assert tuple(listed) == readers.CAPABILITIES
-    signals = SCHEMA["definitions"]["rewritten"]["anyOf"][1]["enum"]
-    assert set(signals) == set(signames.names()) - {"KILL", "STOP"}
 
 
-DOCS = Path(__file__).parents[2] / "docs" / "bundle-file.md"
+@pytest.mark.parametrize(("path", "text"), list(bundle_file.drawn()), ids=lambda value: getattr(value, "name", ""))
+def test_schema_and_reference_are_drawn_from_the_keys(path: Path, text: str) -> None:
+    assert path.read_text(encoding="utf-8") == text, "python -m tools.bundle_file"
 
 
-def _rows(heading: str) -> dict[str, tuple[str, str]]:
-    """The table under a heading of the docs: key -> (default, meaning)."""
-    section = DOCS.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    rows = {}
-    for line in section.splitlines():
-        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        if cells and cells[0].startswith("`"):
-            rows[cells[0].strip("`")] = (cells[2].strip("`"), cells[3].replace("\\|", "|"))
-    return rows
-
-
-@pytest.mark.parametrize(
-    ("heading", "path"),
-    [
-        ("`[bundle]`", ("bundle",)),
-        ("`[oneshots.NAME]`", ("oneshots", "x")),
-        ("`[daemons.NAME]`", ("daemons", "x")),
-        ("`[jobs.NAME]`", ("jobs", "x")),
-        ("`ready`", ("daemons", "x", "ready")),
-        ("`health`", ("daemons", "x", "health")),
-        ("`backoff`", ("bundle", "backoff")),
-        ("`restarts`", ("bundle", "restarts")),
-        ("`lease`", ("bundle", "lease")),
-    ],
-)
-def test_the_reference_says_what_the_schema_says(heading: str, path: tuple[str, ...]) -> None:
-    rows = _rows(heading)
-    described = _described(*path)
-    if heading in ("`[oneshots.NAME]`", "`[daemons.NAME]`", "`[jobs.NAME]`"):
-        rows = {**_rows("Every child"), **rows}
-    assert set(rows) == set(described)
-    for key, (default, meaning) in rows.items():
-        assert meaning == described[key]["description"], key
-        wanted = described[key].get("default")
-        assert default == ("" if wanted is None else _as_toml(wanted)), key
-
-
-def _as_toml(value: Any) -> str:
-    return (
-        "{}"
-        if value == {}
-        else tomli_w.dumps({"x": value}).removeprefix("x = ").replace("\n    ", "").replace(",\n", "").strip()
-    )
+@given(bundles())
+def test_a_bundle_that_is_written_is_the_same_when_it_is_read(case: tuple[Bundle, dict[str, Any]]) -> None:
+    bundle, _ = case
+    document = written.document_of(bundle)
+    text = written.toml_of(document)
+    assert tomllib.loads(text) == document
+    assert load.from_text(text, "bundle.toml") == bundle
+    VALIDATOR.validate(document)

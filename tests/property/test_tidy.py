@@ -35,8 +35,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 ASSEMBLIES = ("children", "emergency", "init", "journal", "one", "remote", "starts")
 """The files of `linux/` that bring others of them together; all others are leaves."""
 
-ENTRANCES = ("bottle_init.testing.__main__", "bottle_init.testing.plugin")
-"""What of the harness reads bundle files; the rest of it stands on the core alone."""
+ENTRANCES = ("bottle_init.testing.__main__", "bottle_init.testing.plugin", "bottle_init.testing.real")
+"""What of the harness reads or writes bundle files; the rest of it stands on the core alone."""
 
 GRAPH = arrows.arrows(ROOT)
 
