@@ -52,6 +52,7 @@ docs: venv ## draws those pages of docs/ anew that are made from the code
 	@$(VENV)/python -m bottle_init.testing --diagram > docs/state-machine.md
 	@$(VENV)/python -m tools.arrows > docs/imports.md
 	@$(VENV)/python -m tools.bundle_file
+	@$(VENV)/python -m tools.cli_page
 
 bench: venv ## the benchmarks, side by side with the peers
 	@$(VENV)/python -m benchmarks $(BENCH)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from bottle_init.bundle import keys
 from bottle_init.bundle.keys import Key, Shape, at
 from bottle_init.bundle.readers import DEFINITIONS
 from bottle_init.bundle.written import inline
+from tools.tables import replaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -162,20 +162,10 @@ def _rows(own: Iterable[Key], plain: Value) -> list[str]:
     return rows
 
 
-def page(text: str) -> str:
-    """The page with every table drawn anew. Raises ValueError where a heading or its table is missing."""
-    for heading, rows in tables().items():
-        section = re.compile(rf"(\n## {re.escape(heading)}(?=\n)(?:(?!\n## ).)*?\n\n)((?:\|[^\n]*\n)+)", re.DOTALL)
-        text, count = section.subn(lambda found, rows=rows: found[1] + "\n".join(rows) + "\n", text, 1)  # type: ignore[misc]
-        if not count:
-            raise ValueError(f"docs/bundle-file.md has no table under {heading}")
-    return text
-
-
 def drawn() -> Iterator[tuple[Path, str]]:
     """Every file that is made here, and what is to be in it."""
     yield SCHEMA, text_of(schema()) + "\n"
-    yield PAGE, page(PAGE.read_text(encoding="utf-8"))
+    yield PAGE, replaced(PAGE.read_text(encoding="utf-8"), tables())
 
 
 def main() -> int:

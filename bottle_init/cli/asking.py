@@ -11,16 +11,14 @@ from posix import isatty
 from time import sleep
 
 from bottle_init.cli import console
-from bottle_init.cli.options import EX_OK, EX_USAGE
 from bottle_init.client import NoAnswer, ask, stream
+from bottle_init.words.exits import EX_NO, EX_OK, EX_USAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from bottle_init.cli.options import Options
-
-EX_NO = 1
 
 REFRESH_S = 2
 """Seconds between two tables of `status --watch`."""

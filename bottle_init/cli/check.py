@@ -8,7 +8,8 @@ from bottle_init.bundle import compiled, graph, load
 from bottle_init.bundle.readers import spelled_ms
 from bottle_init.bundle.source import read_text
 from bottle_init.cli import chosen, console
-from bottle_init.cli.options import EX_OK, UsageError
+from bottle_init.cli.options import UsageError
+from bottle_init.words.exits import EX_NO, EX_OK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from bottle_init.core.spec import Bundle, Probe, Spec
 
 SCHEMA = os.path.join(os.path.dirname(load.__file__), "schema.json")
-_CANNOT_WRITE = 1
 _DOCKER_STOP_MS = 10_000
 
 
@@ -49,7 +49,7 @@ def _compile(options: Options) -> int:
         written = compiled.write(options.config)
     except OSError as problem:
         console.say(2, f"bottle-init: {problem.filename2 or problem.filename}: cannot be written: {problem.strerror}\n")
-        return _CANNOT_WRITE
+        return EX_NO
     console.say(1, f"{written}\n")
     return EX_OK
 

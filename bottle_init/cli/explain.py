@@ -12,6 +12,7 @@ from datetime import datetime
 
 from bottle_init.cli import console
 from bottle_init.words import jsonlines, signames
+from bottle_init.words.exits import EX_NO, EX_OK
 from bottle_init.words.text import plain, span
 
 TYPE_CHECKING = False
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
         @property
         def file(self) -> str: ...
 
-
-EX_OK = 0
-EX_NO = 1
 
 EVENTS_KEPT = 1_000
 """So many events of one life of the init are told; the last ones, where there are more."""

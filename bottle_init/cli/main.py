@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 from _signal import SIG_BLOCK, pthread_sigmask, valid_signals
 
-from bottle_init.cli.options import CHECK, CTL, EX_OK, EXPLAIN, HEALTH, HELP, ONE, RUN, STATUS, VERSION, parse
+from bottle_init.cli.options import CHECK, CTL, EXPLAIN, HEALTH, HELP, ONE, RUN, STATUS, VERSION, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _one(options: Options) -> int:
     from bottle_init.core.command import Rules
     from bottle_init.linux import one
 
-    rules = Rules(options.rewrites, options.mapped_codes, options.single_child, options.parent_death_signal)
+    rules = Rules(options.rewrite, options.map_exit, options.single_child, options.parent_death_signal)
     return one.run(options.argv, rules, inherited, options.report or "", options.control or "")
 
 
@@ -88,8 +88,8 @@ def _explain(options: Options) -> int:
 def _help(_options: Options) -> int:
     from bottle_init.cli import console, usage
 
-    console.say(1, usage.TEXT)
-    return EX_OK
+    console.say(1, usage.text())
+    return 0
 
 
 def _version(_options: Options) -> int:
@@ -97,7 +97,7 @@ def _version(_options: Options) -> int:
     from bottle_init.cli import console
 
     console.say(1, f"bottle-init {__version__}\n")
-    return EX_OK
+    return 0
 
 
 COMMANDS: Final[dict[str, Callable[[Options], int]]] = {

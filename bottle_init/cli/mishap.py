@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bottle_init.bundle.source import BundleInvalid
 from bottle_init.cli.console import OutputLost, say
-from bottle_init.cli.options import EX_CONFIG, EX_SOFTWARE, EX_USAGE, UsageError
+from bottle_init.cli.options import UsageError
+from bottle_init.words.exits import EX_CONFIG, EX_NO, EX_SOFTWARE, EX_USAGE
 
 _SIGPIPE = 128 + 13
 _SIGINT = 128 + 2
@@ -17,7 +18,7 @@ def exit_code(problem: BaseException) -> int:
         return EX_USAGE
     if isinstance(problem, OutputLost):
         _tell(f"bottle-init: {problem}\n")
-        return 1
+        return EX_NO
     if isinstance(problem, BundleInvalid):
         _tell(f"bottle-init: {problem}\n")
         return EX_CONFIG

@@ -1,20 +1,19 @@
-"""What a command line asks for.
+"""What a command line asks for: one row for each option, each command and each verb of `ctl`.
 
-Options are parsed by hand, as `argparse` costs more than the rest of a start. Where an option is given twice,
-the last one counts, so that what follows an image's ENTRYPOINT overrides it.
+The parser, `--help` (`usage.py`) and the tables of docs/cli.md come from the rows. Options are parsed by hand, as
+`argparse` costs more than the rest of a start. Where an option is given twice, the last one counts, so that what
+follows an image's ENTRYPOINT overrides it.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import Final
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import Any, Final
 
-EX_OK: Final = 0
-EX_USAGE: Final = 2
-EX_SOFTWARE: Final = 70
-EX_CONFIG: Final = 78
+    Read = Callable[[str, str], Any]
+    """`(name of the option, text of its value)` -> the value. Raises UsageError."""
 
 RUN: Final = "run"
 ONE: Final = "one"
@@ -25,35 +24,9 @@ CTL: Final = "ctl"
 EXPLAIN: Final = "explain"
 HELP: Final = "help"
 VERSION: Final = "version"
-SUBCOMMANDS: Final = (CHECK, HEALTH, STATUS, CTL, EXPLAIN)
 
 DEFAULT_CONFIG: Final = "/etc/bottle/bundle.toml"
 DEFAULT_CONTROL: Final = "@bottle_init"
-ONLY_VARIABLE: Final = "CLAUDE_BOTTLE_SIDECAR_DAEMONS"
-
-# option: (does it take a value, the commands that it belongs to)
-OPTIONS: Final[dict[str, tuple[bool, tuple[str, ...]]]] = {
-    "--policy": (True, (RUN, CHECK)),
-    "--config": (True, (RUN, CHECK)),
-    "--only": (True, (RUN, CHECK)),
-    "--report": (True, (RUN, ONE)),
-    "--control": (True, (RUN, ONE, HEALTH, STATUS, CTL)),
-    "--single-child": (False, (ONE,)),
-    "--rewrite": (True, (ONE,)),
-    "--map-exit": (True, (ONE,)),
-    "--parent-death-signal": (True, (ONE,)),
-    "--compile": (False, (CHECK,)),
-    "--schema": (False, (CHECK,)),
-    "--strict": (False, (HEALTH,)),
-    "--json": (False, (HEALTH, STATUS)),
-    "--watch": (False, (STATUS,)),
-    "--follow": (False, (CTL,)),
-    "--help": (False, ()),
-    "--version": (False, ()),
-}
-
-# verb of ctl: the fewest and the most words after it
-VERBS: Final = {"restart": (1, 1), "stop": (0, 1), "start": (1, 1), "signal": (2, 2), "events": (0, 0), "renew": (0, 0)}
 
 
 class UsageError(Exception):
@@ -67,57 +40,226 @@ class UsageError(Exception):
 class Options:
     """What was asked for. `command` is one of the constants above; each of the others belongs to some of them.
 
-    `config`: path of the bundle file (run, check). `policy`: the bundle's, None for the file's own.
-    `only`: names of daemons and jobs, None for all. `report`: a path or None.
-    `control`: an address, `""` for none, None where nothing was said.
-    `argv`: the one command. `rewrites`: `(from, to)` signal numbers, 0 drops, the last for a signal holds.
-    `mapped_codes`: those that become 0.
-    `parent_death_signal`: a number, 0 for none. `verb`, `name`, `signal`: the words of `ctl`.
+    `policy`: the bundle's, None for the file's own. `only`: names of daemons and jobs, None for all; `only_source` is
+    the option or the variable that they come from. `control`: an address, `""` for none, None where nothing was said.
+    `rewrite`: `(from, to)` signal numbers, 0 drops, the last for a signal holds. `map_exit`: those that become 0.
+    `parent_death_signal`: a number, 0 for none. `argv`: the one command. `verb`, `name`, `signal`: the words of `ctl`.
     `file`: what `explain` reads, `-` for standard input.
     """
 
-    __slots__ = (
-        "argv",
-        "command",
-        "compile",
-        "config",
-        "control",
-        "file",
-        "follow",
-        "json",
-        "mapped_codes",
-        "name",
-        "only",
-        "only_source",
-        "parent_death_signal",
-        "policy",
-        "report",
-        "rewrites",
-        "schema",
-        "signal",
-        "single_child",
-        "strict",
-        "verb",
-        "watch",
-    )
+    config: str = DEFAULT_CONFIG
+    policy: str | None = None
+    only: tuple[str, ...] | None = None
+    only_source: str = "--only"
+    report: str | None = None
+    control: str | None = None
+    single_child: bool = False
+    rewrite: tuple[tuple[int, int], ...] = ()
+    map_exit: tuple[int, ...] = ()
+    parent_death_signal: int = 0
+    compile: bool = False
+    schema: bool = False
+    strict: bool = False
+    json: bool = False
+    watch: bool = False
+    follow: bool = False
+    argv: tuple[str, ...] = ()
+    verb: str = ""
+    name: str = ""
+    signal: int = 0
+    file: str = "-"
 
     def __init__(self, command: str) -> None:
         self.command = command
-        self.config = DEFAULT_CONFIG
-        self.policy: str | None = None
-        self.only: tuple[str, ...] | None = None
-        self.only_source = "--only"
-        self.report: str | None = None
-        self.control: str | None = None
-        self.argv: tuple[str, ...] = ()
-        self.single_child = False
-        self.rewrites: tuple[tuple[int, int], ...] = ()
-        self.mapped_codes: tuple[int, ...] = ()
-        self.parent_death_signal = 0
-        self.compile = self.schema = self.strict = self.json = self.watch = self.follow = False
-        self.verb = self.name = ""
-        self.signal = 0
-        self.file = "-"
+
+
+class Option:
+    """One option; `Options` has it under its own name, with underscores.
+
+    `value` is what the help calls its value, empty for a flag; `commands` are those that take it. Each further value of
+    one that `repeats` is added to those before. `variable` is the environment's word for it, and the commands that heed
+    that; `otherwise` is what holds without either. `sentence` is in markdown.
+    """
+
+    __slots__ = ("commands", "otherwise", "read", "repeats", "sentence", "value", "variable")
+
+    def __init__(
+        self,
+        value: str,
+        commands: tuple[str, ...],
+        read: Read,
+        sentence: str,
+        *,
+        repeats: bool = False,
+        variable: tuple[str, tuple[str, ...]] = ("", ()),
+        otherwise: str = "",
+    ) -> None:
+        self.value = value
+        self.commands = commands
+        self.read = read
+        self.sentence = sentence
+        self.repeats = repeats
+        self.variable = variable
+        self.otherwise = otherwise
+
+
+class Command:
+    """One command, or one verb of `ctl`.
+
+    `words` are what the help calls the words after it, of which there are at least `fewest` and at most `most`. The
+    word of a command that takes one is for the `field` of `Options`.
+    """
+
+    __slots__ = ("fewest", "field", "most", "sentence", "words")
+
+    def __init__(self, words: str, fewest: int, most: int, sentence: str, field: str = "") -> None:
+        self.words = words
+        self.fewest = fewest
+        self.most = most
+        self.sentence = sentence
+        self.field = field
+
+
+# What values are read as.
+
+
+def _flag(_option: str, _text: str) -> bool:
+    return True
+
+
+def _text(_option: str, text: str) -> str:
+    return text
+
+
+def _path(option: str, text: str) -> str:
+    if not text:
+        raise UsageError(f"{option} needs a path")
+    return text
+
+
+def _policy(_option: str, text: str) -> str:
+    from bottle_init.core.policies import POLICIES
+
+    if text not in POLICIES:
+        raise UsageError(f"unknown policy {text or '(empty)'}", f"There are {', '.join(POLICIES)}.")
+    return text
+
+
+def _names(option: str, text: str) -> tuple[str, ...]:
+    names = tuple(name for part in text.split(",") if (name := part.strip()))
+    if not names:
+        raise UsageError(f"{option} needs names of daemons or jobs: {option} egress,pipelock")
+    return names
+
+
+def _rewrite(option: str, text: str) -> tuple[int, int]:
+    source, colon, target = text.partition(":")
+    if not colon:
+        raise UsageError(f"{option} {text}: must be FROM:TO, such as TERM:QUIT; TO is 0 to drop the signal")
+    return _signal(option, source), 0 if target == "0" else _signal(option, target)
+
+
+def _code(option: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 4 and int(text) < 256):
+        raise UsageError(f"{option} {text}: must be an exit code from 0 to 255")
+    return int(text)
+
+
+def _signal(option: str, text: str) -> int:
+    from bottle_init.words import signames
+
+    try:
+        return signames.number(text)
+    except ValueError as problem:
+        raise UsageError(f"{option}: {problem}", "Signals are written TERM, SIGTERM, 15 or RTMIN+1.") from None
+
+
+# The rows.
+
+OPTIONS: Final[dict[str, Option]] = {
+    "--config": Option(
+        *("FILE", (RUN, CHECK), _path, "the [bundle file](bundle-file.md)"),
+        variable=("BOTTLE_INIT_CONFIG", (RUN, CHECK, HEALTH, STATUS, CTL)),
+        otherwise=f"`{DEFAULT_CONFIG}`",
+    ),
+    "--policy": Option(
+        *("POLICY", (RUN, CHECK), _policy),
+        "what a [daemon's death](contract.md#policies) does, where the daemon has no policy of its own",
+    ),
+    "--only": Option(
+        *("A,B", (RUN, CHECK), _names),
+        "these daemons and jobs alone; oneshots [always run](bundle-file.md#a-part-of-a-bundle)",
+        variable=("CLAUDE_BOTTLE_SIDECAR_DAEMONS", (RUN, CHECK)),
+    ),
+    "--report": Option(
+        *("FILE", (RUN, ONE), _path),
+        "the [exit report](report.md) as JSON; a bundle's log has it in any case",
+    ),
+    "--control": Option(
+        *("ADDR", (RUN, ONE, HEALTH, STATUS, CTL), _text),
+        'the [control socket](control.md): a path, `@name` for an abstract one, `""` for none',
+        variable=("BOTTLE_INIT_CONTROL", (RUN, HEALTH, STATUS, CTL)),
+        otherwise=f"what the bundle file says, else `{DEFAULT_CONTROL}`",
+    ),
+    "--single-child": Option(
+        *("", (ONE,), _flag),
+        "forward signals to the program alone, not to its process group; it then stays in the init's session",
+    ),
+    "--rewrite": Option(
+        *("FROM:TO", (ONE,), _rewrite),
+        "send the program `TO` where `FROM` comes, nothing where `TO` is 0; of several for one signal the last holds",
+        repeats=True,
+    ),
+    "--map-exit": Option(
+        *("CODE", (ONE,), _code),
+        "exit with 0 where the program exits with `CODE`, such as 143 for one that does not handle TERM",
+        repeats=True,
+    ),
+    "--parent-death-signal": Option(
+        *("SIG", (ONE,), _signal), "have the kernel send the init `SIG` when its own parent ends"
+    ),
+    "--compile": Option(
+        *("", (CHECK,), _flag), "also write its [compiled form](bundle-file.md#compiled) beside it, for a faster start"
+    ),
+    "--schema": Option("", (CHECK,), _flag, "print the JSON Schema of bundle files instead"),
+    "--strict": Option("", (HEALTH,), _flag, "0 for `healthy` alone"),
+    "--json": Option("", (HEALTH, STATUS), _flag, "print JSON"),
+    "--watch": Option("", (STATUS,), _flag, "again and again, until Ctrl-C"),
+    "--follow": Option("", (CTL,), _flag, "until the init ends, or Ctrl-C"),
+}
+
+COMMANDS: Final[dict[str, Command]] = {
+    HEALTH: Command(
+        *("", 0, 0), "print one word, and how each daemon is; exits with 0 if `healthy` or `degraded`, with 1 otherwise"
+    ),
+    STATUS: Command("", 0, 0, "print a table of the children: state, restarts, memory, CPU"),
+    CTL: Command("VERB ...", 1, 3, "give an order"),
+    CHECK: Command(
+        *("[FILE]", 0, 1),
+        "say all that is wrong with a bundle file, or print its start order; `-` is standard input",
+        "config",
+    ),
+    EXPLAIN: Command(
+        *("[FILE]", 0, 1),
+        "tell the story of an exit report, or of a log with one in it; standard input by default",
+        "file",
+    ),
+}
+
+VERBS: Final[dict[str, Command]] = {
+    "restart": Command("NAME", 1, 1, "restart a child"),
+    "start": Command("NAME", 1, 1, "start a child"),
+    "stop": Command("[NAME]", 0, 1, "stop a child; without a name, the bundle"),
+    "signal": Command("NAME SIGNAL", 2, 2, "send a child a signal"),
+    "events": Command("[--follow]", 0, 0, "print what happens, as JSON lines"),
+    "renew": Command("", 0, 0, "renew the lease"),
+}
+
+WHERE: Final = {RUN: "a bundle", ONE: "one command (-- COMMAND)"}
+"""How messages call the commands that have no word."""
+
+
+# Parsing.
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
@@ -140,9 +282,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
             words.append(arg)
     options = Options(_command(words, command))
     _from_environment(options, environ)
-    for option, value in given:
-        _belongs(option, value, options.command)
-        SETTERS[option](options, value)
+    for name, text in given:
+        if _belongs(name, text, options.command):
+            _set(options, name, name, text)
     if command == ONE:
         options.argv = _one_command(tuple(rest))
     else:
@@ -154,10 +296,8 @@ def _option(arg: str, rest: Iterator[str]) -> tuple[str, str]:
     """`--name=value` or `--name`, whose value is then the next argument, as `(name, value)`."""
     name, equals, value = arg.partition("=")
     if name not in OPTIONS:
-        from bottle_init.bundle.table import nearest
-
-        raise UsageError(f"unknown option {name}{nearest(name, OPTIONS)}")
-    takes_value = OPTIONS[name][0]
+        raise UsageError(f"unknown option {name}{_nearest(name, (*OPTIONS, '--help', '--version'))}")
+    takes_value = OPTIONS[name].value
     if not takes_value and equals:
         raise UsageError(f"{name} takes no value")
     if takes_value and not equals:
@@ -167,14 +307,18 @@ def _option(arg: str, rest: Iterator[str]) -> tuple[str, str]:
     return name, value
 
 
+def _nearest(word: str, known: Iterable[str]) -> str:
+    from bottle_init.bundle.table import nearest
+
+    return nearest(word, known)
+
+
 def _command(words: list[str], command: str) -> str:
     if not words:
         return command
-    if words[0] not in SUBCOMMANDS:
-        from bottle_init.bundle.table import nearest
-
+    if words[0] not in COMMANDS:
         raise UsageError(
-            f"unknown command {words[0]}{nearest(words[0], SUBCOMMANDS)}",
+            f"unknown command {words[0]}{_nearest(words[0], COMMANDS)}",
             f"To run one program under the init: -- {words[0]} ...",
         )
     if command == ONE:
@@ -182,121 +326,41 @@ def _command(words: list[str], command: str) -> str:
     return words[0]
 
 
-def _belongs(option: str, value: str, command: str) -> None:
-    """Whether this option means anything to this command.
+def _belongs(name: str, text: str, command: str) -> bool:
+    """Whether this option does anything for this command. Raises UsageError where it means nothing to it.
 
     An image's ENTRYPOINT may carry the default policy, which is just what one command's end does.
     """
-    if command in OPTIONS[option][1]:
-        return
-    if (option, command) == ("--policy", ONE):
+    owners = OPTIONS[name].commands
+    if command in owners:
+        return True
+    if (name, command) == ("--policy", ONE):
         from bottle_init.core import policies
 
-        if value == policies.DEFAULT:
-            return
-    where = {RUN: "a bundle", ONE: "one command (-- COMMAND)"}
-    home = " or ".join(where.get(owner, f"`{owner}`") for owner in OPTIONS[option][1])
-    raise UsageError(f"{option} belongs to {home}, not to {where.get(command, f'`{command}`')}")
+        if text == policies.DEFAULT:
+            return False
+    home = " or ".join(WHERE.get(owner, f"`{owner}`") for owner in owners)
+    raise UsageError(f"{name} belongs to {home}, not to {WHERE.get(command, f'`{command}`')}")
 
 
 def _from_environment(options: Options, environ: Mapping[str, str]) -> None:
-    """What variables say, before options override it (contract 6, 9)."""
-    options.config = environ.get("BOTTLE_INIT_CONFIG") or DEFAULT_CONFIG
-    if options.command != ONE:
-        options.control = environ.get("BOTTLE_INIT_CONTROL")
-    if options.command in (RUN, CHECK):
-        options.only = _names(environ.get(ONLY_VARIABLE, "")) or None
-        options.only_source = f"${ONLY_VARIABLE}"
+    """What variables say, before options override it (contract 6, 9). One that says nothing is as if it were not there.
+
+    An empty address is an address: there is to be no socket.
+    """
+    for name, option in OPTIONS.items():
+        variable, heeded_by = option.variable
+        text = environ.get(variable) if options.command in heeded_by else None
+        if text is not None and (text.replace(",", " ").strip() or option.read is _text):
+            _set(options, name, f"${variable}", text)
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for part in text.split(",") if (name := part.strip()))
-
-
-def _set_policy(options: Options, value: str) -> None:
-    from bottle_init.core.policies import POLICIES
-
-    if value not in POLICIES:
-        raise UsageError(f"unknown policy {value or '(empty)'}", f"There are {', '.join(POLICIES)}.")
-    options.policy = value
-
-
-def _set_config(options: Options, value: str) -> None:
-    options.config = _not_empty("--config", value)
-
-
-def _set_only(options: Options, value: str) -> None:
-    options.only = _names(value)
-    options.only_source = "--only"
-    if not options.only:
-        raise UsageError("--only needs names of daemons or jobs: --only egress,pipelock")
-
-
-def _set_report(options: Options, value: str) -> None:
-    options.report = _not_empty("--report", value)
-
-
-def _set_control(options: Options, value: str) -> None:
-    options.control = value
-
-
-def _set_rewrite(options: Options, value: str) -> None:
-    source, colon, target = value.partition(":")
-    if not colon:
-        raise UsageError(f"--rewrite {value}: must be FROM:TO, such as TERM:QUIT; TO is 0 to drop the signal")
-    rule = (_signal("--rewrite", source), 0 if target == "0" else _signal("--rewrite", target))
-    options.rewrites = (*options.rewrites, rule)
-
-
-def _set_map_exit(options: Options, value: str) -> None:
-    if not (value.isascii() and value.isdigit() and len(value) < 4 and int(value) < 256):
-        raise UsageError(f"--map-exit {value}: must be an exit code from 0 to 255")
-    options.mapped_codes = (*options.mapped_codes, int(value))
-
-
-def _set_parent_death_signal(options: Options, value: str) -> None:
-    options.parent_death_signal = _signal("--parent-death-signal", value)
-
-
-def _flag(attribute: str) -> Callable[[Options, str], None]:
-    def turn_on(options: Options, _value: str) -> None:
-        setattr(options, attribute, True)
-
-    return turn_on
-
-
-def _signal(option: str, text: str) -> int:
-    from bottle_init.words import signames
-
-    try:
-        return signames.number(text)
-    except ValueError as problem:
-        raise UsageError(f"{option}: {problem}", "Signals are written TERM, SIGTERM, 15 or RTMIN+1.") from None
-
-
-def _not_empty(option: str, value: str) -> str:
-    if not value:
-        raise UsageError(f"{option} needs a path")
-    return value
-
-
-SETTERS: Final[dict[str, Callable[[Options, str], None]]] = {
-    "--policy": _set_policy,
-    "--config": _set_config,
-    "--only": _set_only,
-    "--report": _set_report,
-    "--control": _set_control,
-    "--single-child": _flag("single_child"),
-    "--rewrite": _set_rewrite,
-    "--map-exit": _set_map_exit,
-    "--parent-death-signal": _set_parent_death_signal,
-    "--compile": _flag("compile"),
-    "--schema": _flag("schema"),
-    "--strict": _flag("strict"),
-    "--json": _flag("json"),
-    "--watch": _flag("watch"),
-    "--follow": _flag("follow"),
-}
+def _set(options: Options, name: str, source: str, text: str) -> None:
+    option, field = OPTIONS[name], name[2:].replace("-", "_")
+    value = option.read(source, text)
+    setattr(options, field, (*getattr(options, field), value) if option.repeats else value)
+    if field == "only":
+        options.only_source = source
 
 
 def _one_command(argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -310,23 +374,24 @@ def _take_words(options: Options, words: list[str]) -> None:
     if options.command == CTL:
         _take_ctl(options, words)
         return
-    most = 1 if options.command in (CHECK, EXPLAIN) else 0
+    row = COMMANDS.get(options.command)
+    most = row.most if row is not None else 0
     if len(words) > most:
         raise UsageError(f"{options.command} does not know what to do with {words[most]}")
-    if words and options.command == CHECK:
-        options.config = _not_empty("check", words[0])
-    elif words:
-        options.file = _not_empty("explain", words[0])
+    if words and row is not None:
+        setattr(options, row.field, _path(options.command, words[0]))
 
 
 def _take_ctl(options: Options, words: list[str]) -> None:
-    verbs = "There are restart NAME, stop [NAME], start NAME, signal NAME SIGNAL, events [--follow] and renew."
+    *front, last = (f"{verb} {row.words}".rstrip() for verb, row in VERBS.items())
+    verbs = f"There are {', '.join(front)} and {last}."
     if not words or words[0] not in VERBS:
         raise UsageError(f"ctl cannot {words[0]}" if words else "ctl needs a verb", verbs)
     options.verb, *rest = words
-    fewest, most = VERBS[options.verb]
-    if not fewest <= len(rest) <= most:
-        raise UsageError(f"ctl {options.verb} has too {'few' if len(rest) < fewest else 'many'} words after it", verbs)
+    row = VERBS[options.verb]
+    if not row.fewest <= len(rest) <= row.most:
+        few = len(rest) < row.fewest
+        raise UsageError(f"ctl {options.verb} has too {'few' if few else 'many'} words after it", verbs)
     if options.follow and options.verb != "events":
         raise UsageError("--follow belongs to `ctl events`")
     if rest:

@@ -1,47 +1,104 @@
-"""What `--help` says."""
+"""What `--help` says: the rows of `options.py` for a terminal."""
 
-TEXT = """\
-An init for containers that run several daemons.
+from __future__ import annotations
 
-Run the daemons of a bundle file:
-  bottle-init [OPTIONS]
-    --config FILE    the bundle file (else $BOTTLE_INIT_CONFIG, else /etc/bottle/bundle.toml)
-    --policy POLICY  what a daemon's death does, where the daemon has no policy of its own:
-                     exit-on-child-death, exit-on-child-failure, restart, restart-on-failure, wait-for-all
-    --only A,B       these daemons and jobs alone (else $CLAUDE_BOTTLE_SIDECAR_DAEMONS); oneshots always run
-    --report FILE    why it ended, as JSON
-    --control ADDR   control socket: a path, @name for an abstract one, "" for none (else
-                     $BOTTLE_INIT_CONTROL, else what the bundle file says, else @bottle_init)
+import re
+from textwrap import fill
+from typing import TYPE_CHECKING
 
-Run one program, and be invisible:
-  bottle-init [OPTIONS] -- COMMAND [ARGUMENT...]
-    --single-child   forward signals to the program alone, not to its process group
-    --rewrite A:B    send it signal B for signal A; 0 drops A (repeatable)
-    --map-exit CODE  exit with 0 where it exits with CODE (repeatable)
-    --parent-death-signal SIG
-                     have the kernel send the init SIG when its parent ends
-    --report FILE, --control ADDR
-                     as above; neither unless asked for
+from bottle_init.cli.options import COMMANDS, CTL, HEALTH, ONE, OPTIONS, RUN, STATUS, VERBS
+from bottle_init.core.policies import POLICIES
 
-Ask a running init (each takes --control ADDR; else $BOTTLE_INIT_CONTROL, else the bundle file's, else @bottle_init):
-  bottle-init health [--strict] [--json]    one word; exits 0 if healthy or degraded (--strict: healthy), else 1
-  bottle-init status [--json] [--watch]     a table of the daemons
-  bottle-init ctl restart|start NAME        order a restart or a start
-  bottle-init ctl stop [NAME]               stop a daemon, or the bundle
-  bottle-init ctl signal NAME SIGNAL        send a daemon a signal
-  bottle-init ctl events [--follow]         what happens, as JSON lines
-  bottle-init ctl renew                     renew the lease
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-Look at files:
-  bottle-init check [FILE]                  validate a bundle file (- is standard input), show the start order;
-                                            takes --config, --policy, --only
-  bottle-init check --compile [FILE]        also write its compiled form beside it, for a faster start
-  bottle-init check --schema                print the JSON Schema of bundle files
-  bottle-init explain [FILE]                tell the story of a report or a log (default: standard input)
+    from bottle_init.cli.options import Option
 
-  bottle-init --help, --version
+WIDTH = 120
 
+ASKING = (HEALTH, STATUS, CTL)
+"""The commands that ask a running init; all others look at files."""
+
+END = """\
 Every --option VALUE can be written --option=VALUE; the last one counts. Exit codes: the bundle's or the program's own,
 2 for a command line that cannot be understood, 78 for an invalid bundle file, 70 for an error of the init itself.
 `python -m bottle_init` is the same as `bottle-init`.
 """
+
+
+def text() -> str:
+    """The whole help."""
+    parts = (
+        ["An init for containers that run several daemons."],
+        ["Run the daemons of a bundle file:", "  bottle-init [OPTIONS]", *_options(RUN)],
+        [
+            "Run one program, and be invisible:",
+            "  bottle-init [OPTIONS] -- COMMAND [ARGUMENT...]",
+            *_options(ONE, but=RUN),
+            _row(", ".join(shared_options()), "as above; neither unless asked for"),
+        ],
+        [f"Ask a running init (each takes {called('--control')}):", *_commands(asking=True)],
+        ["Look at files:", *_commands(asking=False)],
+        ["  bottle-init --help, --version"],
+    )
+    return "\n\n".join("\n".join(part) for part in parts) + "\n\n" + END
+
+
+def called(name: str) -> str:
+    """An option with its value: `--config FILE`."""
+    return f"{name} {OPTIONS[name].value}".rstrip()
+
+
+def shared_options() -> list[str]:
+    """The options that one command has in common with a bundle."""
+    return [called(name) for name, option in OPTIONS.items() if {RUN, ONE} <= {*option.commands}]
+
+
+def command_lines() -> Iterator[tuple[str, str, bool]]:
+    """`(how it is typed, what it does in markdown, whether it asks a running init)` of each command and each verb."""
+    for name, row in COMMANDS.items():
+        if name == CTL:
+            yield from ((f"ctl {verb} {each.words}".rstrip(), each.sentence, True) for verb, each in VERBS.items())
+            continue
+        own = {option: each for option, each in OPTIONS.items() if name in each.commands and RUN not in each.commands}
+        shared = [f"`{option}`" for option, each in OPTIONS.items() if {name, RUN} <= {*each.commands}]
+        typed = " ".join((name, *(f"[{option}]" for option in own), row.words)).rstrip()
+        told = [row.sentence, *(f"`{option}`: {each.sentence}" for option, each in own.items())]
+        if shared and name not in ASKING:
+            told.append(f"takes {', '.join(shared)} as a bundle does")
+        yield typed, "; ".join(told), name in ASKING
+
+
+def _options(command: str, but: str = "") -> Iterator[str]:
+    for name, option in OPTIONS.items():
+        if command in option.commands and but not in option.commands:
+            yield _row(called(name), f"{option.sentence}{_more(name, option)}")
+
+
+def _more(name: str, option: Option) -> str:
+    if name == "--policy":
+        return f": {', '.join(POLICIES)}"
+    if option.repeats:
+        return " (repeatable)"
+    otherwise = [part for part in (option.variable[0] and f"${option.variable[0]}", option.otherwise) if part]
+    return f" ({', '.join(f'else {part}' for part in otherwise)})" if otherwise else ""
+
+
+def _commands(*, asking: bool) -> Iterator[str]:
+    for typed, sentence, asks in command_lines():
+        if asks == asking:
+            yield _row(f"bottle-init {typed}", sentence, at=2, width=40)
+
+
+def _row(left: str, markdown: str, *, at: int = 4, width: int = 17) -> str:
+    """Two columns, the second wrapped; what is too long for the first gets a line of its own."""
+    indent = " " * (at + width)
+    head = " " * at + (left.ljust(width) if len(left) < width else f"{left}\n{indent}")
+    first, newline, rest = head.rpartition("\n")
+    body = fill(plain(markdown), WIDTH, initial_indent=rest, subsequent_indent=indent, break_on_hyphens=False)
+    return f"{first}{newline}{body}"
+
+
+def plain(markdown: str) -> str:
+    """Markdown without its links and its quotes for code."""
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown).replace("`", "")

@@ -21,10 +21,7 @@ ON_UNHEALTHY: Final = (IGNORE_UNHEALTHY, RESTART_UNHEALTHY, STOP_UNHEALTHY)
 LOGS: Final = ("inherit", "tag", "json")
 
 # The init's own exit codes, after sysexits.h (contract 2).
-EX_USAGE: Final = 2
 EX_UNAVAILABLE: Final = 69
-EX_SOFTWARE: Final = 70
-EX_CONFIG: Final = 78
 
 GIVE_UP_MS: Final = 1_000
 """How long the init waits for what it has killed before it gives up on it (contract 4)."""

@@ -13,11 +13,12 @@ from time import sleep
 
 from bottle_init.core.actions import Exit
 from bottle_init.core.state import Stop
-from bottle_init.core.words import EX_SOFTWARE, GIVE_UP_MS
+from bottle_init.core.words import GIVE_UP_MS
 from bottle_init.linux import reaper, report
 from bottle_init.linux.sys import proc
 from bottle_init.linux.sys.clock import monotonic_ms, wall_s
 from bottle_init.words import jsonlines
+from bottle_init.words.exits import EX_SOFTWARE
 from bottle_init.words.text import plain
 
 TYPE_CHECKING = False

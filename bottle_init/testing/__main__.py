@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bottle_init.testing.fuzz import Outcome
 
 EX_BROKEN = 1
-EX_CONFIG = 78
+EX_INVALID = 78
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle = load.from_text(read_text(options.bundle), options.bundle, options.policy, here=False)
     except BundleInvalid as invalid:
         sys.stderr.write(f"{invalid}\n")
-        return EX_CONFIG
+        return EX_INVALID
     seed = options.seed if options.seed is not None else secrets.token_hex(4)
     if options.show is not None:
         trace = simulate(scenario_of(seed, options.show, bundle))

@@ -11,23 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bottle_init.cli import usage
-from bottle_init.cli.options import (
-    CTL,
-    EX_CONFIG,
-    EX_SOFTWARE,
-    EX_USAGE,
-    ONE,
-    ONLY_VARIABLE,
-    OPTIONS,
-    RUN,
-    SUBCOMMANDS,
-    VERBS,
-    Options,
-    UsageError,
-    parse,
-)
-from bottle_init.core import words
+from bottle_init.cli.options import COMMANDS, CTL, ONE, OPTIONS, RUN, VERBS, Options, UsageError, parse
 from bottle_init.core.policies import POLICIES
+from tools import cli_page
 
 VALUES = {
     "--policy": "restart",
@@ -44,7 +30,7 @@ VALUES = {
 def parsed(*argv: str, **environ: str) -> dict[str, Any]:
     """All options by name."""
     options = parse(argv, environ)
-    return {name: getattr(options, name) for name in Options.__slots__}
+    return {name: getattr(options, name) for name in ("command", *Options.__annotations__)}
 
 
 def refusal(*argv: str) -> str:
@@ -78,9 +64,9 @@ def test_nothing_at_all_runs_the_bundle_of_the_default_file() -> None:
         (("--single-child", "--", "ls"), {"single_child": True}),
         (
             ("--rewrite", "TERM:QUIT", "--rewrite=USR1:0", "--", "x"),
-            {"rewrites": ((15, 3), (10, 0)), "command": "one"},
+            {"rewrite": ((15, 3), (10, 0)), "command": "one"},
         ),
-        (("--map-exit=143", "--map-exit", "1", "--", "x"), {"mapped_codes": (143, 1)}),
+        (("--map-exit=143", "--map-exit", "1", "--", "x"), {"map_exit": (143, 1)}),
         (("--parent-death-signal", "SIGRTMIN+1", "--", "x"), {"parent_death_signal": 35}),
         (("check",), {"command": "check", "config": "/etc/bottle/bundle.toml"}),
         (("check", "x.toml", "--only=a"), {"command": "check", "config": "x.toml", "only": ("a",)}),
@@ -149,18 +135,17 @@ def test_what_is_refused_and_why(argv: tuple[str, ...], message: str) -> None:
 
 @pytest.mark.parametrize("option", VALUES)
 def test_a_value_may_follow_or_be_joined(option: str) -> None:
-    command = words_of(OPTIONS[option][1][-1])
+    command = words_of(OPTIONS[option].commands[-1])
     joined = parsed(f"{option}={VALUES[option]}", *command)
     assert parsed(option, VALUES[option], *command) == joined
     assert joined != parsed(*command)
 
 
-@pytest.mark.parametrize("command", [RUN, ONE, *SUBCOMMANDS])
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("command", [RUN, ONE, *COMMANDS])
+@pytest.mark.parametrize("option", [*OPTIONS, "--help", "--version"])
 def test_an_option_is_taken_by_the_commands_that_it_belongs_to_and_no_others(option: str, command: str) -> None:
-    takes_value, owners = OPTIONS[option]
-    argv = ([option, VALUES[option]] if takes_value else [option]) + list(words_of(command))
-    if command in owners or option in ("--help", "--version"):
+    argv = ([option, VALUES[option]] if option in VALUES else [option]) + list(words_of(command))
+    if option not in OPTIONS or command in OPTIONS[option].commands:
         parse(argv, {})
     else:
         assert f"{option} belongs to" in refusal(*argv)
@@ -211,19 +196,27 @@ def test_one_command_has_no_control_socket_unless_asked_for() -> None:
     assert parsed("--control=@c", "--", "x")["control"] == "@c"
 
 
-def test_the_words_are_the_cores() -> None:
-    assert (EX_USAGE, EX_CONFIG, EX_SOFTWARE) == (words.EX_USAGE, words.EX_CONFIG, words.EX_SOFTWARE)
+def test_every_option_of_a_row_has_its_field_and_its_default() -> None:
+    for name in OPTIONS:
+        assert name[2:].replace("-", "_") in Options.__annotations__, name
+    assert {name for name, option in OPTIONS.items() if option.value} == set(VALUES)
 
 
 def test_help_names_every_option_command_and_policy_and_fits_a_terminal() -> None:
-    for word in (*OPTIONS, *SUBCOMMANDS, *VERBS, *POLICIES, ONLY_VARIABLE, "$BOTTLE_INIT_CONFIG"):
-        assert word in usage.TEXT, word
-    assert set(re.findall(r"--[a-z-]+", usage.TEXT)) - {"--option"} == set(OPTIONS)
-    assert max(map(len, usage.TEXT.splitlines())) <= 120
+    told = usage.text()
+    variables = [f"${option.variable[0]}" for option in OPTIONS.values() if option.variable[0]]
+    for word in (*OPTIONS, *COMMANDS, *VERBS, *POLICIES, *variables):
+        assert word in told, word
+    assert set(re.findall(r"--[a-z-]+", told)) - {"--option"} == {*OPTIONS, "--help", "--version"}
+    assert max(map(len, told.splitlines())) <= 120
 
 
 def test_the_reference_names_every_option_command_and_verb() -> None:
     reference = (Path(usage.__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"(?<!-)--[a-z-]+", reference)) - {"--option"} >= set(OPTIONS) - {"--version"}
-    for command in (*SUBCOMMANDS, *(f"ctl {verb}" for verb in VERBS)):
+    assert set(re.findall(r"(?<!-)--[a-z-]+", reference)) - {"--option"} >= set(OPTIONS)
+    for command in (*(name for name in COMMANDS if name != CTL), *(f"ctl {verb}" for verb in VERBS)):
         assert f"`{command}" in reference, command
+
+
+def test_the_reference_is_drawn_from_the_rows() -> None:
+    assert cli_page.PAGE.read_text(encoding="utf-8") == cli_page.page(), "python -m tools.cli_page"
