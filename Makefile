@@ -3,7 +3,8 @@
 .DEFAULT_GOAL := help
 
 VENV := .venv/bin
-PYTEST := $(VENV)/python -m pytest
+# Spread over workers, twice as many as CPUs; what shares a fixture stays together (tests/conftest.py).
+PYTEST := $(VENV)/python -m pytest -n auto --no-loadscope-reorder
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

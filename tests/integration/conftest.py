@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,19 @@ TAG = os.environ.get("BOTTLE_TEST_TAG", "latest")
 
 
 @pytest.fixture(scope="session")
-def bundle_image() -> str:
+def bundle_image(once: Callable[[str, Callable[[], str]], str]) -> str:
     """The bundle's image, up to date with the working tree."""
+    said = once("images", build_images)
+    if said:
+        pytest.fail(f"images/bundle/build:\n{said}", pytrace=False)
+    return f"claude-bottle-sidecars:{TAG}"
+
+
+def build_images() -> str:
+    """Build what is not up to date. Returns what the build said where it failed."""
     build: list[str | Path] = [ROOT / "images/bundle/build", "--tag", TAG]
     done = subprocess.run(build, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.fail(f"images/bundle/build:\n{done.stdout}{done.stderr}", pytrace=False)
-    return f"claude-bottle-sidecars:{TAG}"
+    return (done.stdout + done.stderr or "no output") if done.returncode else ""
 
 
 @pytest.fixture(scope="session")
