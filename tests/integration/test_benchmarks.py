@@ -71,8 +71,8 @@ def test_runs_without_a_compiler() -> None:
     assert f"| {INIT} |" in done.stdout
 
 
-def test_a_failure_of_the_init_is_a_failure_of_the_benchmark(tmp_path: Path) -> None:
-    """An interpreter without the init can't start anything."""
+def test_a_broken_init_fails_the_benchmark(tmp_path: Path) -> None:
+    """A failure of the init is a failure of the benchmark. An interpreter without the init can't start anything."""
     broken = tmp_path / "python"
     broken.write_text(
         '#!/bin/sh\ncase "$*" in *" -m bottle_init -- "*) exit 1 ;; esac\nexec /usr/bin/env python3 "$@"\n'

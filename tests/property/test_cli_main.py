@@ -74,7 +74,8 @@ def run(*argv: str | Path, stdin: str = "", environ: dict[str, str] | None = Non
     return done.returncode, done.stdout, done.stderr
 
 
-def test_check_prints_the_start_order_and_what_may_not_be_meant(file: Path) -> None:
+def test_check_prints_the_start_order(file: Path) -> None:
+    """`check` prints the start order and notes what may not be meant."""
     assert run("check", file) == (0, START_ORDER.format(file=file), "")
 
 
@@ -91,7 +92,8 @@ def test_check_honours_what_a_run_would(file: Path) -> None:
     assert by_variable[1].startswith(f"{file}: valid: 1 oneshot, 1 daemon; policy exit-on-child-death\n")
 
 
-def test_check_prints_the_schema_that_ships_with_the_package() -> None:
+def test_check_prints_the_shipped_schema() -> None:
+    """`check` prints the schema that ships with the package."""
     shipped = (Path(bottle_init.__file__).parent / "bundle/schema.json").read_text(encoding="utf-8")
     assert run("check", "--schema") == (0, shipped, "")
 
@@ -103,7 +105,8 @@ def test_check_compiles_beside_the_file(file: Path) -> None:
     assert run("check", "--compile", "-")[0] == 2
 
 
-def test_a_compilation_that_cannot_be_written_leaves_nothing_behind(file: Path) -> None:
+def test_a_failed_compilation_leaves_nothing(file: Path) -> None:
+    """A compilation that cannot be written leaves nothing behind."""
     Path(f"{file}c").mkdir()
     code, out, err = run("check", "--compile", file)
     assert (code, out) == (1, "")
@@ -112,7 +115,8 @@ def test_a_compilation_that_cannot_be_written_leaves_nothing_behind(file: Path) 
 
 
 @pytest.mark.parametrize("argv", [(), ("check",)])
-def test_an_invalid_file_is_78_with_a_line_for_each_fault(argv: tuple[str, ...], file: Path) -> None:
+def test_an_invalid_file_is_78(argv: tuple[str, ...], file: Path) -> None:
+    """An invalid file is 78, with a line for each fault."""
     file.write_text(BUNDLE + "zzz = 1\nnice = true\n")
     assert run(*argv, "--config", file) == (
         78,

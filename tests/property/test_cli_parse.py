@@ -45,7 +45,8 @@ def words_of(command: str) -> tuple[str, ...]:
     return {RUN: (), ONE: ("--", "true"), CTL: ("ctl", "events")}.get(command, (command,))
 
 
-def test_nothing_at_all_runs_the_bundle_of_the_default_file() -> None:
+def test_no_words_run_the_default_bundle() -> None:
+    """No words at all run the bundle of the default file."""
     options = parsed()
     assert options["command"] == "run"
     assert options["config"] == "/etc/bottle/bundle.toml"
@@ -143,7 +144,8 @@ def test_a_value_may_follow_or_be_joined(option: str) -> None:
 
 @pytest.mark.parametrize("command", [RUN, ONE, *COMMANDS])
 @pytest.mark.parametrize("option", [*OPTIONS, "--help", "--version"])
-def test_an_option_is_taken_by_the_commands_that_it_belongs_to_and_no_others(option: str, command: str) -> None:
+def test_each_command_takes_its_own_options(option: str, command: str) -> None:
+    """An option is accepted by the commands that it belongs to and by no others."""
     argv = ([option, VALUES[option]] if option in VALUES else [option]) + list(words_of(command))
     if option not in OPTIONS or command in OPTIONS[option].commands:
         parse(argv, {})
@@ -170,7 +172,8 @@ def test_the_last_one_counts() -> None:
     assert (options["policy"], options["config"]) == ("wait-for-all", "b")
 
 
-def test_options_are_over_variables_and_empty_variables_are_unset() -> None:
+def test_options_override_variables() -> None:
+    """Options override variables, and an empty variable counts as unset."""
     environ = {
         "BOTTLE_INIT_CONFIG": "/env.toml",
         "BOTTLE_INIT_CONTROL": "@env",
@@ -191,18 +194,21 @@ def test_an_empty_control_address_is_none_at_all() -> None:
     assert parsed("status", BOTTLE_INIT_CONTROL="@env")["control"] == "@env"
 
 
-def test_one_command_has_no_control_socket_unless_asked_for() -> None:
+def test_one_command_has_no_socket_by_default() -> None:
+    """A single command has no control socket unless it is asked for."""
     assert parsed("--", "x", BOTTLE_INIT_CONTROL="@env")["control"] is None
     assert parsed("--control=@c", "--", "x")["control"] == "@c"
 
 
-def test_every_option_of_a_row_has_its_field_and_its_default() -> None:
+def test_every_option_has_its_field_and_default() -> None:
+    """Every option of a row has its field and its default."""
     for name in OPTIONS:
         assert name[2:].replace("-", "_") in Options.__annotations__, name
     assert {name for name, option in OPTIONS.items() if option.value} == set(VALUES)
 
 
-def test_help_names_every_option_command_and_policy_and_fits_a_terminal() -> None:
+def test_help_is_complete_and_fits_a_terminal() -> None:
+    """The help names every option, command and policy, and fits a terminal."""
     told = usage.text()
     variables = [f"${option.variable[0]}" for option in OPTIONS.values() if option.variable[0]]
     for word in (*OPTIONS, *COMMANDS, *VERBS, *POLICIES, *variables):
@@ -211,7 +217,8 @@ def test_help_names_every_option_command_and_policy_and_fits_a_terminal() -> Non
     assert max(map(len, told.splitlines())) <= 120
 
 
-def test_the_reference_names_every_option_command_and_verb() -> None:
+def test_the_reference_is_complete() -> None:
+    """The reference names every option, command and verb."""
     reference = (Path(usage.__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
     assert set(re.findall(r"(?<!-)--[a-z-]+", reference)) - {"--option"} >= set(OPTIONS)
     for command in (*(name for name in COMMANDS if name != CTL), *(f"ctl {verb}" for verb in VERBS)):

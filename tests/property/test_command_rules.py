@@ -21,7 +21,8 @@ TIMES = st.integers(0, 100_000)
 
 
 @given(number=CATCHABLE, single_child=st.booleans())
-def test_every_signal_that_can_be_caught_is_passed_on_as_it_is(number: int, single_child: bool) -> None:
+def test_every_catchable_signal_is_passed_on(number: int, single_child: bool) -> None:
+    """Every signal that can be caught is passed on as it is."""
     target = command.target_of(Rules(single_child=single_child), number)
     if number == signal.SIGCHLD:
         assert target == 0
@@ -49,16 +50,18 @@ def test_a_rewrite_is_about_its_own_signal_alone(
 
 
 @given(target=TARGETS)
-def test_the_init_sleeps_with_the_command_and_as_pid_1_never(target: int) -> None:
+def test_the_init_stops_itself_unless_it_is_pid_1(target: int) -> None:
+    """The init stops itself together with the command; as PID 1 it never does."""
     stops = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
     assert command.sleeps_too(target, is_pid_1=False) == (target in stops)
     assert not command.sleeps_too(target, is_pid_1=True)
 
 
 @given(number=CATCHABLE, rewrites=REWRITES, single_child=st.booleans())
-def test_what_is_plain_means_nothing_to_the_init_itself(
+def test_plain_signals_mean_nothing_to_the_init(
     number: int, rewrites: tuple[tuple[int, int], ...], single_child: bool
 ) -> None:
+    """A signal that is merely passed on means nothing to the init itself."""
     target = command.target_of(Rules(rewrites, single_child=single_child), number)
     means_more = (
         target == 0
@@ -69,16 +72,18 @@ def test_what_is_plain_means_nothing_to_the_init_itself(
 
 
 @given(number=SIGNALS, single_child=st.booleans(), by_kernel=st.booleans(), same_group=st.booleans())
-def test_a_signal_is_left_out_only_where_the_terminal_has_sent_it_to_both(
+def test_a_signal_that_the_terminal_sent_to_both(
     number: int, single_child: bool, by_kernel: bool, same_group: bool
 ) -> None:
+    """A signal is left out only where the terminal has sent it to both already."""
     rules = Rules(single_child=single_child)
     left_out = command.has_it_already(rules, number, by_kernel=by_kernel, same_group=same_group)
     assert left_out == (single_child and by_kernel and same_group and number in command.FROM_TERMINAL)
 
 
 @given(mapped=st.lists(CODES, max_size=5).map(tuple), code=CODES)
-def test_the_code_is_the_commands_own_unless_it_is_mapped(mapped: tuple[int, ...], code: int) -> None:
+def test_the_code_is_the_commands_own(mapped: tuple[int, ...], code: int) -> None:
+    """The code is the command's own unless it is mapped."""
     assert command.exit_code(Rules(mapped=mapped), code) == (0 if code in mapped else code)
 
 
@@ -93,9 +98,8 @@ ORDER = (command.ASK, command.KILL_SESSION, command.KILL_EVERYTHING, command.GIV
 
 
 @given(began_ms=TIMES, was_asked=st.booleans(), waits=st.lists(st.tuples(st.integers(0, 3_000), st.booleans())))
-def test_what_is_left_is_pressed_ever_harder_and_given_up_in_the_end(
-    began_ms: int, was_asked: bool, waits: list[tuple[int, bool]]
-) -> None:
+def test_leftovers_are_killed_or_given_up(began_ms: int, was_asked: bool, waits: list[tuple[int, bool]]) -> None:
+    """What is left is asked, then killed, and given up in the end."""
     left = command.begin(began_ms, was_asked=was_asked)
     now_ms, stages = began_ms, [command.stage(left, began_ms)]
     asked = int(was_asked)
@@ -113,7 +117,8 @@ def test_what_is_left_is_pressed_ever_harder_and_given_up_in_the_end(
 
 
 @given(began_ms=TIMES, later_ms=st.integers(0, 20_000))
-def test_without_a_stop_signal_the_stages_begin_at_their_deadlines(began_ms: int, later_ms: int) -> None:
+def test_stages_begin_at_their_deadlines(began_ms: int, later_ms: int) -> None:
+    """Without a stop signal the stages begin at their deadlines."""
     expected = (
         command.ASK
         if later_ms < 5_000
@@ -127,7 +132,8 @@ def test_without_a_stop_signal_the_stages_begin_at_their_deadlines(began_ms: int
 
 
 @given(began_ms=TIMES, later_ms=st.integers(0, 8_999), stops=st.integers(0, 3))
-def test_the_next_stage_is_always_ahead_and_never_slept_through(began_ms: int, later_ms: int, stops: int) -> None:
+def test_the_next_stage_is_always_ahead(began_ms: int, later_ms: int, stops: int) -> None:
+    """The next stage is always ahead, and never slept through."""
     now_ms = began_ms + later_ms
     left = command.begin(began_ms, was_asked=False)
     for _ in range(stops):

@@ -118,7 +118,8 @@ def test_another_interpreter_compiles_for_itself(file: Path, monkeypatch: pytest
     assert not is_used(file)
 
 
-def test_another_layout_of_the_values_compiles_for_itself(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_layout_compiles_for_itself(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another layout of the values compiles for itself."""
     monkeypatch.setattr(compiled, "_VALUES", (*compiled._VALUES, Fault))
     assert not is_used(file)
 
@@ -138,7 +139,8 @@ def test_what_another_user_owns_is_not_used(file: Path) -> None:
     assert not is_used(file)
 
 
-def test_a_directory_or_a_pipe_in_its_place_is_not_used(file: Path) -> None:
+def test_a_directory_or_a_pipe_is_not_used(file: Path) -> None:
+    """A directory or a pipe in the place of the compiled file is not used."""
     place = Path(compiled.path_of(str(file)))
     place.unlink()
     place.mkdir()
@@ -164,7 +166,8 @@ def test_users_are_looked_for_at_every_start(tmp_path: Path) -> None:
     assert [fault.path for fault in caught.value.faults] == ["daemons.web.user", "daemons.web.groups[0]"]
 
 
-def test_an_invalid_file_is_not_compiled_and_an_old_compilation_stays_stale(file: Path) -> None:
+def test_an_invalid_file_is_not_compiled(file: Path) -> None:
+    """An invalid file is not compiled, and an old compilation stays stale."""
     file.write_bytes(b"[daemons.web]\n")
     with pytest.raises(BundleInvalid):
         compiled.write(str(file))
@@ -173,7 +176,8 @@ def test_an_invalid_file_is_not_compiled_and_an_old_compilation_stays_stale(file
     assert sorted(os.listdir(file.parent)) == ["bundle.toml", "bundle.tomlc"]
 
 
-def test_a_start_from_a_compiled_file_imports_nothing_expensive(file: Path) -> None:
+def test_a_compiled_start_imports_nothing_expensive(file: Path) -> None:
+    """A start from a compiled file imports nothing expensive."""
     code = (
         "import sys; before = set(sys.modules); sys.path.insert(0, sys.argv[1])\n"
         "from bottle_init.cli import chosen, options\n"

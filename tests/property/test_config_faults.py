@@ -41,7 +41,8 @@ WRONG_AT = {
 }
 
 
-def test_the_document_of_every_key_is_valid_and_has_every_key() -> None:
+def test_the_document_of_every_key() -> None:
+    """The document of every key is valid and has every key."""
     load.from_text(text_of(EVERY_KEY), "bundle.toml")
     daemons = EVERY_KEY["daemons"].values()
     children = [child for kind in keys.KINDS for child in EVERY_KEY[kind].values()]
@@ -273,7 +274,9 @@ def test_cycles_that_share_children_are_all_told() -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 4), unique=True, max_size=4), min_size=5, max_size=5))
-def test_no_cycle_is_left_once_each_that_is_told_is_cut(graph: list[list[int]]) -> None:
+def test_every_cycle_is_told(graph: list[list[int]]) -> None:
+    """No cycle is left once each one that is told has been cut."""
+
     def text() -> str:
         return "".join(
             f'[jobs.{n}]\ncommand = ["x"]\nafter = {list(map(str, after))}\n' for n, after in enumerate(graph)
@@ -289,14 +292,16 @@ def test_no_cycle_is_left_once_each_that_is_told_is_cut(graph: list[list[int]]) 
         load.from_text(text(), "bundle.toml")
 
 
-def test_a_thousand_children_in_a_row_are_no_cycle_and_no_recursion() -> None:
+def test_a_long_chain_is_no_cycle() -> None:
+    """A thousand children in a row are no cycle, and need no recursion."""
     chain = "".join(f'[daemons.d{n}]\ncommand = ["x"]\nafter = ["d{n + 1}"]\n' for n in range(1_500))
     assert len(load.from_text(chain + '[daemons.d1500]\ncommand = ["x"]\n', "bundle.toml").children) == 1_501
     assert faults_of(chain + '[daemons.d1500]\ncommand = ["x"]\nafter = ["d0"]\n') == ["daemons.d0.after"]
 
 
 @given(st.sampled_from(PATHS), st.text("x\n\r\x1b\u2028", min_size=1, max_size=3), st.integers(0, 3))
-def test_each_fault_is_one_line_and_no_control_sequence(path: tuple[str | int, ...], word: str, form: int) -> None:
+def test_each_fault_is_one_plain_line(path: tuple[str | int, ...], word: str, form: int) -> None:
+    """Each fault is one line without control sequences."""
     changes: dict[tuple[str | int, ...], Any] = {path: (word, [word], {word: word}, {"x": {word: word}})[form]}
     try:
         load.from_text(mutated(changes), "bundle.toml")
@@ -309,12 +314,14 @@ def test_no_message_shows_the_value_of_a_variable(value: str) -> None:
     assert "31337" not in the_fault(f"{CHILD}env = {{ TOKEN = {value} }}")
 
 
-def test_what_is_wrong_in_what_is_inherited_is_told_once() -> None:
+def test_an_inherited_fault_is_told_once() -> None:
+    """What is wrong in an inherited value is told once."""
     inherits = CHILD + 'backoff = { initial = "1m" }\n'
     assert faults_of("[bundle]\nbackoff = { limit = true }\n" + inherits) == ["bundle.backoff.limit"]
 
 
-def test_the_message_has_a_header_and_a_line_for_each_fault() -> None:
+def test_the_message_has_a_line_for_each_fault() -> None:
+    """The message has a header and a line for each fault."""
     with pytest.raises(BundleInvalid) as caught:
         load.from_text(CHILD + 'nice = "x"\nzzz = 1\n', "/etc/bottle/bundle.toml")
     header, *lines = str(caught.value).splitlines()

@@ -50,7 +50,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert spec.process.capabilities is None
 
 
-def test_declared_first_is_oneshots_then_daemons_then_jobs() -> None:
+def test_the_order_of_declaration() -> None:
+    """The order of declaration is oneshots, then daemons, then jobs."""
     text = "".join(
         f'[{table}.{name}]\ncommand = ["x"]\n'
         for table, name in (("jobs", "j"), ("daemons", "z"), ("oneshots", "o"), ("daemons", "a"))
@@ -72,7 +73,8 @@ def test_durations(spelled: str, ms: int) -> None:
 
 @pytest.mark.parametrize("own", [None, *POLICIES])
 @pytest.mark.parametrize("asked", [None, *POLICIES])
-def test_a_daemons_own_policy_is_over_the_one_that_was_asked_for(own: str | None, asked: str | None) -> None:
+def test_a_daemons_own_policy_wins(own: str | None, asked: str | None) -> None:
+    """A daemon's own policy overrides the one that was asked for."""
     keys = f'policy = "{own}"' if own else ""
     bundle = load.from_text(f'[bundle]\npolicy = "wait-for-all"\n{MINIMAL}{keys}', "bundle.toml", asked)
     assert bundle.policy == (asked or "wait-for-all")
@@ -88,7 +90,8 @@ def test_backoff_and_restarts_are_inherited_key_by_key() -> None:
     assert bundle.children[0].restarts == Budget(9, 7_000)
 
 
-def test_a_limit_of_the_backoff_below_its_beginning_caps_every_pause() -> None:
+def test_a_low_backoff_limit_caps_every_pause() -> None:
+    """A backoff limit below its initial value caps every pause."""
     assert daemon('backoff = { limit = "100ms" }').backoff == Backoff(500, 2.0, 100)
     assert backoff.delay_ms(Backoff(500, 2.0, 100), 0) == backoff.delay_ms(Backoff(500, 2.0, 100), 9) == 100
 
@@ -111,7 +114,8 @@ def test_probes(spelled: str, probe: Probe) -> None:
     assert ready.probe == probe
 
 
-def test_what_is_after_a_job_or_another_kind_is_accepted() -> None:
+def test_after_may_name_any_kind() -> None:
+    """A child may be after a job or any other kind."""
     bundle = bundle_of(
         f'{MINIMAL}after = ["batch", "setup"]\n[jobs.batch]\ncommand = ["x"]\n[oneshots.setup]\ncommand = ["x"]\n'
     )

@@ -114,7 +114,8 @@ def properties(*path: str) -> dict[str, Any]:
     return found
 
 
-def test_every_key_is_described_and_every_default_is_the_parsers() -> None:
+def test_every_key_is_described() -> None:
+    """Every key is described, and every default is the parser's."""
     for table, where in (("bundle", ()), ("oneshots", ("x",)), ("daemons", ("x",)), ("jobs", ("x",))):
         defaults = {key: each["default"] for key, each in _described(table, *where).items() if "default" in each}
         child = {} if table == "bundle" else {"command": ["x"]}
@@ -155,7 +156,8 @@ def test_schema_and_reference_are_drawn_from_the_keys(path: Path, text: str) -> 
 
 
 @given(bundles())
-def test_a_bundle_that_is_written_is_the_same_when_it_is_read(case: tuple[Bundle, dict[str, Any]]) -> None:
+def test_a_written_bundle_reads_back_the_same(case: tuple[Bundle, dict[str, Any]]) -> None:
+    """A bundle that is written is the same when it is read."""
     bundle, _ = case
     document = written.document_of(bundle)
     text = written.toml_of(document)

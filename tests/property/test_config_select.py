@@ -44,22 +44,26 @@ def refused(*names: str) -> dict[str, str]:
     return {fault.path: fault.message for fault in caught.value.faults}
 
 
-def test_oneshots_always_run_and_the_order_is_the_files() -> None:
+def test_oneshots_always_run() -> None:
+    """Oneshots always run, and the order is the file's."""
     part = load.select(BOTTLE, ("pipelock", "egress"))
     assert [spec.name for spec in part.children] == ["setup", "egress", "pipelock"]
 
 
-def test_what_a_chosen_daemon_is_after_must_be_chosen_too() -> None:
+def test_what_a_chosen_daemon_needs() -> None:
+    """What a chosen daemon is after must be chosen too."""
     assert refused("egress", "tests") == {
         "tests": "runs after pipelock and git-gate, which must then be chosen too",
     }
 
 
-def test_the_child_that_gives_the_exit_code_must_be_chosen_too() -> None:
+def test_exit_code_from_must_be_chosen() -> None:
+    """The child that gives the exit code must be chosen too."""
     assert refused("git-gate") == {"bundle.exit_code_from": "egress must then be chosen too"}
 
 
-def test_unknown_names_are_told_with_the_known_ones_and_everything_else_that_is_wrong() -> None:
+def test_unknown_names_are_told_with_all_faults() -> None:
+    """Unknown names are told together with the known ones and with everything else that is wrong."""
     assert refused("egres", "setup", "pipelock") == {
         "egres": "there is no such daemon or job (there are egress, pipelock, git-gate, tests)",
         "setup": "is a oneshot: those always run",

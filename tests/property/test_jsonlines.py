@@ -27,9 +27,8 @@ facts = st.dictionaries(text.filter(lambda key: key not in ("event", "level", "t
 
 
 @given(text, st.sampled_from(["info", "warning", "error"]), facts)
-def test_a_json_reader_gets_back_what_was_said_from_one_line_of_ascii(
-    event: str, level: str, said: dict[str, object]
-) -> None:
+def test_a_line_reads_back_as_it_was(event: str, level: str, said: dict[str, object]) -> None:
+    """A JSON reader gets back what was said, from one line of ASCII."""
     line = jsonlines.encode(event, level, said.items(), NOW)
     assert json.loads(line) == {"event": event, "level": level, **said, "timestamp": NOW}
     assert all(0x20 <= byte < 0x80 for byte in line)
@@ -69,12 +68,14 @@ def test_a_timestamp_is_what_datetime_says(naive: datetime) -> None:
     assert abs(found - moment) <= timedelta(microseconds=8)
 
 
-def test_a_timestamp_has_the_form_that_structlog_gives_it() -> None:
+def test_a_timestamp_is_structlogs() -> None:
+    """A timestamp has the form that structlog gives it."""
     assert jsonlines.timestamp(1_000_000_000.00025) == "2001-09-09T01:46:40.000250Z"
     assert jsonlines.timestamp(0.9999999) == "1970-01-01T00:00:01.000000Z"
 
 
-def test_plain_events_import_nothing_that_pid_1_would_pay_for() -> None:
+def test_plain_events_import_nothing_expensive() -> None:
+    """Plain events import nothing that PID 1 would pay for."""
     code = (
         "import sys; before = set(sys.modules)\n"
         "from bottle_init.words import jsonlines\n"

@@ -37,7 +37,8 @@ def test_a_signal_is_told_where_it_is_asked_for(arrived: list[int], number: sign
 
 
 @pytest.mark.parametrize("number", HELD)
-def test_one_that_nobody_asked_about_arrives_after_the_block(arrived: list[int], number: signal.Signals) -> None:
+def test_an_unasked_interrupt_comes_after_the_block(arrived: list[int], number: signal.Signals) -> None:
+    """An interrupt that no one asked about arrives after the block."""
     with hold_signals():
         signal.raise_signal(number)
         assert arrived == []
@@ -75,7 +76,8 @@ def test_handlers_are_back_after_an_exception(arrived: list[int]) -> None:
     assert arrived == [signal.SIGTERM]
 
 
-def test_in_a_thread_nothing_is_held_and_nothing_breaks(arrived: list[int]) -> None:
+def test_in_a_thread_nothing_is_held(arrived: list[int]) -> None:
+    """In a thread no interrupt is held, and nothing breaks."""
     told: list[bool] = []
 
     def block() -> None:

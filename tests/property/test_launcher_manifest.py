@@ -175,7 +175,8 @@ def test_a_fault_brings_no_other_with_it(text: str, faults: list[str]) -> None:
         ("supervise", '[credentials.x]\nhost = "a.example"\nfrom_env = "X"', "credentials"),
     ],
 )
-def test_what_needs_egress_says_so_where_it_is_left_out(daemons: str, rest: str, path: str) -> None:
+def test_what_needs_egress_says_so(daemons: str, rest: str, path: str) -> None:
+    """What needs egress says so where egress is left out."""
     document = f'daemons = ["{daemons}"]\n[egress]\nallow = ["a.example"]\n{rest}'
     (fault,) = faults_of(document)
     assert fault.startswith(f"{path}: ")
@@ -187,7 +188,8 @@ def test_an_agent_is_never_root(user: str) -> None:
     assert faults_of(f'[agent]\nuser = "{user}"')[0].startswith("agent.user")
 
 
-def test_a_repository_has_no_say_in_where_a_secret_goes(tmp_path: Path) -> None:
+def test_a_repository_cannot_redirect_a_secret(tmp_path: Path) -> None:
+    """A repository has no say in where a secret goes."""
     (tmp_path / ".git").mkdir()
     (tmp_path / "deep").mkdir()
     manifest = '[egress]\nallow = ["evil.example"]\n[credentials.x]\nhost = "evil.example"\nfrom_env = "TOKEN"'
@@ -239,7 +241,8 @@ def test_the_policy_is_what_the_bundle_reads() -> None:
 
 
 @given(st.text())
-def test_a_secret_is_one_line_or_refused_without_being_shown(text: str) -> None:
+def test_a_bad_secret_is_refused_unseen(text: str) -> None:
+    """A secret is one line, or is refused without being shown."""
     credential = Credential("c", "a.example", prefix="Bearer ", from_env="X")
     try:
         assert secret_value(credential, {"X": text}) == f"Bearer {text.strip()}"
@@ -264,7 +267,8 @@ def test_all_credentials_that_cannot_be_read_are_named(tmp_path: Path, monkeypat
     assert not (tmp_path / "stage").exists()
 
 
-def test_backends_are_chosen_by_name_then_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_a_backend_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backends are chosen by name, then by the environment."""
     monkeypatch.delenv("CLAUDE_BOTTLE_BACKEND", raising=False)
     assert isinstance(get_bottle_backend(), DockerBackend)
     monkeypatch.setenv("CLAUDE_BOTTLE_BACKEND", "dokcer")
@@ -291,7 +295,8 @@ def test_one_module_runs_subprocesses() -> None:
     assert found == {"docker.py"}
 
 
-def test_a_stage_directory_is_removed_only_if_it_is_the_bottles_own() -> None:
+def test_only_its_own_stage_directory_is_removed() -> None:
+    """A stage directory is removed only if it is the bottle's own."""
     with tempfile.TemporaryDirectory() as directory:
         plan = DockerBackend().prepare(BottleSpec("x", slug="x-1"), Path(directory) / "x-1")
         state.discard(plan.stage_dir, "another")

@@ -136,7 +136,8 @@ def test_nobody_else_reads_the_stage_directory(spec: BottleSpec, umask: int) -> 
 
 
 @given(specs())
-def test_prepare_fills_slug_and_yaml_path_and_leaves_the_networks_empty(spec: BottleSpec) -> None:
+def test_prepare_leaves_the_networks_empty(spec: BottleSpec) -> None:
+    """`prepare` fills in the slug and the YAML's path, and leaves the networks empty."""
     with prepared(spec) as plan:
         assert plan.slug == spec.slug
         assert plan.yaml_path.parent == plan.stage_dir
@@ -184,7 +185,8 @@ def test_the_agent_has_one_network_and_no_privilege(spec: BottleSpec) -> None:
 
 
 @given(specs())
-def test_the_agent_is_made_only_once_the_bundle_is_healthy(spec: BottleSpec) -> None:
+def test_the_agent_waits_for_a_healthy_bundle(spec: BottleSpec) -> None:
+    """The agent is created only once the bundle is healthy."""
     plan = plan_bottle(spec, "x", Path("/stage"))
     steps = render(with_networks(plan))
     waits = [index for index, step in enumerate(steps) if isinstance(step, WaitHealthy)]
@@ -206,7 +208,8 @@ def test_no_manifest_overrides_the_way_out(spec: BottleSpec) -> None:
 
 
 @given(specs(), st.booleans())
-def test_the_bundle_keeps_an_inits_capabilities_and_no_others(spec: BottleSpec, redirect: bool) -> None:
+def test_the_bundle_keeps_an_inits_capabilities(spec: BottleSpec, redirect: bool) -> None:
+    """The bundle keeps the capabilities of an init and no others."""
     plan = plan_bottle(spec, "x", Path("/stage"))
     plan = replace(plan, bundle=replace(plan.bundle, redirect=redirect))
     argv = create_line(plan, plan.bundle.name)
@@ -222,7 +225,8 @@ def test_the_bundle_keeps_an_inits_capabilities_and_no_others(spec: BottleSpec, 
     assert "--privileged" not in argv
 
 
-def test_the_internal_network_leaves_the_host_no_address() -> None:
+def test_the_host_has_no_address_inside() -> None:
+    """The internal network leaves the host no address."""
     internal, egress = (each.argv for each in render_networks(plan_bottle(BottleSpec("x"), "x", Path("/stage"))))
     assert "--internal" in internal
     assert "com.docker.network.bridge.inhibit_ipv4=true" in internal
@@ -248,7 +252,8 @@ def test_a_mount_survives_any_path(name: str) -> None:
 
 
 @given(specs())
-def test_the_compose_file_says_what_the_command_lines_do(spec: BottleSpec) -> None:
+def test_the_compose_file_matches_the_commands(spec: BottleSpec) -> None:
+    """The compose file says what the command lines do."""
     with prepared(spec) as plan:
         document = unescaped(yaml.safe_load(plan.yaml_path.read_text()))
         lines = {"sidecars": create_line(plan, plan.bundle.name), "agent": create_line(plan, plan.agent.name)}

@@ -43,7 +43,8 @@ def told(trace: Trace) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("for_ms", [100, STALL_MS - 1])
-def test_a_child_ahead_of_its_reader_waits_and_loses_nothing_within_a_second(for_ms: int) -> None:
+def test_a_child_ahead_of_its_reader_waits(for_ms: int) -> None:
+    """A child ahead of its reader waits, and loses nothing within a second."""
     trace = run(Life(run_ms=1_000, writes=(FLOOD,)), bundle=job(), stalls=(Stall(1_000, for_ms),))
     assert dropped(trace) == 0
     assert told(trace) == [(1_000, "a is made to wait for the reader")]
@@ -51,14 +52,16 @@ def test_a_child_ahead_of_its_reader_waits_and_loses_nothing_within_a_second(for
     assert logs_of(trace).reader.got.count(b"\n") == 400
 
 
-def test_after_a_second_lines_are_dropped_and_nobody_waits_any_more() -> None:
+def test_lines_are_dropped_after_a_second() -> None:
+    """After a second lines are dropped, and no child waits any more."""
     trace = run(Life(run_ms=1_000, writes=(FLOOD,)), bundle=job(), stalls=(Stall(1_000, FOREVER_MS),))
     assert next(loss.at_ms for loss in logs_of(trace).losses if not loss.closing) == 1_000 + STALL_MS
     assert trace.processes[0].ended_ms == 1_000 + STALL_MS
     assert dropped(trace) > 0
 
 
-def test_during_a_stop_a_stalled_reader_is_not_waited_for_at_all() -> None:
+def test_a_stop_waits_for_no_stalled_reader() -> None:
+    """During a stop a stalled reader is not waited for at all."""
     trace = run(Life(catches=(15,), stop_ms=50, writes=(FLOOD,)), stalls=(Stall(0, FOREVER_MS),), stop_at_ms=1_300)
     assert trace.exit is not None
     assert trace.exit.code == 0
@@ -67,20 +70,23 @@ def test_during_a_stop_a_stalled_reader_is_not_waited_for_at_all() -> None:
 
 
 @pytest.mark.parametrize("sip_bytes", [1, 100, 8_192])
-def test_a_reader_that_takes_anything_twice_a_second_is_waited_for(sip_bytes: int) -> None:
+def test_a_reader_of_sips_is_waited_for(sip_bytes: int) -> None:
+    """A reader that takes anything twice a second is waited for."""
     trace = run(Life(writes=(FLOOD,)), stalls=(Stall(0, 20_000, sip_bytes),))
     assert dropped(trace) == 0
     assert trace.logs is not None
     assert trace.logs.reader.got.count(b"\n") == 400
 
 
-def test_an_init_that_was_not_scheduled_for_a_minute_has_not_been_refused_for_a_minute() -> None:
+def test_an_unscheduled_init_was_not_refused() -> None:
+    """An init that was not scheduled for a minute has not been refused for a minute."""
     life = Life(writes=(FLOOD, Write(70_000, 1)))
     trace = run(life, stalls=(Stall(1_000, 500),), freezes=(Freeze(1_200, 60_000),), stop_at_ms=100_000)
     assert dropped(trace) == 0
 
 
-def test_what_was_dropped_is_told_before_the_line_that_follows() -> None:
+def test_a_loss_is_told_before_the_next_line() -> None:
+    """What was dropped is told before the line that follows."""
     life = Life(writes=(FLOOD, Write(6_000, 1)))
     trace = run(life, stalls=(Stall(500, 5_000),), one_pipe=True)
     text = logs_of(trace).reader.got.decode()
@@ -97,7 +103,8 @@ def test_two_losses_are_told_once_each() -> None:
     assert sorted(name for name, _ in logs_of(trace).told if name) == ["a", "b"]
 
 
-def test_a_writer_that_waits_is_not_ready_before_it_goes_on() -> None:
+def test_a_waiting_writer_is_not_ready() -> None:
+    """A writer that waits is not ready before it goes on."""
     first = Spec("a", DAEMON, ("a",), ready=Ready(Probe("tcp", port=1)))
     bundle = Bundle((first, Spec("b", DAEMON, ("b",), ("a",))))
     life = Life(ready_ms=100, writes=(Write(0, 400, 4_000),))
@@ -137,7 +144,8 @@ LINES = st.lists(st.binary(max_size=12).map(lambda raw: raw.replace(b"\n", b"") 
 
 
 @given(st.lists(st.one_of(LINES.map(b"".join), st.integers(1, 40), st.just("fail"), st.just("refuse")), max_size=40))
-def test_every_line_reaches_the_reader_whole_or_is_counted(happenings: list[bytes | int | str]) -> None:
+def test_every_line_arrives_whole_or_is_counted(happenings: list[bytes | int | str]) -> None:
+    """Every line reaches the reader whole, or is counted."""
     outlet, account = Outlet(), Account("a", "stdout")
     written = got = b""
     for now_ms, happening in enumerate(happenings):
@@ -161,9 +169,10 @@ def test_every_line_reaches_the_reader_whole_or_is_counted(happenings: list[byte
 
 
 @given(st.lists(st.tuples(st.integers(0, 1_500), st.integers(0, 3), st.booleans()), max_size=20))
-def test_a_reader_is_given_up_on_only_when_it_has_refused_for_a_second(
+def test_a_reader_is_given_up_after_a_second(
     answers: list[tuple[int, int, bool]],
 ) -> None:
+    """A reader is given up only when it has refused for a second."""
     outlet, now_ms, took_ms, unread = Outlet(), 0, 0, 1_000
     asked = False
     for pause_ms, sip, moved in answers:
@@ -194,7 +203,8 @@ def test_a_queue_makes_wait_or_drops_and_never_both() -> None:
 
 
 @pytest.mark.parametrize("deadline_ms", [0, 1_000])
-def test_the_last_lines_are_held_out_while_they_are_taken_and_never_beyond_the_deadline(deadline_ms: int) -> None:
+def test_the_last_lines_wait_until_the_deadline(deadline_ms: int) -> None:
+    """The last lines are offered for as long as they are taken, and never beyond the deadline."""
     farewell = Farewell(500, deadline_ms)
     end_ms = max(deadline_ms, 500 + FLUSH_STALL_MS)
     assert farewell.until_ms(10_000, 0, 500) == 500 + FLUSH_STALL_MS

@@ -28,7 +28,8 @@ def short_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.lists(pieces_of_lines).map(b"".join), st.lists(st.integers(1, 3 * LIMIT), min_size=1))
 @anew
-def test_chunks_become_the_same_lines_however_they_were_cut(stream: bytes, cuts: list[int]) -> None:
+def test_chunks_may_be_cut_anywhere(stream: bytes, cuts: list[int]) -> None:
+    """Chunks become the same lines however they were cut."""
     rest, out, at, turn = b"", b"", 0, 0
     while at < len(stream):
         size = cuts[turn % len(cuts)]

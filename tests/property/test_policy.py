@@ -37,7 +37,8 @@ def documented_example() -> dict[str, Any]:
     return tomllib.loads(match.group(1))
 
 
-def test_the_documented_example_is_valid_and_means_what_it_says() -> None:
+def test_the_documented_example() -> None:
+    """The documented example is valid and means what it says."""
     read = parse(documented_example())
     assert read.allowlist.allows("api.example.com", 443)
     assert read.allowlist.allows("registry.example.net", 8443)
@@ -64,7 +65,8 @@ def documented_rows(page: str) -> set[str]:
     return {key for row in rows for key in re.findall(r"[a-z_]+", row)}
 
 
-def test_every_key_of_the_grammar_is_documented_and_no_other() -> None:
+def test_exactly_the_grammars_keys_are_documented() -> None:
+    """Every key of the grammar is documented, and no other."""
     page = (ROOT / "docs/policy.md").read_text("utf-8").split("## Compiled")[0]
     keys = {*grammar.EGRESS_KEYS, *grammar.HOST_KEYS, *grammar.CREDENTIAL_KEYS, *grammar.REPOSITORY_KEYS}
     keys |= {*grammar.PUSH_KEYS, *Limits().__match_args__, "walls", "transparent", "engine", "patterns"}
@@ -189,8 +191,11 @@ upstream = "https://git.example.com/demo.git"
 """
 
 
-def test_a_credential_belongs_to_those_who_reach_its_host() -> None:
-    """A host that both reach does not tell whose the credential is, and a default could give it to the wrong one."""
+def test_whose_credential_it_is() -> None:
+    """A credential belongs to those who reach its host.
+
+    A host that both reach does not tell whose the credential is, and a default could give it to the wrong one.
+    """
     assert "has to say whose this is" in " ".join(faults_of(AMBIGUOUS.format(consumers="")))
     read = parse(tomllib.loads(AMBIGUOUS.format(consumers='for = ["git"]')))
     assert read.credentials[0].consumers == ("git",)
@@ -200,7 +205,8 @@ def test_a_credential_belongs_to_those_who_reach_its_host() -> None:
     ]
 
 
-def test_one_credential_has_one_value_and_one_placeholder_of_its_own() -> None:
+def test_one_credential_has_one_value() -> None:
+    """One credential has one value, and one placeholder of its own."""
     one = {"host": "a.example.com", "header": "X-Key", "value_file": "/one/key", "placeholder": "made-up-key"}
     document = {"egress": {"allow": ["a.example.com"], "credentials": [one]}}
     other = {**one, "header": "X-Other", "value_file": "/other/key", "placeholder": "a-made-up-key-too"}
@@ -214,7 +220,8 @@ def test_one_credential_has_one_value_and_one_placeholder_of_its_own() -> None:
     assert [credential.name for credential in parse(document).credentials] == ["key", "other"]
 
 
-def test_a_repository_implies_that_git_reaches_its_host_below_its_path_and_nobody_else() -> None:
+def test_a_repository_implies_a_rule_for_git() -> None:
+    """A repository implies that git, and no other consumer, reaches its host below its path."""
     read = parse({"git": {"repos": {"demo": {"upstream": "https://git.example.com/team/demo.git/"}}}})
     rule = Host(
         *(Rule("git.example.com", port=443), ("git",), GIT_METHODS, ("/team/demo.git",), False, "pass"),
@@ -224,7 +231,8 @@ def test_a_repository_implies_that_git_reaches_its_host_below_its_path_and_nobod
     assert compiled(read)["egress"]["tunnels"] == []
 
 
-def test_an_upstream_that_speaks_no_http_gets_a_tunnel_and_no_rule() -> None:
+def test_an_upstream_without_http_gets_a_tunnel() -> None:
+    """An upstream that does not speak HTTP gets a tunnel and no rule."""
     keys = {"ssh_key": "/k", "known_hosts": "code.example.com ssh-ed25519 AAAA"}
     repos = {"a": {"upstream": "git@code.example.com:a.git", **keys}, "b": {"upstream": "git://b.example.com:99/b"}}
     made = compiled(parse({"git": {"repos": repos}}))
@@ -236,7 +244,8 @@ def test_an_upstream_that_speaks_no_http_gets_a_tunnel_and_no_rule() -> None:
     assert made["git"]["repos"]["a"]["upstream"] == "ssh://git@code.example.com/a.git"
 
 
-def test_the_compiled_form_has_every_default_and_the_most_specific_names_first() -> None:
+def test_the_compiled_form_is_complete() -> None:
+    """The compiled form has every default, and the most specific names first."""
     allow = ["*.example.org", "*.deep.example.org", "docs.example.org:8443", "a.example.com"]
     made = compiled(parse({"egress": {"allow": allow}}))
     assert [(rule["host"], rule["port"], rule["rule"]) for rule in made["egress"]["hosts"]] == [
@@ -252,7 +261,8 @@ def test_the_compiled_form_has_every_default_and_the_most_specific_names_first()
     assert json.loads(json.dumps(made)) == made
 
 
-def test_the_generation_names_the_policy_and_the_approvals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generation names the policy and the approvals."""
     file, overlay = tmp_path / "policy.toml", tmp_path / "approvals.json"
     monkeypatch.setattr(layout, "APPROVALS", overlay)
     file.write_text("")
@@ -266,7 +276,8 @@ def test_the_generation_names_the_policy_and_the_approvals(tmp_path: Path, monke
         policy.load(file)
 
 
-def test_an_approval_allows_in_the_shapes_of_the_policy_itself() -> None:
+def test_an_approval_has_the_policys_shapes() -> None:
+    """An approval allows in the shapes of the policy itself."""
     common = {"reason": "for the build", "at": 1, "until": 2}
     entries = [
         {"id": "h", "kind": "host", "host": "new.example.com", "methods": ["GET"], **common},
@@ -303,11 +314,13 @@ def test_an_approval_allows_in_the_shapes_of_the_policy_itself() -> None:
         *('[{"kind": "host", "host": "a.example.com", "until": "never"}]', "\xff"),
     ],
 )
-def test_an_overlay_with_a_fault_is_a_fault_and_no_traceback(overlay: str) -> None:
+def test_a_faulty_overlay_is_a_fault(overlay: str) -> None:
+    """An overlay with a fault is a fault and no traceback."""
     assert approvals.parse(overlay.encode("latin-1"))[1]
 
 
-def test_what_is_not_toml_is_a_fault_with_the_files_name(tmp_path: Path) -> None:
+def test_what_is_not_toml_is_a_fault(tmp_path: Path) -> None:
+    """What is not TOML is a fault with the file's name."""
     broken = tmp_path / "policy.toml"
     broken.write_text("[egress\n")
     with pytest.raises(PolicyError, match=r"policy\.toml: not TOML: .*line 1"):
@@ -334,8 +347,11 @@ def test_a_fault_is_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[s
         max_leaves=12,
     )
 )
-def test_nothing_but_a_policy_or_its_faults_comes_of_any_document(junk: Any) -> None:
-    """No document is so odd that parsing it ends in another exception."""
+def test_any_document_is_a_policy_or_its_faults(junk: Any) -> None:
+    """Any document becomes a policy or a list of its faults.
+
+    No document is so odd that parsing it ends in another exception.
+    """
     for document in (
         {"egress": junk},
         {"egress": {"allow": junk, "credentials": junk}},

@@ -82,11 +82,13 @@ def test_what_only_python_understands_is_refused(regex: str) -> None:
 
 
 @pytest.mark.parametrize(("regex", "fault"), [("(", "not a regular expression"), ("a*", "matches the empty string")])
-def test_what_would_block_nothing_or_everything_is_refused(regex: str, fault: str) -> None:
+def test_useless_patterns_are_refused(regex: str, fault: str) -> None:
+    """A pattern that would block nothing or everything is refused."""
     assert (check_regex(regex) or "").startswith(fault)
 
 
-def test_every_built_in_pattern_would_be_accepted_from_a_policy() -> None:
+def test_built_in_patterns_are_valid_in_a_policy() -> None:
+    """Every built-in pattern would be accepted from a policy."""
     assert [check_regex(pattern.regex) for pattern in BUILT_IN] == [None] * len(BUILT_IN)
 
 

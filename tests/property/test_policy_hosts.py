@@ -26,7 +26,8 @@ def test_a_name_allows_itself_and_no_other(listed: str, asked: str, port: int) -
 
 
 @given(NAME, NAME)
-def test_a_wildcard_allows_what_is_below_and_nothing_else(domain: str, asked: str) -> None:
+def test_a_wildcard_allows_what_is_below(domain: str, asked: str) -> None:
+    """A wildcard allows what is below it and nothing else."""
     wildcard = allowlist(f"*.{domain}")
     assert not wildcard.allows(domain, 443)
     assert wildcard.allows(f"{asked}.{domain}", 443)
@@ -48,7 +49,8 @@ def test_the_spelling_of_a_name_does_not_matter(name: str, spell: object) -> Non
 
 
 @given(st.text(max_size=40), PORT)
-def test_no_text_is_allowed_by_an_empty_list_and_none_raises(text: str, port: int) -> None:
+def test_an_empty_list_allows_nothing(text: str, port: int) -> None:
+    """No text is allowed by an empty list, and none raises."""
     assert not Allowlist().allows(text, port)
     assert not allowlist("api.example.com").allows(text, port) or normalize(text) == "api.example.com"
 
@@ -96,8 +98,11 @@ def test_host_and_port_are_split_as_they_were_joined(address: Address, port: int
 
 
 @given(st.ip_addresses())
-def test_a_name_never_leads_to_this_machine_or_its_link(address: Address) -> None:
-    """Whether the name is listed itself or by a wildcard. Metadata services are link-local."""
+def test_a_name_never_leads_to_this_machine(address: Address) -> None:
+    """A name never leads to this machine or its link.
+
+    Whether the name is listed itself or by a wildcard. Metadata services are link-local.
+    """
     refused = address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
     assume(not (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped))
     for entry in ("api.example.com", "*.example.com"):
@@ -109,7 +114,8 @@ def test_a_name_never_leads_to_this_machine_or_its_link(address: Address) -> Non
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "172.17.0.1", "192.168.1.1", "100.64.0.1", "fc00::1", "198.18.0.1"])
-def test_a_private_address_needs_a_name_that_is_listed_itself(address: str) -> None:
+def test_a_private_address_needs_its_own_entry(address: str) -> None:
+    """A private address needs a name that is itself listed."""
     parsed = as_address(address)
     assert parsed is not None
     assert allowlist("origin.example.com").refusal("origin.example.com", 443, parsed) is None
@@ -118,7 +124,8 @@ def test_a_private_address_needs_a_name_that_is_listed_itself(address: str) -> N
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1", "0.0.0.0", "fe80::1"])
-def test_an_address_that_is_listed_as_such_is_the_operators_word(address: str) -> None:
+def test_a_listed_address_is_the_operators_word(address: str) -> None:
+    """An address that is listed as such is allowed: the operator has said so."""
     entry = f"[{address}]:8080" if ":" in address else f"{address}:8080"
     parsed = as_address(address)
     assert parsed is not None
@@ -126,7 +133,8 @@ def test_an_address_that_is_listed_as_such_is_the_operators_word(address: str) -
     assert allowlist("api.example.com:8080").refusal("api.example.com", 8080, parsed) is not None
 
 
-def test_an_ipv4_address_inside_an_ipv6_one_is_the_ipv4_address() -> None:
+def test_an_ipv4_address_inside_an_ipv6_one() -> None:
+    """An IPv4 address inside an IPv6 one is judged as the IPv4 address."""
     assert as_address("::ffff:127.0.0.1") == ipaddress.ip_address("127.0.0.1")
     mapped = ipaddress.ip_address("::ffff:169.254.169.254")
     assert allowlist("api.example.com").refusal("api.example.com", 443, mapped) is not None

@@ -23,7 +23,8 @@ from sidecars.prepare import header_value
 ZERO, ONE = "0" * 40, "1" * 40
 
 
-def test_the_real_pipelock_enforces_the_policys_hosts_and_patterns() -> None:
+def test_the_real_pipelock_gets_the_policy() -> None:
+    """The real pipelock enforces the policy's hosts and patterns."""
     policy = parse_policy(
         {
             "egress": {"allow": ["api.example.com", "*.example.org", "api.example.com:8443"]},
@@ -46,8 +47,11 @@ def test_nothing_is_allowed_where_nothing_is_listed() -> None:
     assert json.loads(real.render(Policy()))["api_allowlist"] == []
 
 
-def test_the_redirect_leaves_pipelock_no_way_but_egress() -> None:
-    """Order is meaning: loopback first, what is not an answer refused last, and only then is the chain entered."""
+def test_pipelock_has_no_way_but_egress() -> None:
+    """The redirect leaves pipelock no way but egress.
+
+    Order is meaning: loopback first, what is not an answer refused last, and only then is the chain entered.
+    """
     rules = [" ".join(rule) for rule in engine.redirect_rules(4711)]
     for command in ("iptables", "ip6tables"):
         chain = [rule for rule in rules if rule.startswith(f"{command} -w -A BOTTLE_PIPELOCK")]
@@ -78,7 +82,8 @@ def test_pipelock_by_name_never_falls_back(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @given(st.text(max_size=40))
-def test_a_headers_value_is_one_line_of_printable_ascii_or_none_at_all(content: str) -> None:
+def test_a_headers_value_is_printable_ascii(content: str) -> None:
+    """A header's value is one line of printable ASCII or is refused."""
     value = header_value(content)
     if value is not None:
         assert value.isascii()
@@ -96,9 +101,8 @@ def test_a_value_that_would_be_another_header_is_none(content: str) -> None:
     secret=st.binary(min_size=1, max_size=20).filter(lambda secret: scan.neutralize(secret) == secret),
     where=st.integers(0, 12),
 )
-def test_a_secret_on_the_border_of_two_parts_is_in_one_of_them_whole(
-    pieces: list[bytes], secret: bytes, where: int
-) -> None:
+def test_a_secret_on_a_border_is_whole_in_one_part(pieces: list[bytes], secret: bytes, where: int) -> None:
+    """A secret on the border of two parts is whole in one of them."""
     parts: dict[str, bytes] = {}
 
     class InMemory(scan.Parts):
@@ -114,7 +118,8 @@ def test_a_secret_on_the_border_of_two_parts_is_in_one_of_them_whole(
 
 
 @given(st.text(alphabet="gitleaks:alow- ", max_size=60).map(str.encode))
-def test_no_allow_comment_is_left_in_what_gitleaks_reads(text: bytes) -> None:
+def test_gitleaks_reads_no_allow_comment(text: bytes) -> None:
+    """No allow comment is left in what gitleaks reads."""
     for content in (text, b"gitleaks:allow" + text, b"gitleaks:" + b"gitleaks:allow" + b"allow" + text):
         assert b"gitleaks:allow" not in scan.neutralize(content)
 
@@ -130,7 +135,8 @@ def test_only_branches_and_tags_are_accepted(ref: str) -> None:
     assert judge(parse([f"{ZERO} {ONE} {ref}\n"]), Policy()) == [f"{ref}: only branches and tags are accepted"]
 
 
-def test_a_secret_in_a_refs_name_is_found_without_repeating_it() -> None:
+def test_a_secret_in_a_refs_name_is_not_repeated() -> None:
+    """A secret in a ref's name is found, and the message does not repeat it."""
     token = "ghp_0123456789abcdefghijABCDEFGHIJ012345"
     (refusal,) = judge(parse([f"{ZERO} {ONE} refs/heads/{token}\n"]), Policy())
     assert refusal == "the name of a ref holds what looks like a secret (github-token)"

@@ -48,8 +48,11 @@ def test_a_sweep_has_all_deaths_and_an_end(
     assert not tree.childless
 
 
-def test_an_orphan_that_has_got_a_dead_childs_pid_is_no_second_death(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel gives a pid out anew as soon as it is reaped, and so within the sweep."""
+def test_an_orphan_with_a_dead_childs_pid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An orphan that has been given a dead child's pid is no second death of the child.
+
+    The kernel gives a pid out anew as soon as it is reaped, and so within the sweep.
+    """
     ended = iter([(CHILD, 256), (ORPHAN, 0), (CHILD, 9), (0, 0)])
     monkeypatch.setattr(posix, "waitpid", lambda _pid, _options: next(ended))
     tree = reaper.Tree({CHILD: (0, 1)})

@@ -42,7 +42,8 @@ def egress(watch: Watch) -> Any:
     return daemon
 
 
-def test_the_present_state_is_told_in_times_and_without_what_is_no_daemon() -> None:
+def test_the_present_state_is_of_daemons_alone() -> None:
+    """The present state is told with times, and of daemons alone."""
     last = {"code": 137, "signal": 9, "ago_ms": 2_000, "ran_ms": 1, "detail": SECRET}
     told = egress(following(last_exit=last, restarts=1))
     exited = {"code": 137, "signal": 9, "timestamp": "2026-01-31T08:14:58.000250Z"}
@@ -106,7 +107,8 @@ def test_nothing_but_the_listed_facts_is_told(events: list[tuple[str, dict[str, 
     assert all(set(entry) <= set(FACTS) for entry in told["recent"])
 
 
-def test_the_history_is_bounded_and_no_flood_of_a_daemons_making_washes_it_out() -> None:
+def test_the_history_is_bounded() -> None:
+    """The history is bounded, and no flood that a daemon causes washes it out."""
     watch = following()
     for code in range(HISTORY_MAX + 20):
         watch.take(event("child_exited", code=code))
@@ -117,7 +119,8 @@ def test_the_history_is_bounded_and_no_flood_of_a_daemons_making_washes_it_out()
 
 
 @given(st.sampled_from([b"", b"{", b"[]", b"{}", b"null", b'{"event": "following"}', b'{"event": []}', b"\xff"]))
-def test_what_is_not_understood_ends_the_subscription_and_nothing_else(line: bytes) -> None:
+def test_nonsense_ends_the_subscription_alone(line: bytes) -> None:
+    """A line that is not understood ends the subscription and nothing else."""
     watch = Watch()
     watch.follow([json.dumps(first_line()).encode(), line])
     told = watch.status()

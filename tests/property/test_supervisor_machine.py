@@ -44,8 +44,11 @@ def test_every_small_world() -> None:
 
 
 @given(scenarios(), st.randoms(use_true_random=False))
-def test_the_order_of_simultaneous_deaths_means_nothing(scenario: Scenario, random: Random) -> None:
-    """Contract 2: the kernel may hand over the deaths of one sweep in any order."""
+def test_simultaneous_deaths_have_no_order(scenario: Scenario, random: Random) -> None:
+    """The order of simultaneous deaths means nothing.
+
+    Contract 2: the kernel may hand over the deaths of one sweep in any order.
+    """
 
     def shuffled(deaths: list[Event]) -> list[Event]:
         random.shuffle(deaths)

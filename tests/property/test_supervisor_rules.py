@@ -105,7 +105,8 @@ CHAIN = (spec("a"), spec("b", after=("a",)), spec("c", after=("b",)))
 # Starting.
 
 
-def test_a_chain_starts_link_by_link_as_each_becomes_ready() -> None:
+def test_a_chain_starts_link_by_link() -> None:
+    """A chain starts link by link, as each becomes ready."""
     ready = Ready(TCP)
     chain = (spec("a", ready=ready), spec("b", after=("a",), ready=ready), spec("c", after=("b",)))
     trace = live(chain, Life(ready_ms=30), Life(ready_ms=0), STAYS)
@@ -113,7 +114,8 @@ def test_a_chain_starts_link_by_link_as_each_becomes_ready() -> None:
     assert times(trace, Spawn) == [0, 30, 30]
 
 
-def test_a_readiness_probe_is_made_at_once_and_then_at_growing_pauses() -> None:
+def test_readiness_probes_come_at_growing_pauses() -> None:
+    """A readiness probe is made at once, and then after growing pauses."""
     trace = live((spec("a", ready=Ready(TCP, timeout_ms=2_000)),), Life(ready_ms=None))
     made = times(trace, StartProbe)
     pauses = [later - earlier for earlier, later in itertools.pairwise(made)]
@@ -122,8 +124,11 @@ def test_a_readiness_probe_is_made_at_once_and_then_at_growing_pauses() -> None:
     assert max(pauses) == 250
 
 
-def test_what_has_been_ready_stays_so_for_those_that_wait() -> None:
-    """b is ready, dies and comes back; c, which is after a slow d and b, starts while b is still down."""
+def test_readiness_lasts_for_those_that_wait() -> None:
+    """What has been ready stays ready for those that wait for it.
+
+    b is ready, dies and comes back; c, which is after a slow d and b, starts while b is still down.
+    """
     bundle = (
         spec("b", policy="restart", backoff=Backoff(10_000, 1.0, 10_000)),
         spec("d", ready=Ready(TCP)),
@@ -139,7 +144,8 @@ def test_a_oneshot_is_ready_only_when_it_has_succeeded() -> None:
     assert times(trace, Spawn) == [0, 700]
 
 
-def test_notify_makes_a_daemon_ready_at_the_moment_of_its_datagram() -> None:
+def test_notify_is_ready_with_its_datagram() -> None:
+    """Notify makes a daemon ready at the moment of its datagram."""
     bundle = (spec("a", ready=Ready(Probe("notify"))), spec("b", after=("a",)))
     trace = live(bundle, Life(says=(Say(420, ready=True),)), STAYS)
     assert times(trace, Spawn) == [0, 420]
@@ -148,7 +154,8 @@ def test_notify_makes_a_daemon_ready_at_the_moment_of_its_datagram() -> None:
 # Stopping.
 
 
-def test_the_stop_order_is_the_reverse_and_nothing_is_slept_out() -> None:
+def test_the_stop_order_is_the_reverse() -> None:
+    """The stop order is the reverse of the start order, and no timeout is waited out."""
     trace = live(CHAIN, SLOW_TO_STOP, SLOW_TO_STOP, SLOW_TO_STOP, stop_at_ms=2_000)
     assert order(trace, SendSignal, TERM) == [2, 1, 0]
     assert times(trace, SendSignal, signal=TERM) == [2_000, 3_000, 4_000]
@@ -184,7 +191,8 @@ def test_the_stop_signals_of_one_wake_up_count_as_one() -> None:
     assert code(trace) == 0
 
 
-def test_a_stop_signal_during_a_policy_stop_changes_neither_cause_nor_code() -> None:
+def test_a_stop_signal_during_a_policy_stop() -> None:
+    """A stop signal during a policy stop changes neither cause nor code."""
     bundle = (spec("a"), spec("b"))
     trace = live(bundle, Life(run_ms=1_500, end=End(3)), SLOW_TO_STOP, stop_at_ms=2_000)
     assert code(trace) == 3
@@ -193,7 +201,8 @@ def test_a_stop_signal_during_a_policy_stop_changes_neither_cause_nor_code() -> 
     assert trace.end_ms == 2_500
 
 
-def test_a_stop_during_startup_stops_what_was_started_and_starts_nothing_more() -> None:
+def test_a_stop_during_startup() -> None:
+    """A stop during startup stops what was started and starts nothing more."""
     bundle = (spec("a", ready=Ready(TCP)), spec("b", after=("a",)), spec("c", policy="restart"))
     trace = live(bundle, Life(ready_ms=None), STAYS, Life(run_ms=1_999, end=End(1)), stop_at_ms=2_000)
     assert order(trace, Spawn) == [0, 2]
@@ -215,7 +224,8 @@ def test_a_stop_delay_lies_inside_the_deadline() -> None:
     assert trace.end_ms == 10_000
 
 
-def test_what_is_left_of_a_session_gets_term_and_then_kill() -> None:
+def test_leftovers_get_term_and_then_kill() -> None:
+    """What is left of a session gets TERM, and then KILL."""
     deaf = Life(leaves=(Remnant(stop_ms=None),))
     trace = live((spec("a"), spec("b", after=("a",))), STAYS, deaf, stop_at_ms=2_000)
     assert times(trace, SendSignal, child=0, signal=TERM) == [7_000]
@@ -224,7 +234,8 @@ def test_what_is_left_of_a_session_gets_term_and_then_kill() -> None:
     assert code(trace) == 0
 
 
-def test_what_is_forked_while_a_session_ends_gets_its_term_too() -> None:
+def test_what_is_forked_while_a_session_ends() -> None:
+    """What is forked while a session is being ended gets its TERM too."""
     heirs = Life(leaves=(Remnant(stop_ms=500, heirs=2),))
     trace = live((spec("a"), spec("b", after=("a",))), STAYS, heirs, stop_at_ms=2_000)
     assert times(trace, SendSignal, child=0, signal=TERM) == [3_500]
@@ -233,7 +244,8 @@ def test_what_is_forked_while_a_session_ends_gets_its_term_too() -> None:
     assert [survivor.name for survivor in trace.exit.survivors] == ["remnant-4", "remnant-5", "remnant-6"]
 
 
-def test_the_end_of_what_another_process_reaps_is_not_waited_out() -> None:
+def test_what_another_process_reaps() -> None:
+    """The end of what another process reaps is noticed, and no timeout is waited out for it."""
     kept = Life(leaves=(Remnant(stop_ms=500, kept=True),))
     trace = live((spec("a"), spec("b", after=("a",))), STAYS, kept, stop_at_ms=2_000)
     assert times(trace, SendSignal, child=0, signal=TERM) == [2_500]
@@ -248,28 +260,34 @@ def test_all_that_is_left_is_named() -> None:
     assert len(trace.exit.survivors) == 1_000
 
 
-def test_what_escaped_its_session_goes_with_the_whole_tree() -> None:
+def test_what_escaped_its_session_goes_too() -> None:
+    """What escaped its session goes with the whole tree."""
     trace = live((spec("a"),), Life(leaves=(Remnant(escapes=True, stop_ms=None),)), stop_at_ms=2_000)
     assert trace.end_ms == 10_000
     assert trace.processes[-1].ended_ms == 10_000
     assert code(trace) == 0
 
 
-def test_the_init_gives_up_on_what_no_kill_ends_one_second_later() -> None:
+def test_what_no_kill_ends_is_given_up() -> None:
+    """What no KILL ends is given up one second later."""
     trace = live((spec("a"),), Life(catches=(TERM,), stop_ms=None, kill_ms=None), stop_at_ms=2_000)
     assert times(trace, KillSession) == [7_000]
     assert trace.end_ms <= 2_000 + 8_000 + 1_000
     assert code(trace) == 137
 
 
-def test_a_storm_of_orphans_is_reaped_and_changes_nothing() -> None:
+def test_a_storm_of_orphans_changes_nothing() -> None:
+    """A storm of orphans is reaped and changes nothing."""
     trace = live((spec("a"),), STAYS, storms=(Storm(1_000, 10_000), Storm(2_000, 10_000)), stop_at_ms=2_000)
     assert trace.end_ms == 2_000
     assert code(trace) == 0
 
 
-def test_a_machine_that_was_suspended_past_all_deadlines() -> None:
-    """The whole stop falls into one wake-up; what is dead is not killed, what lives is."""
+def test_a_machine_suspended_past_all_deadlines() -> None:
+    """A machine was suspended past all deadlines.
+
+    The whole stop falls into one wake-up; what is dead is not killed, what lives is.
+    """
     trace = live((spec("a"), spec("b")), SLOW_TO_STOP, IGNORES_TERM, stop_at_ms=2_000, freezes=(Freeze(2_500, 60_000),))
     assert trace.end_ms == 62_500
     assert code(trace) == 137
@@ -278,7 +296,8 @@ def test_a_machine_that_was_suspended_past_all_deadlines() -> None:
 # Restarts.
 
 
-def test_the_delays_grow_by_the_factor_up_to_the_limit_and_begin_anew() -> None:
+def test_the_delays_grow_up_to_the_limit() -> None:
+    """The delays grow by the factor up to the limit, and begin anew."""
     backoff = Backoff(500, 2.0, 3_000)
     lives = (*(Life(run_ms=0, end=End(1)),) * 5, Life(run_ms=3_000, end=End(1)), STAYS)
     trace = live((spec("a", policy="restart", backoff=backoff, restarts=Budget(10)),), lives)
@@ -287,7 +306,8 @@ def test_the_delays_grow_by_the_factor_up_to_the_limit_and_begin_anew() -> None:
     assert delays == [500, 1_000, 2_000, 3_000, 3_000, 3_000 + 500]
 
 
-def test_one_restart_more_than_the_budget_is_a_policy_stop_at_the_death() -> None:
+def test_a_spent_budget_is_a_policy_stop() -> None:
+    """One restart more than the budget is a policy stop, at the death."""
     bundle = (spec("a", policy="restart", backoff=Backoff(0, 1.0, 0), restarts=Budget(3, 60_000)),)
     trace = live(bundle, Life(run_ms=100, end=End(7)))
     assert len(times(trace, Spawn)) == 1 + 3
@@ -295,7 +315,8 @@ def test_one_restart_more_than_the_budget_is_a_policy_stop_at_the_death() -> Non
     assert code(trace) == 7
 
 
-def test_restarts_that_have_left_the_window_do_not_weigh_any_more() -> None:
+def test_restarts_outside_the_window_do_not_count() -> None:
+    """Restarts that have left the window do not count any more."""
     bundle = (spec("a", policy="restart", backoff=Backoff(0, 1.0, 0), restarts=Budget(1, 1_000)),)
     trace = live(bundle, (*(Life(run_ms=1_000, end=End(7)),) * 3, STAYS))
     assert len(times(trace, Spawn)) == 4
@@ -309,7 +330,8 @@ def test_a_failed_fork_is_a_failed_start(policy: str) -> None:
     assert code(trace) == 0
 
 
-def test_a_missed_readiness_deadline_is_answered_by_a_restart() -> None:
+def test_a_missed_readiness_is_answered_by_a_restart() -> None:
+    """A missed readiness deadline is answered by a restart."""
     bundle = (spec("a", policy="restart-on-failure", ready=Ready(TCP, 1_000)),)
     trace = live(bundle, (Life(ready_ms=None), STAYS))
     assert times(trace, SendSignal, signal=TERM)[0] == 1_000
@@ -352,8 +374,11 @@ def test_rest_for_one_holds_through_a_oneshot() -> None:
     assert times(trace, Spawn, child=2) == [10, 1_900]
 
 
-def test_rest_for_one_starts_nothing_before_a_dependent_that_was_going_down_already() -> None:
-    """b is being restarted by request when a dies: c, which runs after both, is the last to come back."""
+def test_rest_for_one_waits_for_who_was_going_down() -> None:
+    """Rest for one starts nothing before a dependent that was going down already.
+
+    b is being restarted by request when a dies: c, which runs after both, is the last to come back.
+    """
     bundle = (
         spec("a", policy="restart", restart_dependents=True, ready=NOTIFY),
         spec("b", after=("a",), ready=NOTIFY),
@@ -367,8 +392,11 @@ def test_rest_for_one_starts_nothing_before_a_dependent_that_was_going_down_alre
     assert times(trace, Spawn)[3:] == [2_000, 2_400, 2_800]
 
 
-def test_an_awaited_daemon_that_ends_is_not_awaited_in_vain_by_one_whose_session_is_still_there() -> None:
-    """a and b die together and both come back; a then ends well before it is ready, while b's session lives on."""
+def test_an_awaited_daemon_that_ends_well() -> None:
+    """A daemon that ended is not awaited in vain by one whose session is still there.
+
+    a and b die together and both come back; a then ends well before it is ready, while b's session lives on.
+    """
     backoff = Backoff(100, 1.0, 100)
     bundle = (
         spec("a", policy="restart-on-failure", restart_dependents=True, ready=NOTIFY, backoff=backoff),
@@ -381,8 +409,11 @@ def test_an_awaited_daemon_that_ends_is_not_awaited_in_vain_by_one_whose_session
     assert code(trace) == 69
 
 
-def test_a_bundle_with_a_child_that_waits_has_not_ended() -> None:
-    """What the job waits for is stopped by request, and later started again by request."""
+def test_a_bundle_with_a_waiting_child_goes_on() -> None:
+    """A bundle with a child that waits has not ended.
+
+    What the job waits for is stopped by request, and later started again by request.
+    """
     bundle = (spec("a", ready=NOTIFY), spec("tests", JOB, after=("a",)))
     orders = (Request(1_000, happened.ChildStopOrdered(0, 1)), Request(3_000, happened.ChildStartOrdered(0, 2)))
     trace = live(bundle, (STAYS, Life(says=READY_LATER)), Life(run_ms=500, end=End(4)), requests=orders)
@@ -390,7 +421,8 @@ def test_a_bundle_with_a_child_that_waits_has_not_ended() -> None:
     assert code(trace) == 4
 
 
-def test_dependents_that_are_to_come_back_keep_the_bundle_while_their_daemon_is_held() -> None:
+def test_held_dependents_keep_the_bundle() -> None:
+    """Dependents that will come back keep the bundle alive while their daemon is held."""
     bundle = (spec("a", policy="restart", restart_dependents=True), spec("b", after=("a",)))
     orders = (Request(1_200, happened.ChildStopOrdered(0, 1)), Request(3_000, happened.ChildStartOrdered(0, 2)))
     trace = live(bundle, (Life(run_ms=1_000, end=End(1)), STAYS), STAYS, requests=orders)
@@ -398,8 +430,11 @@ def test_dependents_that_are_to_come_back_keep_the_bundle_while_their_daemon_is_
     assert trace.end_ms == 60_000
 
 
-def test_a_long_run_begins_the_delays_anew_however_it_ended() -> None:
-    """Two quick failures, then a run of nearly twenty seconds that an order ends: the next failure waits 500 ms."""
+def test_a_long_run_begins_the_delays_anew() -> None:
+    """A long run begins the delays anew, however it ended.
+
+    Two quick failures, then a run of nearly twenty seconds that an order ends: the next failure waits 500 ms.
+    """
     fails = Life(run_ms=0, end=End(1))
     again = Request(20_000, happened.ChildRestartOrdered(0, 1))
     bundle = (spec("a", policy="restart", backoff=Backoff(500, 2.0, 3_000)),)
@@ -407,7 +442,8 @@ def test_a_long_run_begins_the_delays_anew_however_it_ended() -> None:
     assert times(trace, Spawn) == [0, 500, 1_500, 20_000, 20_500]
 
 
-def test_a_requested_restart_takes_its_dependents_with_it_without_delay_or_budget() -> None:
+def test_a_requested_restart_takes_dependents_along() -> None:
+    """A requested restart takes its dependents with it, without delay and without using the budget."""
     bundle = (spec("a", restart_dependents=True, restarts=Budget(0)), spec("b", after=("a",), restarts=Budget(0)))
     order_given = Request(2_000, happened.ChildRestartOrdered(0, 1))
     trace = live(bundle, STAYS, STAYS, requests=(order_given,))
@@ -419,7 +455,8 @@ def test_a_requested_restart_takes_its_dependents_with_it_without_delay_or_budge
 # Signals.
 
 
-def test_a_signal_goes_to_those_that_catch_it_as_their_rules_rewrite_it() -> None:
+def test_whom_a_signal_goes_to() -> None:
+    """A signal goes to those that catch it, as their rules rewrite it."""
     bundle = (spec("a", signals=((USR1, HUP),)), spec("b", signals=((USR1, 0),)), spec("c"))
     got = Request(1_000, happened.SignalReceived(USR1))
     trace = live(bundle, Life(catches=(HUP,), heeds=(HUP,), stop_end=End(5)), STAYS, STAYS, requests=(got,))
@@ -449,7 +486,8 @@ def test_what_ctl_signal_sends_is_not_the_inits_own() -> None:
 # Lease.
 
 
-def test_a_lease_that_is_not_renewed_is_a_requested_stop() -> None:
+def test_a_lapsed_lease_is_a_requested_stop() -> None:
+    """A lease that is not renewed is a requested stop."""
     bundle = Bundle((spec("a"),), lease=Lease(renew_ms=5_000))
     trace = live(bundle, STAYS, requests=(Request(3_000, happened.LeaseRenewed(1)),))
     assert trace.end_ms == 8_000
@@ -461,7 +499,8 @@ def test_a_lease_that_is_not_renewed_is_a_requested_stop() -> None:
 CHECKED = Check(TCP, interval_ms=1_000, timeout_ms=500, retries=3)
 
 
-def test_health_goes_from_starting_to_healthy_to_stopping() -> None:
+def test_the_course_of_health() -> None:
+    """Health goes from starting to healthy to stopping."""
     trace = live((spec("a", ready=Ready(TCP)),), Life(ready_ms=1_000, catches=(TERM,), stop_ms=10))
     assert [word for _, word in answers(trace)] == ["starting", "healthy", "stopping"]
 
@@ -494,20 +533,23 @@ def test_a_success_ends_the_start_period() -> None:
     assert (4_000, "unhealthy") in answers(trace)
 
 
-def test_on_unhealthy_restart_waits_and_uses_the_budget() -> None:
+def test_a_restart_for_health_uses_the_budget() -> None:
+    """A restart for health has its delay and uses the budget."""
     bundle = (spec("a", health=CHECKED, on_unhealthy="restart", restarts=Budget(1, 60_000)),)
     trace = live(bundle, Life(sick=((0, 100_000),)))
     assert times(trace, Spawn) == [0, 3_500]
     assert code(trace) == 69
 
 
-def test_a_daemon_that_ended_for_good_without_success_is_unhealthy() -> None:
+def test_a_daemon_that_failed_for_good_is_unhealthy() -> None:
+    """A daemon that ended for good without success is unhealthy."""
     bundle = (spec("a", policy="wait-for-all"), spec("b", policy="wait-for-all"))
     trace = live(bundle, Life(run_ms=1_000, end=End(1)), STAYS)
     assert (1_000, "unhealthy") in answers(trace)
 
 
-def test_a_daemon_that_ended_with_success_and_was_let_go_does_not_count() -> None:
+def test_an_accepted_success_does_not_affect_health() -> None:
+    """A daemon that ended with success, and whose policy accepts that, does not count for health."""
     bundle = (spec("a", policy="wait-for-all"), spec("b", policy="wait-for-all"))
     trace = live(bundle, Life(run_ms=1_000), STAYS)
     assert [word for _, word in answers(trace)] == ["starting", "healthy", "stopping"]
@@ -525,17 +567,20 @@ def test_a_watchdog_that_is_not_fed_is_unhealthy() -> None:
 
 
 @pytest.mark.parametrize("ill", [Say(200, watchdog_ms=2_300), Say(2_500, watchdog_trigger=True)])
-def test_what_the_watchdog_has_said_no_check_takes_back(ill: Say) -> None:
+def test_no_check_takes_back_the_watchdogs_word(ill: Say) -> None:
+    """What the watchdog has said no check takes back."""
     trace = live((spec("a", health=CHECKED),), Life(says=(ill, Say(6_500, watchdog=True))))
     assert answers(trace)[1:4] == [(0, "healthy"), (2_500, "unhealthy"), (6_500, "healthy")]
 
 
-def test_nor_does_the_watchdog_take_back_what_a_check_has_said() -> None:
+def test_the_watchdog_takes_back_no_checks_word() -> None:
+    """Nor does the watchdog take back what a check has said."""
     trace = live((spec("a", health=CHECKED),), Life(sick=((500, 5_500),), says=(Say(3_500, watchdog=True),)))
     assert answers(trace)[2:5] == [(1_000, "degraded"), (3_000, "unhealthy"), (6_000, "healthy")]
 
 
-def test_the_job_ends_the_bundle_and_its_daemons_are_stopped() -> None:
+def test_the_job_ends_the_bundle() -> None:
+    """The job ends the bundle, and its daemons are stopped."""
     trace = live((spec("a"), spec("tests", JOB, after=("a",))), SLOW_TO_STOP, Life(run_ms=500))
     assert trace.end_ms == 1_500
     assert code(trace) == 0

@@ -85,7 +85,8 @@ def test_a_failed_exec_is_told_with_its_reason() -> None:
     assert told(trace, "child_exited") == [("warning", facts)]
 
 
-def test_a_restart_is_told_with_its_delay_and_its_number() -> None:
+def test_a_restart_has_a_delay_and_a_number() -> None:
+    """A restart is told with its delay and its number."""
     trace = live((spec("a", policy="restart"),), (Life(run_ms=10, end=End(1)), Life(run_ms=10, end=End(1)), Life()))
     assert told(trace, "child_restarting") == [
         ("warning", {"delay_ms": 500, "restart": 1}),
@@ -107,7 +108,8 @@ def test_who_asked_for_a_stop_is_told() -> None:
     assert (trace.exit.stop.sender_pid, trace.exit.stop.sender_uid) == (77, 1000)
 
 
-def test_a_missed_readiness_deadline_is_told_with_the_last_answer() -> None:
+def test_a_missed_readiness_has_the_last_answer() -> None:
+    """A missed readiness deadline is told with the last answer."""
     trace = live((spec("a", ready=Ready(TCP, 1_000)),), (Life(ready_ms=None),))
     assert told(trace, "not_ready") == [("error", {"last": "connection refused"})]
 
@@ -167,7 +169,8 @@ def test_a_check_is_told_with_its_times() -> None:
     assert (fatal.check_at_ms, fatal.check_since_ms, fatal.health) == (4_000, 3_000, "unhealthy")
 
 
-def test_the_answer_is_never_older_than_the_daemons_current_start() -> None:
+def test_the_answer_is_of_the_current_start() -> None:
+    """The answer is never older than the daemon's current start."""
     restart = Request(1_500, happened.ChildRestartOrdered(0, 1))
     trace = live((spec("a", health=CHECKED),), STAYS, requests=(restart,))
     old, new = daemon_health(trace, 1_400), daemon_health(trace, 1_600)
@@ -181,8 +184,8 @@ def test_what_a_daemon_says_of_itself_is_told() -> None:
     assert daemon_health(trace, 300).detail == "warming up"
 
 
-def test_what_it_says_while_it_is_being_stopped_is_told() -> None:
-    """That is when sd_notify(3) has it say STOPPING=1."""
+def test_what_it_says_while_it_stops_is_told() -> None:
+    """What a daemon says while it is being stopped is told. That is when sd_notify(3) has it say STOPPING=1."""
     says = (Say(100, status="serving"), Say(1_100, stopping=True, status="draining"))
     trace = live((spec("a"),), (Life(catches=(TERM,), stop_ms=500, says=says),), stop_at_ms=1_000)
     assert daemon_health(trace, 1_050).detail == "serving"
@@ -190,7 +193,8 @@ def test_what_it_says_while_it_is_being_stopped_is_told() -> None:
     assert told(trace, "child_says_stopping") == [("info", {})]
 
 
-def test_why_it_is_unhealthy_is_told_beside_a_check_that_passes() -> None:
+def test_why_unhealthy_beside_a_passing_check() -> None:
+    """Why a daemon is unhealthy is told even beside a check that passes."""
     trace = live((spec("a", health=CHECKED),), (Life(says=(Say(200, watchdog_ms=1_500),)),))
     ill = daemon_health(trace, 3_000)
     assert (ill.health, ill.check, ill.detail) == ("unhealthy", True, "no WATCHDOG=1 for 1500 ms")
@@ -204,7 +208,8 @@ def test_a_reload_is_told() -> None:
 # The deaths of the report.
 
 
-def test_the_report_knows_who_sent_what_and_how_long_it_took() -> None:
+def test_the_report_has_senders_and_times() -> None:
+    """The report has who sent what and how long it took."""
     deaf = (Life(catches=(TERM,), stop_ms=None),)
     trace = live((spec("a"), spec("b", stop_timeout_ms=2_000)), SLOW, deaf, stop_at_ms=3_000)
     assert trace.exit is not None

@@ -234,7 +234,8 @@ def _with_a_zero(scenario: Scenario) -> Scenario:
     return Scenario(bundle, lives, freezes=(Freeze(100, 100),), stop_at_ms=60_000)
 
 
-def test_a_timeline_tells_what_happened_and_what_was_done() -> None:
+def test_a_timeline_has_events_and_actions() -> None:
+    """A timeline tells what happened and what was done."""
     trace = simulate(Scenario(ONE, ((Life(run_ms=1_500, end=End(signal=9, oom=True)),),)))
     told = render(trace)
     assert "a: kind=daemon:" in told
@@ -266,7 +267,8 @@ def test_what_nobody_has_taken_in_the_end_is_told_too() -> None:
     assert render(trace).endswith(f"2.100 s  ~ {logs_of(trace).dropped()} lines of a are dropped")
 
 
-def test_shrinking_a_stall_leaves_the_fewest_and_shortest_lines() -> None:
+def test_a_shrunk_stall_has_the_fewest_lines() -> None:
+    """Shrinking a stall leaves the fewest and shortest lines."""
     writes = (Write(1_000, 400, 4_000), Write(3_000, 100, 1_000), Write(5_000))
     big = Scenario(ONE, ((Life(writes=writes),),), stalls=(Stall(500, 9_999), Stall(20_000, 500, 100)), one_pipe=True)
 
@@ -285,7 +287,9 @@ def test_the_types_reach_those_who_use_the_package() -> None:
     assert (ROOT / "bottle_init/py.typed").read_text() == ""
 
 
-def test_fuzzing_with_a_promise_finds_its_smallest_breach() -> None:
+def test_fuzzing_finds_the_smallest_breach() -> None:
+    """Fuzzing with a promise finds its smallest breach."""
+
     def nothing_is_ever_killed(trace: Trace) -> str | None:
         killed = trace.exit is not None and any(death.signal == 9 for death in trace.exit.deaths)
         return "something was" if killed else None

@@ -138,7 +138,8 @@ EXEMPT = (("bottle_init/core/values.py", "set"),)
 
 
 @pytest.mark.parametrize("name", names(modules("bottle_init/core")))
-def test_the_core_has_no_clock_no_input_no_output_and_no_unordered_set(name: str) -> None:
+def test_the_core_is_pure(name: str) -> None:
+    """The core has no clock, no input, no output and no unordered set."""
     for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
         assert not isinstance(node, ast.Set | ast.SetComp), f"{name}:{node.lineno}: the order of a set is chance"
         assert not isinstance(node, ast.Global | ast.AsyncFunctionDef | ast.Await), name
@@ -235,3 +236,17 @@ def test_links_lead_somewhere(name: str) -> None:
         path = (ROOT / name).parent / file if file else ROOT / name
         assert path.exists(), target
         assert not anchor or anchor in anchors(path), target
+
+
+NAME_MAX = 50
+
+
+def test_test_names_are_short() -> None:
+    """A name is a handle of at most 50 characters. The sentence that it stands for is the test's docstring."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}"
+        for path in modules("tests")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and len(node.name) > NAME_MAX
+    ]
+    assert found == []

@@ -43,7 +43,8 @@ def severity_in_words(
 
 @pytest.mark.parametrize("kind", [DAEMON, JOB, ONESHOT])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_severity_is_the_contracts_on_all_of_its_domain(kind: str, policy: str) -> None:
+def test_severity_is_the_contracts(kind: str, policy: str) -> None:
+    """The severity is the contract's, on its whole domain."""
     for success_codes in SUCCESS_CODES:
         spec = Spec("child", kind, ("x",), policy=policy, success_codes=success_codes)
         for (code, signal), sent, stopping, forced, asked in product(
@@ -84,7 +85,8 @@ deaths = st.builds(death, st.integers(0, 9), st.sampled_from(range(5)), st.integ
 
 
 @given(st.lists(deaths, unique_by=lambda found: found.child), st.randoms(use_true_random=False))
-def test_the_worst_death_does_not_depend_on_their_order(found: list[Death], random: object) -> None:
+def test_the_worst_death_in_any_order(found: list[Death], random: object) -> None:
+    """The worst death does not depend on the order of the deaths."""
     shuffled = list(found)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert verdict.worst(shuffled) == verdict.worst(found)
@@ -264,22 +266,29 @@ CHECKED = Check(Probe("tcp", port=1), interval_ms=1_000, timeout_ms=500, retries
 SICK = ((0, 10_000_000),)
 
 
-def test_what_the_init_brought_about_is_not_worse_than_a_failure() -> None:
-    """a has no restart left when TERM ends it for its health; in the same sweep b fails, and that is to blame."""
+def test_what_the_init_caused_is_no_worse_than_failure() -> None:
+    """What the init itself brought about is not worse than a failure.
+
+    a has no restart left when TERM ends it for its health; in the same sweep b fails, and that is to blame.
+    """
     a = daemon("a", health=CHECKED, on_unhealthy="restart", restarts=Budget(0))
     assert run(Bundle((a, daemon("b"))), (Life(sick=SICK, dies_ms=200),), (ends(3, 1_200),)) == 3
     assert run(Bundle((a, job("b"))), (Life(sick=SICK, dies_ms=200),), (ends(0, 1_200),)) == 69
 
 
-def test_a_daemon_that_ends_well_when_it_is_asked_to_has_not_left() -> None:
+def test_a_daemon_that_ends_when_asked_has_not_left() -> None:
+    """A daemon that ends well when it is asked to has not left."""
     bundle = Bundle((daemon("a"), daemon("b")), exit_code_from="a")
     order = Request(1_000, ChildStopOrdered(0, 1))
     assert run(bundle, (ENDS_CLEANLY,), (STAYS,), requests=(order,)) == 0
 
 
 @pytest.mark.parametrize("on_unhealthy", ["stop", "restart"])
-def test_a_death_is_to_blame_and_not_the_check_that_failed_for_it(on_unhealthy: str) -> None:
-    """The probe is out when the daemon crashes; both are seen in one wake-up."""
+def test_a_death_is_to_blame_for_a_failed_check(on_unhealthy: str) -> None:
+    """A death is to blame, and not the check that failed because of it.
+
+    The probe is out when the daemon crashes; both are seen in one wake-up.
+    """
     bundle = Bundle((daemon("a", health=CHECKED, on_unhealthy=on_unhealthy),))
     crashes = Life(run_ms=1_020, end=End(signal=11), probe_ms=50)
     for jumbled in (False, True):

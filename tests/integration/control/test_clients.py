@@ -91,7 +91,8 @@ def test_health_of_a_bundle_that_is_well(tmp_path: Path, operator: Operator) -> 
         assert init.stop() == 0
 
 
-def test_health_is_degraded_once_a_daemon_is_stopped_by_request(tmp_path: Path, operator: Operator) -> None:
+def test_health_degrades_after_a_requested_stop(tmp_path: Path, operator: Operator) -> None:
+    """A daemon that was stopped by request leaves the bundle degraded, which only --strict counts as a failure."""
     with running(tmp_path, TWO) as init:
         listening(init, operator)
         assert operator.says("ctl", "stop", "one") == "one: stopping\n"
@@ -171,7 +172,8 @@ def test_at_a_path(tmp_path: Path, operator: Operator) -> None:
 
 
 @pytest.mark.parametrize("said", [b"{}\n", b"{not json}\n", b'{"a": ' * 50_000 + b"\n"])
-def test_what_is_no_init_is_said_and_gives_no_traceback(tmp_path: Path, operator: Operator, said: bytes) -> None:
+def test_what_is_no_init_gets_one_plain_line(tmp_path: Path, operator: Operator, said: bytes) -> None:
+    """Whatever answers at the address but is no init gets one line on stderr and no traceback."""
     path = str(tmp_path / "control")
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(path)
@@ -186,7 +188,8 @@ def test_what_is_no_init_is_said_and_gives_no_traceback(tmp_path: Path, operator
             assert process.returncode == 1
 
 
-def test_an_init_that_is_stopped_is_not_waited_for_forever(tmp_path: Path, operator: Operator) -> None:
+def test_a_stopped_init_is_not_waited_for(tmp_path: Path, operator: Operator) -> None:
+    """An init that is stopped does not hold up whoever asks it: after five seconds there is no answer."""
     with running(tmp_path, TWO) as init:
         listening(init, operator)
         init.send(signal.SIGSTOP)
@@ -255,7 +258,8 @@ def test_status_is_a_table_for_people(tmp_path: Path, operator: Operator) -> Non
         assert init.stop() == 0
 
 
-def test_the_figures_are_of_all_that_a_daemon_has_started(tmp_path: Path, operator: Operator) -> None:
+def test_figures_cover_a_daemons_whole_tree(tmp_path: Path, operator: Operator) -> None:
+    """Memory, CPU and open files are those of the daemon and everything below it."""
     bundle = '[daemons.d]\ncommand = ["/bin/sh", "-c", "sleep 600 & sleep 600 & sleep 600; true"]\n'
     with running(tmp_path, bundle) as init:
         listening(init, operator)
@@ -429,7 +433,7 @@ def test_an_output_that_is_gone_gives_no_traceback(tmp_path: Path, operator: Ope
 # Clients that do not mean well, and the init.
 
 
-def test_hostile_clients_neither_stall_nor_end_the_init(tmp_path: Path, operator: Operator) -> None:
+def test_hostile_clients_do_not_stall_the_init(tmp_path: Path, operator: Operator) -> None:
     """Half lines, floods, clients that never read: a death is still answered, and so is TERM."""
     name = "\0" + _address(operator)[1:]
     crowd: list[socket.socket] = []

@@ -308,7 +308,8 @@ def test_followers_get_every_event(bench: Served) -> None:
         assert [line["event"] for line in bench.lines(follower, 3)] == ["e0", "e1", "e2"]
 
 
-def test_a_follower_learns_where_things_stand_before_the_first_event(bench: Served) -> None:
+def test_a_followers_first_line_is_the_status(bench: Served) -> None:
+    """A follower learns the present state before the first event."""
     follower = bench.connect(b"events\n")
     first = bench.lines(follower, 1)[0]
     assert first["status"]["children"][0]["name"] == "egress"
@@ -334,7 +335,8 @@ def test_followers_leave_room_for_others(bench: Served) -> None:
     assert bench.ask(b"health").startswith("starting\n")
 
 
-def test_a_slow_follower_is_told_and_closed_and_keeps_nobody_waiting(bench: Served) -> None:
+def test_a_slow_follower_is_told_and_closed(bench: Served) -> None:
+    """A follower that falls behind is told so and closed; it delays neither the init nor other followers."""
     slow, quick = bench.follow(), bench.follow()
     event = b'{"event": "' + b"x" * 1_000 + b'"}'
     got = 0
@@ -379,7 +381,8 @@ def test_the_longest_line_is_still_read(bench: Served) -> None:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=60) | st.sampled_from([b"\n", b"ctl ", b"health", b"events"])))
-def test_whatever_comes_in_pieces_is_one_request_at_most(pieces: list[bytes]) -> None:
+def test_any_bytes_are_one_request_at_most(pieces: list[bytes]) -> None:
+    """Whatever bytes arrive, in whatever pieces, make at most one request."""
     served = Served(f"@pieces-{os.getpid()}")
     try:
         assert served.control.open() == ""
@@ -398,7 +401,8 @@ def test_whatever_comes_in_pieces_is_one_request_at_most(pieces: list[bytes]) ->
         closed(served)
 
 
-def test_a_thousand_connections_cost_no_more_than_the_limit(bench: Served) -> None:
+def test_a_thousand_connections_stay_within_limits(bench: Served) -> None:
+    """A thousand connections cost the init no more descriptors than its limit allows."""
     before = open_descriptors()
     for _ in range(1_000):
         bench.connect(b"hea")
@@ -435,7 +439,8 @@ def test_idle_clients_wake_nobody(bench: Served) -> None:
     assert bench.events == []
 
 
-def test_without_descriptors_clients_wait_and_the_init_sleeps(bench: Served) -> None:
+def test_without_descriptors_clients_wait(bench: Served) -> None:
+    """Without a free descriptor clients wait, and the init sleeps instead of spinning."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     waiting = bench.connect(b"health\n")
     lowest = os.open("/dev/null", os.O_RDONLY)
@@ -555,7 +560,8 @@ def test_a_client_does_not_ask_an_init_below(below: str) -> None:
         client.ask(below, "ctl stop")
 
 
-def test_an_init_below_does_not_listen_to_a_client_above(below: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_init_below_refuses_a_client_above(below: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An init in a PID namespace below refuses a client from above."""
     monkeypatch.setattr(peer, "objection", lambda *_, **__: "")
     assert client.ask(below, "ctl stop") == "error refused: it is in another PID namespace\n"
 
@@ -593,7 +599,8 @@ def closed(served: Served) -> None:
     served.poller._epoll.close()
 
 
-def test_a_path_is_the_owners_alone_and_goes_with_the_init(tmp_path: Path) -> None:
+def test_a_path_is_private_and_goes_with_the_init(tmp_path: Path) -> None:
+    """A socket at a path belongs to its owner alone, and is removed when the init ends."""
     path = tmp_path / "control"
     umask = os.umask(0)
     try:

@@ -295,8 +295,11 @@ def test_an_upstreams_refusal_is_the_agents(gate: Gate) -> None:
     assert gate.refs("strict") == before
 
 
-def test_what_the_agent_has_not_seen_is_not_overwritten(gate: Gate) -> None:
-    """A forced push against an upstream that has moved on, of which the agent knows nothing."""
+def test_unseen_upstream_commits_are_kept(gate: Gate) -> None:
+    """What the agent has not seen is not overwritten.
+
+    A forced push against an upstream that has moved on, of which the agent knows nothing.
+    """
     directory = gate.clone("plain")
     moved = "c=$(git commit-tree -p trunk -m elsewhere trunk^{tree}); git update-ref refs/heads/trunk $c"
     check(gate.upstream, "sh", "-ec", f"cd /srv/upstream/plain.git; {moved}", environment=IDENTITY)
@@ -322,8 +325,11 @@ def test_health_checks_leave_nothing_in_the_log(gate: Gate) -> None:
     assert "hung up unexpectedly" not in gate.bundle.logs
 
 
-def test_the_agents_hooks_and_configuration_stay_with_the_agent(seeded: Gate) -> None:
-    """git never transfers them; that the gate's own are not in the repository is what makes sure."""
+def test_the_agents_hooks_stay_with_the_agent(seeded: Gate) -> None:
+    """The agent's hooks and configuration never reach the gate.
+
+    git never transfers them; that the gate's own are not in the repository is what makes sure.
+    """
     look = "cd /run/bottle/state/git/alone.git; ls hooks 2>&1; cat config"
     listed = check(seeded.bundle.container, "sh", "-c", look, user="git-gate")
     assert "hooksPath" not in listed

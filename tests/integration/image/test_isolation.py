@@ -22,7 +22,8 @@ def running(bundle_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield started
 
 
-def test_pid_1_is_the_init_as_root_with_four_capabilities(running: Bundle) -> None:
+def test_pid_1_is_root_with_four_capabilities(running: Bundle) -> None:
+    """PID 1 is the init; it is root and has four capabilities."""
     (init,) = (process for process in running.processes() if process.pid == 1)
     assert "bottle_init --policy=exit-on-child-death" in init.command
     assert init.uid == 0
@@ -30,7 +31,8 @@ def test_pid_1_is_the_init_as_root_with_four_capabilities(running: Bundle) -> No
         assert int(init.status[name], 16) == _KILL_SETGID_SETUID_SETPCAP
 
 
-def test_every_daemon_has_a_user_of_its_own_and_no_privileges(running: Bundle) -> None:
+def test_every_daemon_has_its_own_user(running: Bundle) -> None:
+    """Every daemon has a user of its own and no privileges."""
     daemons = running.daemons()
     assert sorted(daemons) == sorted(DAEMONS)
     assert len({process.uid for process in daemons.values()} | {0}) == 1 + len(DAEMONS)
@@ -88,8 +90,11 @@ def test_the_authorities_keys_are_their_daemons_alone(running: Bundle) -> None:
     assert "PRIVATE" not in public
 
 
-def test_only_what_the_agent_needs_listens_on_all_addresses(running: Bundle) -> None:
-    """/proc/net/tcp: local address in hexadecimal, state 0A is LISTEN."""
+def test_only_the_agents_ports_are_open(running: Bundle) -> None:
+    """Only what the agent needs listens on all addresses.
+
+    /proc/net/tcp: local address in hexadecimal, state 0A is LISTEN.
+    """
     table = check(running.container, "sh", "-c", "cat /proc/net/tcp /proc/net/tcp6")
     rows = [line.split() for line in table.splitlines() if line.split()[3] == "0A"]
     open_to_all = {int(row[1].split(":")[1], 16) for row in rows if set(row[1].split(":")[0]) == {"0"}}
@@ -107,8 +112,11 @@ def test_the_image_says_which_engine_it_has(running: Bundle) -> None:
     assert "pipelock engine: portable (" in running.logs
 
 
-def test_the_builders_extra_authorities_are_not_trusted_in_the_image(running: Bundle) -> None:
-    """The store holds what Debian's package brings, and nothing else."""
+def test_the_builders_authorities_are_not_trusted(running: Bundle) -> None:
+    """Authorities that only the build trusts are not trusted in the image.
+
+    The store holds what Debian's package brings, and nothing else.
+    """
     script = (
         "cat $(sed -n 's|^[^#!]|/usr/share/ca-certificates/&|p' /etc/ca-certificates.conf) | grep -c BEGIN;"
         "grep -c BEGIN /etc/ssl/certs/ca-certificates.crt; ls /usr/local/share/ca-certificates | wc -l"

@@ -21,7 +21,8 @@ def running(bundle_image: str, tmp_path: Path) -> Iterator[Bundle]:
         yield started
 
 
-def test_it_becomes_healthy_in_all_four_and_a_stop_is_a_success(running: Bundle) -> None:
+def test_healthy_in_all_four_then_a_clean_stop(running: Bundle) -> None:
+    """The bundle becomes healthy in all four daemons, and a stop is a success."""
     eventually(lambda: running.health() == "healthy", "Docker's own health check")
     assert sorted(running.daemons()) == sorted(DAEMONS)
     _, answer = run(running.container, "python3", "-I", "-m", "bottle_init", "health")
@@ -88,7 +89,8 @@ def test_a_secret_that_is_missing_starts_no_daemon(bundle_image: str, tmp_path: 
         assert "egress.credentials[0].value_file: /run/secrets/missing: No such file or directory" in started.logs
 
 
-def test_a_container_that_is_too_poor_says_what_it_lacks(bundle_image: str, tmp_path: Path) -> None:
+def test_missing_capabilities_are_named(bundle_image: str, tmp_path: Path) -> None:
+    """A container without the capabilities that the bundle needs says which ones."""
     with bundle(bundle_image, tmp_path, capabilities=["KILL"]) as started:
         assert started.wait_ended() == 78, started.logs
         assert "setup: Operation not permitted. The bundle has to start as root with SETUID" in started.logs

@@ -86,15 +86,19 @@ def requests_seen(conforming: Bottle) -> int:
     return int(conforming.origin.get_wrapped_container().logs().decode().count("REQUEST "))
 
 
-def test_an_allowed_host_gets_the_credential_that_the_agent_never_sees(conforming: Bottle) -> None:
+def test_an_allowed_host_gets_the_credential(conforming: Bottle) -> None:
+    """An allowed host gets the credential, and the agent never sees it."""
     seen = conforming.seen_by_origin("https://origin.test/hello?x=1")
     assert seen["path"] == "/hello?x=1"
     assert seen["headers"]["Authorization"] == SECRET
     assert SECRET not in check(conforming.agent, "env")
 
 
-def test_an_origin_that_repeats_the_credential_is_blotted_out(conforming: Bottle) -> None:
-    """Held by egress' look through answers: the origin sends back every header that it got."""
+def test_a_repeated_credential_is_blotted_out(conforming: Bottle) -> None:
+    """An origin that repeats the credential does not show it to the agent.
+
+    Held by egress' look through answers: the origin sends back every header that it got.
+    """
     status, body = conforming.curl("https://origin.test/echo")
     assert status == 200
     assert SECRET not in body
@@ -108,7 +112,8 @@ def test_what_the_agent_sends_in_its_place_is_replaced(conforming: Bottle) -> No
     assert "forged" not in json.dumps(seen)
 
 
-def test_the_credential_is_not_sent_in_the_clear_nor_to_another_host(conforming: Bottle) -> None:
+def test_the_credential_goes_nowhere_else(conforming: Bottle) -> None:
+    """The credential is sent neither in the clear nor to another host."""
     plain = conforming.seen_by_origin("-H", "Authorization: Bearer forged", "http://origin.test/")
     other = conforming.seen_by_origin("https://git.test/")
     assert "authorization" not in {name.lower() for name in plain["headers"]}
@@ -141,8 +146,11 @@ def test_any_other_host_is_denied(conforming: Bottle, url: str) -> None:
     assert requests_seen(conforming) == before
 
 
-def test_a_private_address_behind_a_wildcard_is_not_reached(conforming: Bottle) -> None:
-    """The test's internet has private addresses: an exact name may lead there, one below a wildcard may not."""
+def test_a_wildcard_reaches_no_private_address(conforming: Bottle) -> None:
+    """A private address behind a wildcard is not reached.
+
+    The test's internet has private addresses: an exact name may lead there, one below a wildcard may not.
+    """
     before = requests_seen(conforming)
     status, _ = conforming.curl("https://a.wild.test/")
     assert status in (403, 502)
@@ -257,7 +265,8 @@ def test_the_agent_reaches_nothing_without_pipelock(conforming: Bottle) -> None:
         assert code != 0, target
 
 
-def test_the_kill_switch_stops_everything_and_is_seen_in_the_health(conforming: Bottle) -> None:
+def test_the_kill_switch_stops_everything(conforming: Bottle) -> None:
+    """The kill switch stops every request, and health shows it."""
     answer, code = health(conforming)
     assert (answer["kill_switch_active"], code) == (False, 0)
     before = requests_seen(conforming)

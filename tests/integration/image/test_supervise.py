@@ -76,7 +76,8 @@ def conversation(bundle_image: str, tmp_path_factory: pytest.TempPathFactory) ->
         yield Conversation(running, agent)
 
 
-def test_a_question_without_an_answer_is_pending_and_can_be_answered_later(conversation: Conversation) -> None:
+def test_a_pending_question_can_be_answered_later(conversation: Conversation) -> None:
+    """A question without an answer in time is pending, and can be answered later."""
     answer = conversation.call("ask_operator", question="May I delete the old branch?")
     assert answer.startswith("pending:")
     question_id = answer.removeprefix("pending:")
@@ -101,7 +102,8 @@ def test_an_answer_in_time_is_the_tools_answer(bundle_image: str, tmp_path: Path
         assert '"text": "now"' in check(running.container, "cat", "/tmp/said")
 
 
-def test_what_the_agent_writes_does_not_control_the_operators_terminal(conversation: Conversation) -> None:
+def test_a_question_cannot_control_the_terminal(conversation: Conversation) -> None:
+    """What the agent writes does not control the operator's terminal."""
     answer = conversation.call("ask_operator", question="fine?\x1b[2J\r\nforged-id  forged question")
     _, listed = conversation.operator("list")
     assert "\x1b" not in listed
@@ -109,7 +111,8 @@ def test_what_the_agent_writes_does_not_control_the_operators_terminal(conversat
     assert conversation.operator("answer", answer.removeprefix("pending:"), "no")[0] == 0
 
 
-def test_an_answer_is_given_once_and_to_a_question_that_was_asked(conversation: Conversation) -> None:
+def test_a_question_is_answered_once(conversation: Conversation) -> None:
+    """An answer is given once, and only to a question that was asked."""
     code, said = conversation.operator("answer", "12345678", "yes")
     assert (code, said) == (1, "there is no question '12345678'\n")
     question_id = conversation.call("ask_operator", question="once?").removeprefix("pending:")
@@ -192,8 +195,11 @@ def test_the_agent_and_the_operator_learn_of_a_restart(conversation: Conversatio
     assert f"{story[1]['timestamp']}  egress  child_exited  level=info  code=0" in conversation.operator("events")[1]
 
 
-def test_supervise_keeps_nothing_of_the_root_that_it_started_as(conversation: Conversation) -> None:
-    """The kernel's account: no user, group or capability of root's, nothing to gain by a set-user-ID file."""
+def test_supervise_gives_up_root_for_good(conversation: Conversation) -> None:
+    """supervise keeps nothing of the root that it started as.
+
+    The kernel's account: no user, group or capability of root's, nothing to gain by a set-user-ID file.
+    """
     process = conversation.bundle.daemons()["supervise"]
     assert process.status["Uid"].split() == ["974"] * 4
     assert process.status["Gid"].split() == ["974"] * 4
@@ -205,8 +211,11 @@ def test_supervise_keeps_nothing_of_the_root_that_it_started_as(conversation: Co
     assert int(process.status["CapBnd"], 16) == 1 << 6 | 1 << 7
 
 
-def test_the_subscription_is_all_that_supervise_has_of_the_init(conversation: Conversation) -> None:
-    """Its user is sent away from the control socket, and the operator's command is no way around that."""
+def test_supervise_has_the_subscription_alone(conversation: Conversation) -> None:
+    """The subscription is all that supervise has of the init.
+
+    Its user is sent away from the control socket, and the operator's command is no way around that.
+    """
     code, said = run(conversation.bundle.container, *_CTL, "restart", "egress", user="supervise")
     assert code == 1
     assert "refused: its user id is 974" in said

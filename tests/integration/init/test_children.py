@@ -41,7 +41,9 @@ def told(tmp_path: Path, more: str = "", **options: Any) -> dict[str, Any]:
         return dict(json.loads(init.out[0].removeprefix("[j] ")))
 
 
-def test_default_dispositions_and_an_empty_mask_whatever_the_init_inherited(tmp_path: Path) -> None:
+def test_default_dispositions_and_an_empty_mask(tmp_path: Path) -> None:
+    """A child starts with default dispositions and an empty mask, whatever the init inherited."""
+
     def taint() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -57,7 +59,8 @@ def test_default_dispositions_and_an_empty_mask_whatever_the_init_inherited(tmp_
     assert int(status["SigIgn"], 16) & ~(1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)) == 0
 
 
-def test_a_session_of_its_own_and_only_its_own_descriptors(tmp_path: Path) -> None:
+def test_own_session_and_own_descriptors(tmp_path: Path) -> None:
+    """A child has a session of its own, and no descriptors but its own."""
     leak = os.open("/etc/passwd", os.O_RDONLY)
     try:
         child = told(tmp_path, pass_fds=(leak,))
@@ -68,7 +71,8 @@ def test_a_session_of_its_own_and_only_its_own_descriptors(tmp_path: Path) -> No
     assert child["stdin"] == "/dev/null"
 
 
-def test_it_starts_where_the_init_was_started_and_the_init_itself_is_in_the_root(tmp_path: Path) -> None:
+def test_children_inherit_the_directory_of_the_start(tmp_path: Path) -> None:
+    """A child starts where the init was started; the init itself is in the root directory."""
     assert told(tmp_path, cwd=tmp_path)["cwd"] == str(tmp_path)
     with running(tmp_path, "[daemons.d]\ncommand = ['sleep', '600']\n", cwd=tmp_path) as init:
         init.event("child_ready")
@@ -76,13 +80,15 @@ def test_it_starts_where_the_init_was_started_and_the_init_itself_is_in_the_root
         assert init.stop() == 0
 
 
-def test_the_directory_is_inherited_also_by_a_user_who_may_not_enter_it(tmp_path: Path) -> None:
+def test_a_forbidden_directory_is_inherited(tmp_path: Path) -> None:
+    """The directory is inherited even by a user who may not enter it."""
     start = tmp_path / "start"
     start.mkdir(mode=0o700)
     assert told(tmp_path, "user = 'nobody'", cwd=start)["cwd"] == str(start)
 
 
-def test_relative_paths_are_from_the_directory_where_the_init_was_started(tmp_path: Path) -> None:
+def test_relative_paths_start_where_the_init_did(tmp_path: Path) -> None:
+    """Relative paths are resolved from the directory where the init was started."""
     (tmp_path / "below").mkdir()
     (tmp_path / "child.env").write_text("A=relative\n")
     child = told(tmp_path, "cwd = 'below'\nenv_files = ['child.env']", cwd=tmp_path)
@@ -91,7 +97,8 @@ def test_relative_paths_are_from_the_directory_where_the_init_was_started(tmp_pa
 
 
 @pytest.mark.parametrize("key", ["cwd", "env_files"])
-def test_what_is_missing_when_the_child_starts_is_a_death_with_126_that_names_it(tmp_path: Path, key: str) -> None:
+def test_a_missing_path_is_a_death_with_126(tmp_path: Path, key: str) -> None:
+    """What is missing when the child starts makes it a death with 126, whose detail names it."""
     missing = tmp_path / "missing"
     bundle = f"[jobs.j]\ncommand = ['true']\n{key} = {[str(missing)] if key == 'env_files' else repr(str(missing))}\n"
     with running(tmp_path, bundle) as init:
@@ -104,7 +111,8 @@ def test_no_notify_socket_of_the_inits_own(tmp_path: Path) -> None:
     assert "NOTIFY_SOCKET" not in told(tmp_path, env={"NOTIFY_SOCKET": "/run/systemd/notify"})["env"]
 
 
-def test_the_environment_is_the_inits_and_files_and_env_in_that_order(tmp_path: Path) -> None:
+def test_the_order_of_environments(tmp_path: Path) -> None:
+    """The environment is the init's, then that of the files, then `env`."""
     one, two = tmp_path / "one.env", tmp_path / "two.env"
     one.write_text("# a comment\n\nA=one\nB=one\nC=one=with=equals\n")
     two.write_text("B=two\nD=two\n")
@@ -139,7 +147,8 @@ def test_capabilities_to_keep_and_no_others(tmp_path: Path) -> None:
 UNPRIVILEGED = ("setpriv", "--clear-groups", "--inh-caps=-all", "--bounding-set=-setgid,-setpcap,-net_raw")
 
 
-def test_an_init_without_privileges_can_still_ask_for_what_it_has(tmp_path: Path) -> None:
+def test_an_unprivileged_init_can_ask_for_its_own(tmp_path: Path) -> None:
+    """An init without privileges can still ask for what it already has."""
     child = told(tmp_path, "user = 0\ngroup = 0\ngroups = []\ncapabilities = ['kill']", prefix=UNPRIVILEGED)
     assert (child["uid"], child["gid"], child["groups"]) == (0, 0, [])
     assert int(child["status"]["CapEff"], 16) == int(child["status"]["CapPrm"], 16) == 1 << 5
@@ -154,7 +163,8 @@ def test_an_init_without_privileges_can_still_ask_for_what_it_has(tmp_path: Path
         ("capabilities = []\nno_new_privs = false", "capabilities: the init lacks setpcap, which takes them away"),
     ],
 )
-def test_what_the_init_may_not_do_is_a_death_with_126_that_says_so(tmp_path: Path, more: str, reason: str) -> None:
+def test_what_the_init_may_not_do_is_a_126(tmp_path: Path, more: str, reason: str) -> None:
+    """What the init is not permitted to do is a death with 126 that says why."""
     with running(tmp_path, f"[jobs.j]\ncommand = ['true']\n{more}\n", prefix=UNPRIVILEGED) as init:
         assert init.wait() == 126
         assert init.event("child_exited")["detail"] == reason
@@ -172,7 +182,8 @@ def test_limits(tmp_path: Path) -> None:
     assert soft <= hard
 
 
-def test_one_daemons_environment_is_unreadable_by_another(tmp_path: Path) -> None:
+def test_environments_are_private(tmp_path: Path) -> None:
+    """One daemon cannot read another's environment."""
     secret = tmp_path / "secret.env"
     secret.write_text("TOKEN=swordfish\n")
     secret.chmod(0o600)
@@ -201,7 +212,8 @@ def test_descriptors_that_were_closed_at_the_start(tmp_path: Path, closed: tuple
     assert marker.exists()
 
 
-def test_a_term_before_the_handler_is_set_does_what_the_kernel_does(tmp_path: Path) -> None:
+def test_a_term_before_any_handler_is_set(tmp_path: Path) -> None:
+    """A TERM before the child has set a handler does what the kernel does by default."""
     with running(tmp_path, "[daemons.d]\ncommand = ['sleep', '600']\n") as init:
         init.event("child_started")
         assert init.stop() == 0

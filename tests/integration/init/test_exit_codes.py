@@ -57,7 +57,9 @@ def test_a_job_hands_on_each_of_its_256_codes(tmp_path: Path) -> None:
         assert list(pool.map(one, range(256))) == list(range(256))
 
 
-def test_a_daemon_killed_by_any_fatal_signal_is_a_crash(tmp_path: Path) -> None:
+def test_any_fatal_signal_is_a_crash(tmp_path: Path) -> None:
+    """A daemon killed by any fatal signal is a crash."""
+
     def one(number: int) -> int:
         return code_of(tmp_path / str(number), sh("daemon", "d", f"ulimit -c 0; kill -{number} $$; sleep 60"))
 
@@ -98,7 +100,8 @@ def test_a_child_that_ignores_term_is_forced(tmp_path: Path, pid_1: bool) -> Non
         assert init.report()["deaths"][0]["forced"] is True
 
 
-def test_a_crash_during_the_stop_beats_all_other_deaths(tmp_path: Path) -> None:
+def test_a_crash_during_the_stop_is_the_worst(tmp_path: Path) -> None:
+    """A crash during the stop beats all other deaths."""
     bundle = (
         sh("daemon", "clean", "exec sleep 600")
         + sh("daemon", "fails", "trap 'exit 9' TERM; echo up1; while :; do sleep 0.05; done")
@@ -121,7 +124,8 @@ def test_the_cascade_never_changes_the_first_cause(tmp_path: Path, pid_1: bool) 
         assert init.report()["culprit"] == "crasher"
 
 
-def test_simultaneous_deaths_are_judged_by_severity_not_by_order(tmp_path: Path) -> None:
+def test_simultaneous_deaths_are_judged_by_severity(tmp_path: Path) -> None:
+    """Simultaneous deaths are judged by severity, not by the order in which they are reaped."""
     bundle = sh("daemon", "failure", "exec sleep 600") + sh("daemon", "crash", "exec sleep 600")
     with running(tmp_path, bundle) as init:
         init.event("child_ready", "failure")
@@ -147,8 +151,11 @@ def by_the_control_socket(init: Init) -> None:
 
 
 @pytest.mark.parametrize("ask", [by_signal, by_the_control_socket])
-def test_a_request_in_the_same_wake_up_as_a_death_came_first(tmp_path: Path, ask: Callable[[Init], None]) -> None:
-    """It exits with 0 before it is asked; in a requested stop that is clean, and not 69."""
+def test_a_request_beside_a_death_came_first(tmp_path: Path, ask: Callable[[Init], None]) -> None:
+    """A request in the same wake-up as a death is judged as if it had come first.
+
+    It exits with 0 before it is asked; in a requested stop that is clean, and not 69.
+    """
     with running(tmp_path, sh("daemon", "d", "trap 'exit 0' USR1; echo up; while :; do sleep 0.05; done")) as init:
         init.line("[d] up")
         pid = init.event("child_started", "d")["pid"]
@@ -162,10 +169,11 @@ def test_a_request_in_the_same_wake_up_as_a_death_came_first(tmp_path: Path, ask
 
 
 @pytest.mark.parametrize("ask", [None, by_signal])
-def test_a_deadline_that_passed_while_the_init_was_stopped_comes_after_all_else(
-    tmp_path: Path, ask: Callable[[Init], None] | None
-) -> None:
-    """The wait that it was stopped in is over by then, and comes back with nothing (EINTR): it has to look again."""
+def test_a_deadline_slept_through_comes_last(tmp_path: Path, ask: Callable[[Init], None] | None) -> None:
+    """A deadline that passed while the init was stopped comes after everything else that happened.
+
+    The wait that it was stopped in is over by then, and comes back with nothing (EINTR): it has to look again.
+    """
     script = "trap 'exit 0' USR1; echo up; while :; do sleep 0.05; done"
     with running(tmp_path, sh("job", "j", script, "timeout = '2s'")) as init:
         init.line("[j] up")
@@ -196,8 +204,11 @@ os.kill(os.getpid(), signal.SIGSEGV)
 """
 
 
-def test_a_crash_is_to_blame_and_not_the_check_that_it_broke_off(tmp_path: Path) -> None:
-    """The kernel resets a crashed daemon's connections some time before it can be reaped: two wake-ups."""
+def test_a_crash_is_to_blame_for_a_broken_check(tmp_path: Path) -> None:
+    """A crash is to blame, and not the check that it broke off.
+
+    The kernel resets a crashed daemon's connections some time before it can be reaped: two wake-ups.
+    """
     program = tmp_path / "crashes.py"
     program.write_text(CRASHES_WHEN_ASKED)
 
@@ -255,7 +266,8 @@ def test_a_corrupt_and_a_busy_program_are_126(tmp_path: Path) -> None:
         assert code_of(tmp_path, f"[daemons.x]\ncommand = ['{busy}']") == 126
 
 
-def test_a_oneshot_that_fails_stops_everything_with_its_code(tmp_path: Path) -> None:
+def test_a_failed_oneshot_stops_everything(tmp_path: Path) -> None:
+    """A oneshot that fails stops everything with its code."""
     bundle = (
         sh("oneshot", "o", "exit 7")
         + sh("daemon", "after", "echo never", "after = ['o']")
@@ -320,7 +332,8 @@ def test_restart_on_failure_ends_well_after_a_success(tmp_path: Path) -> None:
     assert (tmp_path / "runs").read_text() == "x\n" * 3
 
 
-def test_an_awaited_daemon_that_ends_before_it_is_ready(tmp_path: Path) -> None:
+def test_an_awaited_daemon_ends_before_ready(tmp_path: Path) -> None:
+    """A daemon that others wait for and that ends before it is ready is a policy stop."""
     waiter = sh("daemon", "waiter", "exec sleep 600", "after = ['d']")
     d = sh("daemon", "d", "exit 0", "ready = { tcp = 9 }\npolicy = 'exit-on-child-failure'")
     assert code_of(tmp_path, d + waiter) == 69

@@ -85,7 +85,8 @@ def test_a_report_is_one_paragraph_and_the_last_words() -> None:
     assert rest[0] == "Last lines of pipelock:\n   [2J", "what would move the cursor does not reach the terminal"
 
 
-def test_a_report_alone_has_a_timeline_of_what_it_knows() -> None:
+def test_a_report_alone_has_a_timeline() -> None:
+    """A report without a log has a timeline of what the report knows."""
     ended = {"egress": (0, 900, False), "git-gate": (5_000, 5_900, True), "supervise": (0, 100, True)}
     deaths = [
         {**death, "ended_ms": ended[name][0], "ran_ms": ended[name][1], "during_stop": ended[name][2], "pid": 7}
@@ -122,7 +123,8 @@ def test_a_log_has_a_timeline_too() -> None:
     )
 
 
-def test_what_log_drivers_put_before_a_line_does_not_matter() -> None:
+def test_log_drivers_prefixes_do_not_matter() -> None:
+    """What a log driver puts before a line does not matter."""
     plain = told(line(STARTED), line(REPORT))
     for prefix in (b"2026-01-31T08:15:00.123456789Z ", b"sidecars-1  | ", b"Jan 31 08:15:00 host bottle[12]: "):
         assert told(prefix + line(STARTED), prefix + line(REPORT)) == plain
@@ -139,7 +141,8 @@ def test_what_a_daemon_says_is_not_the_inits() -> None:
     assert "forged" not in told(line(STARTED), tagged, after_words, as_json, line(REPORT))
 
 
-def test_the_last_life_of_a_container_that_was_restarted_is_told() -> None:
+def test_the_last_of_several_lives_is_told() -> None:
+    """Of a container that was restarted, the last life is told."""
     earlier = {**REPORT, "code": 3, "cause": "an earlier one"}
     story = told(line(STARTED), line(earlier), line({**STARTED, "pid": 8}), line(REPORT))
     assert "process 8" in story
@@ -151,13 +154,14 @@ def test_a_log_without_an_end_says_so() -> None:
     assert told(line(STARTED)).startswith("The log ends without an exit report")
 
 
-def test_an_error_of_the_inits_own_is_told_without_a_report_too() -> None:
+def test_an_internal_error_needs_no_report() -> None:
+    """An internal error of the init is told even without a report."""
     story = told(line(STARTED), line({"event": "internal_error", "level": "critical", "code": 70}))
     assert story.startswith("The init itself failed")
 
 
 @pytest.mark.timeout(120)
-def test_a_log_of_millions_of_lines_is_told_in_one_pass() -> None:
+def test_a_long_log_is_read_once() -> None:
     """Minutes, not seconds, if each line that is not the init's cost what all those before it did."""
     assert told(*[b"[egress] a line\n"] * 1_000_000, line(REPORT)).startswith("It ended with code 137")
 
@@ -255,7 +259,8 @@ def test_bad_input_gets_one_line_and_1(tmp_path: Path) -> None:
     assert (closed.returncode, closed.stderr.count("\n")) == (1, 1)
 
 
-def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path: Path) -> None:
+def test_a_closed_pipe_gives_no_traceback(tmp_path: Path) -> None:
+    """A reader that has seen enough gets no traceback."""
     path = tmp_path / "log"
     path.write_bytes(line(STARTED) * 5_000 + line(REPORT))
     end = shell('"$@" | head -n 1', str(path))

@@ -108,7 +108,8 @@ def test_no_memory_for_any_fork_delays_no_stop(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a PID namespace")
-def test_one_command_that_cannot_be_forked_is_reported_too(tmp_path: Path) -> None:
+def test_one_command_that_cannot_be_forked(tmp_path: Path) -> None:
+    """A single command that cannot be forked is reported too."""
     path = tmp_path / "report.json"
     words = [
         sys.executable,
@@ -138,7 +139,9 @@ def test_no_descriptors_left_is_a_failed_start(tmp_path: Path) -> None:
         assert "Too many open files" in init.event("fork_failed")["reason"]
 
 
-def test_a_failed_start_is_tried_again_where_the_policy_restarts(tmp_path: Path) -> None:
+def test_a_failed_start_is_tried_again(tmp_path: Path) -> None:
+    """A failed start is tried again where the policy restarts."""
+
     def few_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
 
@@ -235,7 +238,8 @@ def test_no_space_for_the_report(tmp_path: Path) -> None:
         assert ("report_unwritten", "") in init.names()
 
 
-def test_a_read_only_root_without_any_writable_filesystem(tmp_path: Path) -> None:
+def test_a_read_only_root(tmp_path: Path) -> None:
+    """The init runs on a read-only root without any writable filesystem."""
     script = (
         "mount --make-rprivate /; mount -o bind,ro / /mnt; mount -o bind /dev /mnt/dev; "
         'mount -t proc proc /mnt/proc; exec chroot /mnt "$@"'
@@ -270,7 +274,9 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.mark.parametrize("state", ["as usual", "without descriptors"])
-def test_an_error_inside_the_init_ends_everything_with_70(tmp_path: Path, state: str) -> None:
+def test_an_internal_error_ends_everything_with_70(tmp_path: Path, state: str) -> None:
+    """An error inside the init stops every child, ends the whole tree, and gives 70."""
+
     def few_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
@@ -328,7 +334,8 @@ def test_what_was_closed_at_the_start_becomes_nobodys(tmp_path: Path, closed: st
 
 
 @pytest.mark.parametrize(("kind", "reason"), [("busy", errno.ETXTBSY), ("corrupt", errno.ENOEXEC)])
-def test_a_program_that_cannot_be_executed_now_is_a_death_with_126(tmp_path: Path, kind: str, reason: int) -> None:
+def test_a_busy_or_corrupt_program_is_a_126(tmp_path: Path, kind: str, reason: int) -> None:
+    """A program that cannot be executed now is a death with 126."""
     program = tmp_path / "program"
     program.write_bytes(Path("/bin/sleep").read_bytes() if kind == "busy" else b"\x7fELF but no more")
     program.chmod(0o755)

@@ -259,7 +259,8 @@ def test_the_bundle_ends_with_its_connection(tmp_path: Path) -> None:
             assert init.wait() == 0
 
 
-def test_a_peers_path_is_from_where_the_init_was_started(tmp_path: Path) -> None:
+def test_a_peers_path_is_relative_to_the_start(tmp_path: Path) -> None:
+    """A peer's relative path is resolved from the directory where the init was started."""
     with socket.socket(socket.AF_UNIX) as server:
         server.settimeout(PATIENCE_S)
         server.bind(str(tmp_path / "peer"))

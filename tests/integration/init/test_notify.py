@@ -301,8 +301,11 @@ def answers(init: Init) -> bool:
         return False
 
 
-def test_a_word_in_time_counts_before_a_deadline_that_the_init_slept_through(tmp_path: Path) -> None:
-    """A stopped init, or a frozen container: what came meanwhile is judged before the timers (contract 8)."""
+def test_a_word_in_time_beats_a_missed_deadline(tmp_path: Path) -> None:
+    """A word that came in time counts before a deadline that the init slept through.
+
+    A stopped init, or a frozen container: what came meanwhile is judged before the timers (contract 8).
+    """
     go = tmp_path / "go"
     body = f"while not os.path.exists('{go}'): time.sleep(0.01)\ns.send(b'READY=1')\nprint('said', flush=True)"
     with running(tmp_path, daemon(tmp_path, "d", body).replace("300s", "3s") + "[bundle]\nlogs = 'inherit'") as init:
@@ -316,7 +319,8 @@ def test_a_word_in_time_counts_before_a_deadline_that_the_init_slept_through(tmp
         assert init.stop() == 0
 
 
-def test_the_address_reaches_only_the_daemon_that_it_is_for(tmp_path: Path) -> None:
+def test_the_address_is_for_its_daemon_alone(tmp_path: Path) -> None:
+    """The address reaches only the daemon that it is for."""
     bundle = daemon(tmp_path, "d", "s.send(b'READY=1')") + (
         '[jobs.j]\ncommand = ["/bin/sh", "-c", "echo \\"<$NOTIFY_SOCKET>\\""]\nafter = ["d"]\n'
     )

@@ -151,7 +151,8 @@ def test_localhost_is_both_loopback_addresses(bench: Asked) -> None:
     assert reason == f"connection refused by 127.0.0.1:{port}; connection refused by [::1]:{port}"
 
 
-def test_an_unanswered_connection_stalls_nothing_and_can_be_cancelled(bench: Asked) -> None:
+def test_an_unanswered_connection_stalls_nothing(bench: Asked) -> None:
+    """An unanswered connection stalls nothing and can be cancelled."""
     with socket.socket() as full, listening() as server:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -197,7 +198,7 @@ print(met_itself > 0, sum(answer == YES for answer in answers))
 """
 
 
-def test_a_connection_that_met_itself_is_nobody_listening() -> None:
+def test_a_connection_to_itself_is_no_daemon() -> None:
     """Linux lets a client connect to its own port, which a naive probe takes for a daemon."""
     script = ["unshare", "--net", sys.executable, "-c", SELF_CONNECTED]
     done = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, check=True)
@@ -250,7 +251,8 @@ def test_http_survives_what_is_no_http(bench: Asked, said: bytes, reason: str) -
         assert bench.reason(http(port)) == reason
 
 
-def test_http_does_not_wait_for_the_end_of_an_endless_line(bench: Asked) -> None:
+def test_http_with_an_endless_line(bench: Asked) -> None:
+    """The answer does not wait for the end of an endless line."""
     with saying(b"x" * 3_000, close=False) as port:
         assert bench.reason(http(port)).startswith("not an HTTP answer: xxx")
     with saying(b"HTTP/1.1 503 " + b"x" * 3_000, close=False) as port:
@@ -415,7 +417,8 @@ def test_a_process_that_is_no_probes_is_not_taken(bench: Asked) -> None:
     assert not bench.probes.reaped(1, 0)
 
 
-def test_an_answer_that_comes_after_the_cancel_is_dropped(bench: Asked) -> None:
+def test_an_answer_after_the_cancel_is_dropped(bench: Asked) -> None:
+    """An answer that comes after the probe was cancelled is dropped."""
     with listening() as server:
         bench.probes.start(*KEY, Probe("tcp", host="127.0.0.1", port=port_of(server)))
         bench.probes.cancel(*KEY)
@@ -465,7 +468,8 @@ def test_an_exec_probe_runs_as_its_daemon_does(tmp_path: Path, everybodys: Path)
 
 
 @pytest.mark.parametrize("pid_1", [False, True], ids=["subreaper", "pid1"])
-def test_timed_out_exec_checks_leave_neither_process_nor_zombie(tmp_path: Path, pid_1: bool) -> None:
+def test_timed_out_exec_checks_leave_nothing(tmp_path: Path, pid_1: bool) -> None:
+    """Exec checks that time out leave neither a process nor a zombie."""
     bundle = f"""
     [daemons.d]
     command = ["sleep", "600"]

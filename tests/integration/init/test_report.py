@@ -90,7 +90,8 @@ def test_it_says_who_asked() -> None:
 # The termination log.
 
 
-def test_the_short_text_begins_with_the_cause_and_the_culprits_last_words() -> None:
+def test_the_short_text_begins_with_the_cause() -> None:
+    """The short text begins with the cause and the culprit's last lines."""
     lines = report.text(report.build(crash(), BUNDLE, lines_of, 0)).decode().splitlines()
     assert lines[0] == "exit code 137: egress was killed by signal 9 (out of memory)"
     assert lines[1] == "egress: killed by KILL, out of memory"
@@ -101,7 +102,8 @@ def test_the_short_text_begins_with_the_cause_and_the_culprits_last_words() -> N
 
 
 @given(st.lists(st.text(max_size=3_000), max_size=60))
-def test_the_short_text_is_at_most_4096_bytes_of_utf_8_without_control_characters(lines: list[str]) -> None:
+def test_the_short_text_is_short_and_plain(lines: list[str]) -> None:
+    """The short text is at most 4096 bytes of UTF-8 without control characters."""
     told = report.text(report.build(crash(), BUNDLE, lambda _child: lines, 0))
     assert len(told) <= 4_096
     text = told.decode("utf-8")
@@ -167,7 +169,8 @@ def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
     os.close(reader)
 
 
-def test_a_pipe_that_is_read_gets_a_report_that_is_larger_than_the_pipe(tmp_path: Path) -> None:
+def test_a_report_larger_than_its_pipe(tmp_path: Path) -> None:
+    """A pipe that is being read gets the whole of a report that is larger than the pipe."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     line = b"x" * 500_000
@@ -179,8 +182,11 @@ def test_a_pipe_that_is_read_gets_a_report_that_is_larger_than_the_pipe(tmp_path
     assert (tmp_path / "got").read_bytes() == line + b"\n"
 
 
-def test_what_an_earlier_init_of_this_pid_left_is_replaced(tmp_path: Path) -> None:
-    """A container's init is always 1, and may have been killed in the middle."""
+def test_an_earlier_inits_leftover_is_replaced(tmp_path: Path) -> None:
+    """What an earlier init of the same pid left half written is replaced.
+
+    A container's init is always 1, and may have been killed in the middle.
+    """
     (tmp_path / f".report.json.{os.getpid()}").write_text("half a rep")
     assert publish(tmp_path / "report.json") == []
     assert os.listdir(tmp_path) == ["report.json"]
@@ -224,8 +230,11 @@ def test_what_cannot_be_written_is_said(path: str, number: int) -> None:
 
 
 @pytest.mark.real
-def test_a_full_or_read_only_filesystem_is_said_and_leaves_nothing(tmp_path: Path) -> None:
-    """In a mount namespace of its own: a tmpfs that is full, and one that is read-only but for one mounted file."""
+def test_a_full_or_read_only_filesystem(tmp_path: Path) -> None:
+    """Where the filesystem is full or read-only the init says so and leaves nothing behind.
+
+    In a mount namespace of its own: a tmpfs that is full, and one that is read-only but for one mounted file.
+    """
     script = r"""
         set -e
         mkdir full ro; mount -t tmpfs -o size=8k none full; mount -t tmpfs none ro
@@ -277,7 +286,8 @@ def test_one_commands_report_says_who_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_a_signal_from_outside_of_the_namespace_has_no_pid(tmp_path: Path) -> None:
+def test_a_signal_from_outside_has_no_pid(tmp_path: Path) -> None:
+    """A signal from outside the PID namespace has no pid."""
     path = tmp_path / "report.json"
     with running("sh", "-c", "echo ready; exec sleep 1000", options=[f"--report={path}"], pid_1=True) as it:
         assert it.line() == "ready"
@@ -301,7 +311,8 @@ def asker(pid: int) -> Iterator[tuple[int, str]]:
 
 
 @pytest.mark.real
-def test_a_bundles_report_has_the_name_of_who_asked_though_it_is_gone(tmp_path: Path) -> None:
+def test_a_bundles_report_names_a_sender_gone_since(tmp_path: Path) -> None:
+    """A bundle's report names whoever asked for the stop, even if that process is gone by then."""
     wait = (
         f"trap 'while ! [ -e {tmp_path}/go ]; do sleep 0.05; done; exit 0' TERM; echo up; while :; do sleep 0.05; done"
     )
@@ -316,7 +327,8 @@ def test_a_bundles_report_has_the_name_of_who_asked_though_it_is_gone(tmp_path: 
 
 
 @pytest.mark.real
-def test_one_commands_report_has_the_name_of_who_asked_though_it_is_gone(tmp_path: Path) -> None:
+def test_a_commands_report_names_a_sender_gone_since(tmp_path: Path) -> None:
+    """A command's report names whoever asked for the stop, even if that process is gone by then."""
     path = tmp_path / "report.json"
     wait = "trap : TERM; trap 'echo hup' HUP; trap 'exit 0' USR1; echo up; while :; do sleep 0.05; done"
     with running("sh", "-c", wait, options=[f"--report={path}"]) as it:
@@ -331,7 +343,8 @@ def test_one_commands_report_has_the_name_of_who_asked_though_it_is_gone(tmp_pat
 
 
 @pytest.mark.real
-def test_a_bundles_report_is_the_same_in_its_log_and_in_its_file(tmp_path: Path) -> None:
+def test_log_and_file_have_the_same_report(tmp_path: Path) -> None:
+    """A bundle's report is the same in its log and in its file."""
     path = tmp_path / "report.json"
     log = tmp_path / "termination-log"
     log.touch()
@@ -417,8 +430,11 @@ def test_each_kill_explains_one_death(tmp_path: Path) -> None:
     assert [counter.killed(pid) for pid in (10, 11, 12)] == [True, True, False]
 
 
-def test_where_the_kernel_names_the_victims_the_names_count(tmp_path: Path) -> None:
-    """A worker of somebody's explains no daemon's death; a kill that is not in the log yet does."""
+def test_where_the_kernel_names_oom_victims(tmp_path: Path) -> None:
+    """Where the kernel names the victims of an out-of-memory kill, the names count.
+
+    A worker of somebody's explains no daemon's death; a kill that is not in the log yet does.
+    """
     group = Cgroup(tmp_path, oom.FIRST_PID_NAMESPACE)
     counter = group.counter()
 

@@ -36,7 +36,8 @@ def pid_of(init: Init, child: str, count: int = 1) -> int:
     return int(init.event("child_started", child, count)["pid"])
 
 
-def test_a_restarting_daemon_comes_back_and_others_stay(tmp_path: Path) -> None:
+def test_a_restart_leaves_other_daemons_alone(tmp_path: Path) -> None:
+    """A daemon that is restarted comes back, and the others stay."""
     bundle = sh("daemon", "a", "exec sleep 600", "policy = 'restart'\nbackoff = { initial = '10ms' }") + sh(
         "daemon", "b", "exec sleep 600", "after = ['a']"
     )
@@ -256,7 +257,8 @@ def test_lease(tmp_path: Path, kind: str) -> None:
             os.close(write)
 
 
-def test_an_exec_probe_that_hangs_is_killed_with_its_tree(tmp_path: Path) -> None:
+def test_a_hanging_exec_probe_is_killed(tmp_path: Path) -> None:
+    """An exec probe that hangs is killed together with its tree."""
     check = "{ exec = ['sh', '-c', 'sleep 4343 & sleep 4343'], interval = '50ms', timeout = '200ms', retries = 2 }"
     with running(tmp_path, sh("daemon", "a", "exec sleep 600", f"health = {check}")) as init:
         init.event("child_unhealthy", "a")

@@ -13,7 +13,9 @@ from tests.integration.support.init import descendants, eventually, running, sh
 pytestmark = pytest.mark.real
 
 
-def test_children_start_when_what_they_are_after_is_ready_and_stop_in_reverse(tmp_path: Path, pid_1: bool) -> None:
+def test_start_in_order_and_stop_in_reverse(tmp_path: Path, pid_1: bool) -> None:
+    """Children start when what they are after is ready, and stop in reverse order."""
+
     def daemon(name: str, after: str) -> str:
         # Ready once the trap is set, so that what each prints comes in the order of the starts.
         script = f"trap 'sleep 0.2; echo {name} down; exit 0' TERM; echo {name} up; touch {name}; "
@@ -40,7 +42,8 @@ def test_children_start_when_what_they_are_after_is_ready_and_stop_in_reverse(tm
         assert order[-3:] == ["c down", "b down", "a down"]
 
 
-def test_a_stop_during_startup_stops_what_runs_and_starts_nothing_more(tmp_path: Path, pid_1: bool) -> None:
+def test_a_stop_during_startup(tmp_path: Path, pid_1: bool) -> None:
+    """A stop during startup stops what runs and starts nothing more."""
     bundle = sh("oneshot", "slow", "echo up; exec sleep 600") + sh("daemon", "d", "echo never", "after = ['slow']")
     with running(tmp_path, bundle, pid_1=pid_1) as init:
         init.line("[slow] up")
@@ -78,7 +81,8 @@ def test_the_bundles_deadline_is_one_for_all_phases(tmp_path: Path, pid_1: bool)
         assert ("deadline_passed", "") in init.names()
 
 
-def test_a_stop_signal_during_a_policy_stop_changes_nothing(tmp_path: Path) -> None:
+def test_a_stop_signal_during_a_policy_stop(tmp_path: Path) -> None:
+    """A stop signal during a policy stop changes neither its cause nor its code."""
     bundle = sh("daemon", "slow", "trap 'sleep 1; exit 0' TERM; echo up; while :; do sleep 0.05; done") + sh(
         "job", "j", "while ! [ -e go ]; do sleep 0.02; done; exit 6", f"cwd = '{tmp_path}'"
     )
@@ -89,7 +93,8 @@ def test_a_stop_signal_during_a_policy_stop_changes_nothing(tmp_path: Path) -> N
         assert init.stop() == 6
 
 
-def test_a_stopped_child_is_woken_to_act_on_its_stop_signal(tmp_path: Path) -> None:
+def test_a_stopped_child_is_woken_to_stop(tmp_path: Path) -> None:
+    """A stopped child is woken so that it can act on its stop signal."""
     with running(tmp_path, sh("daemon", "d", "echo up; exec sleep 600", "stop_timeout = '300s'")) as init:
         init.line("[d] up")
         os.kill(init.event("child_started", "d")["pid"], signal.SIGSTOP)
@@ -130,7 +135,8 @@ def test_what_a_child_leaves_behind_goes_too(tmp_path: Path, pid_1: bool, how: s
         assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
 
 
-def test_survivors_that_ignore_term_are_killed_within_the_deadline(tmp_path: Path, pid_1: bool) -> None:
+def test_survivors_that_ignore_term_are_killed(tmp_path: Path, pid_1: bool) -> None:
+    """Survivors that ignore TERM are killed within the deadline."""
     stubborn = 'trap "" TERM; while :; do sleep 0.05; done'
     script = 'setsid sh -c "$STUBBORN" & sh -c "$STUBBORN" & sleep 0.2; echo up; exec sleep 600'
     more = f"stop_timeout = '400ms'\nenv = {{ STUBBORN = '{stubborn}' }}"
@@ -142,8 +148,9 @@ def test_survivors_that_ignore_term_are_killed_within_the_deadline(tmp_path: Pat
         assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
 
 
-def test_what_is_left_of_a_session_goes_before_a_restart(tmp_path: Path) -> None:
+def test_leftovers_go_before_a_restart(tmp_path: Path) -> None:
     # The leftover holds the port that the next start needs, as git-daemon's does when its wrapper dies.
+    """What is left of a session is gone before the daemon is started again."""
     worker = "import socket, time; s = socket.socket(); s.setsockopt(1, 2, 1); s.bind(('127.0.0.1', 18431)); "
     worker += "s.listen(); print('bound', flush=True); open('bound', 'w').close(); time.sleep(600)"
     (tmp_path / "worker.py").write_text(worker)

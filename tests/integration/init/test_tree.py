@@ -110,7 +110,8 @@ def tracer_of(pid: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("where", ["stays", "fled"])
-def test_a_process_whose_first_thread_has_ended_is_no_zombie(tmp_path: Path, pid_1: bool, where: str) -> None:
+def test_a_headless_process_is_no_zombie(tmp_path: Path, pid_1: bool, where: str) -> None:
+    """A process whose first thread has ended is no zombie: it is ended like any other."""
     bundle = NEVER + python_daemon(tmp_path, HEADLESS, str(tmp_path / "up"), where)
     with running(tmp_path, bundle, pid_1=pid_1) as init:
         init.line("[d] up")
@@ -120,7 +121,8 @@ def test_a_process_whose_first_thread_has_ended_is_no_zombie(tmp_path: Path, pid
         assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
 
 
-def test_the_end_of_what_another_process_reaps_is_not_waited_out(tmp_path: Path, pid_1: bool) -> None:
+def test_what_another_process_reaps(tmp_path: Path, pid_1: bool) -> None:
+    """The end of what another process reaps is noticed, and no timeout is waited out for it."""
     with running(tmp_path, NEVER + python_daemon(tmp_path, KEEPER), pid_1=pid_1) as init:
         init.line("[d] kept")
         init.line("[d] keeper")
@@ -128,7 +130,8 @@ def test_the_end_of_what_another_process_reaps_is_not_waited_out(tmp_path: Path,
         assert len(init.report()["survivors"]) == 2
 
 
-def test_what_is_forked_while_a_session_ends_gets_its_term_too(tmp_path: Path, pid_1: bool) -> None:
+def test_what_is_forked_while_a_session_ends(tmp_path: Path, pid_1: bool) -> None:
+    """What is forked while a session is being ended gets its TERM too."""
     with running(tmp_path, NEVER + python_daemon(tmp_path, HEIRS), pid_1=pid_1) as init:
         init.line("[d] first")
         assert init.stop() == 0
@@ -136,8 +139,11 @@ def test_what_is_forked_while_a_session_ends_gets_its_term_too(tmp_path: Path, p
         assert len(init.report()["survivors"]) == 2
 
 
-def test_a_zombie_that_its_tracer_keeps_does_not_keep_the_init(tmp_path: Path) -> None:
-    """The kernel hands it to its tracer first, so the init can never reap it (ptrace(2))."""
+def test_a_zombie_that_its_tracer_keeps(tmp_path: Path) -> None:
+    """A zombie that its tracer does not release does not hold up the init.
+
+    The kernel hands it to its tracer first, so the init can never reap it (ptrace(2)).
+    """
     bundle = "[bundle]\nstop_timeout = '1s'\n" + sh("daemon", "d", "setsid sleep 1000 & echo up; exec sleep 1000")
     with running(tmp_path, bundle) as init:
         init.line("[d] up")
@@ -166,8 +172,11 @@ def test_one_command_names_such_a_zombie_too(tmp_path: Path) -> None:
     assert [survivor["pid"] for survivor in json.loads(path.read_text())["survivors"]] == [orphan]
 
 
-def test_what_no_descriptor_is_left_to_look_at_is_not_gone() -> None:
-    """Whoever took it for gone would look for it again at once, and find it again, for ever."""
+def test_what_cannot_be_looked_at_is_not_gone() -> None:
+    """A process that no descriptor is left to look at is not taken for gone.
+
+    Whoever took it for gone would look for it again at once, and find it again, for ever.
+    """
     process = proc.look(os.getpid())
     assert process is not None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -202,8 +211,11 @@ can_choose_pids = pytest.mark.skipif(
 
 
 @can_choose_pids
-def test_a_session_whose_number_is_anothers_by_now_is_left_alone(tmp_path: Path) -> None:
-    """What a daemon has left in its session is ended with the bundle, and by then its pid may be another daemon's."""
+def test_a_recycled_session_number(tmp_path: Path) -> None:
+    """A session whose number belongs to another daemon by now is left alone.
+
+    What a daemon has left in its session is ended with the bundle, and by then its pid may be another daemon's.
+    """
     back = f"""
         if [ ! -e first ]; then
             touch first
@@ -231,8 +243,11 @@ def test_a_session_whose_number_is_anothers_by_now_is_left_alone(tmp_path: Path)
 
 
 @can_choose_pids
-def test_a_stranger_with_a_dead_daemons_pid_is_a_stranger(tmp_path: Path) -> None:
-    """It gets nothing that is the daemon's, and its death is not the daemon's."""
+def test_a_stranger_with_a_dead_daemons_pid(tmp_path: Path) -> None:
+    """A process that has been given a dead daemon's pid is a stranger.
+
+    It gets nothing that is the daemon's, and its death is not the daemon's.
+    """
     stranger = f"""
         while [ ! -e pid ]; do sleep 0.01; done
         read pid < pid

@@ -121,7 +121,8 @@ def test_down_takes_everything_and_may_be_said_twice(tmp_path: Path) -> None:
         assert leftovers(slug) == slugs_of(tmp_path) == []
 
 
-def test_stop_takes_what_start_returned_and_is_idempotent(backend: BottleBackend, stage_dir: Path) -> None:
+def test_stop_is_idempotent(backend: BottleBackend, stage_dir: Path) -> None:
+    """`stop` takes what `launch` returned, and may be called again."""
     plan = backend.prepare(BottleSpec("life", daemons=SMALL, slug=stage_dir.name), stage_dir)
     name = backend.launch(plan)
     assert is_running(name)
@@ -201,7 +202,8 @@ def test_a_terminal_that_is_closed_leaves_nothing(tmp_path: Path) -> None:
     assert leftovers(slug) == slugs_of(tmp_path) == []
 
 
-def test_a_command_that_has_to_be_killed_leaves_the_terminal_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_command_leaves_the_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that has to be killed leaves the terminal as it was."""
     ours, terminal = os.openpty()
     settings = termios.tcgetattr(terminal)
     stubborn = f"trap '' TERM; stty -F {os.ttyname(terminal)} raw; exec sleep 1000"
@@ -220,7 +222,8 @@ def test_a_command_that_has_to_be_killed_leaves_the_terminal_as_it_was(monkeypat
             os.close(ours)
 
 
-def test_a_launcher_that_is_killed_leaves_what_down_finds(tmp_path: Path) -> None:
+def test_a_killed_launcher_leaves_what_down_finds(tmp_path: Path) -> None:
+    """A launcher that is killed leaves nothing that `down` does not find."""
     process = cli(tmp_path, "up", manifest(tmp_path, ["sleep", "infinity"]))
     slug = slug_once_there(process, tmp_path)
     wait_until(process, "there is a bundle", has(tmp_path, "sidecars"))
@@ -235,7 +238,8 @@ def test_a_launcher_that_is_killed_leaves_what_down_finds(tmp_path: Path) -> Non
     assert leftovers(slug) == []
 
 
-def test_a_bundle_that_ends_at_once_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_bundle_that_ends_at_once_says_why(tmp_path: Path) -> None:
+    """A bundle that ends at once says why, and nothing of it is left."""
     allow_nonsense = '[egress]\nallow = ["*."]\n'
     process = cli(tmp_path, "up", manifest(tmp_path, ["true"], allow_nonsense))
     slug = slug_once_there(process, tmp_path)
@@ -263,7 +267,8 @@ def test_an_image_that_is_not_there_is_not_pulled(backend: BottleBackend, stage_
     assert not stage_dir.exists()
 
 
-def test_the_demonstration_shows_what_it_should_and_replaces_itself(tmp_path: Path) -> None:
+def test_the_demonstration_replaces_itself(tmp_path: Path) -> None:
+    """The demonstration shows what it should, and a second one replaces the first."""
     code, said = finish(cli(tmp_path, "demo"))
     assert code == 0, said
     assert re.findall(r"^.{40} (200|403|nothing) +https://", said, re.MULTILINE) == ["200", "403", "403", "nothing"]

@@ -98,7 +98,8 @@ def gateway(bottle: Bottle, role: str) -> str:
     return str(network["IPAM"]["Config"][0].get("Gateway") or next(subnet.hosts()))
 
 
-def test_an_allowed_host_answers_and_sees_the_credential(bottle: Bottle) -> None:
+def test_an_allowed_host_sees_the_credential(bottle: Bottle) -> None:
+    """An allowed host answers, and sees the credential."""
     answer = ask(bottle.agent, f"https://{ALLOWED}/path")
     assert answer.code == 200, answer.body
     assert hashlib.sha256(f"Bearer {SECRET}".encode()).hexdigest() in answer.body
@@ -119,7 +120,8 @@ def test_a_host_that_is_not_allowed_is_denied(bottle: Bottle) -> None:
     assert DENIED not in docker("logs", bottle.internet.name).stdout
 
 
-def test_a_secret_in_a_url_is_denied_and_does_not_arrive(bottle: Bottle) -> None:
+def test_a_secret_in_a_url_does_not_arrive(bottle: Bottle) -> None:
+    """A request with a secret in its URL is denied, and does not arrive."""
     answer = ask(bottle.agent, f"https://{ALLOWED}/?key={TOKEN}")
     assert answer.code == 403, answer.body
     assert ask(bottle.agent, f"https://{ALLOWED}/?key=arrives").code == 200
@@ -145,8 +147,11 @@ def test_the_host_is_out_of_the_agents_reach(bottle: Bottle, host_service: int, 
     assert connect(bottle.agent, gateway(bottle, role), host_service) != "connected"
 
 
-def test_the_engine_itself_calls_the_agents_network_internal(bottle: Bottle) -> None:
-    """The second wall behind the first: by itself, a bridge without an address leads nowhere either."""
+def test_the_agents_network_is_internal(bottle: Bottle) -> None:
+    """The engine itself calls the agent's network internal.
+
+    The second wall behind the first: by itself, a bridge without an address leads nowhere either.
+    """
     networks = docker_json("container", "inspect", bottle.agent)[0]["NetworkSettings"]["Networks"]
     assert list(networks) == [object_name(bottle.slug, "internal")]
     assert docker_json("network", "inspect", *networks)[0]["Internal"] is True

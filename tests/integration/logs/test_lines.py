@@ -76,7 +76,8 @@ def test_inherit_hands_out_the_inits_own_descriptors() -> None:
         assert err.read() == b'{"event": "started"}\n'
 
 
-def test_a_child_of_its_own_writes_and_nobody_else_holds_its_pipe() -> None:
+def test_only_the_child_holds_its_pipe() -> None:
+    """A child writes to its own pipe, and no other process holds it."""
     with bench() as (logs, out, err):
         logs.start("import sys; print('out'); print('err', file=sys.stderr)")
         logs.until(logs.ended, "the end of both pipes")
@@ -107,7 +108,8 @@ def test_a_long_line_goes_out_in_pieces_that_are_lines(length: int, pieces: int)
         assert b"".join(line.removeprefix(b"[egress] ") for line in out.lines[1:-1]) == content
 
 
-def test_an_unfinished_line_gets_its_end_when_the_pipe_ends() -> None:
+def test_an_unfinished_line_gets_its_end() -> None:
+    """An unfinished line gets its end when the pipe ends."""
     with bench() as (logs, out, _):
         ends = logs.open()
         os.write(ends[0], b"no newline")
@@ -118,7 +120,8 @@ def test_an_unfinished_line_gets_its_end_when_the_pipe_ends() -> None:
         assert out.read() == b"[egress] no newline\n"
 
 
-def test_the_last_words_of_the_dead_are_taken_and_a_descendant_is_read_on() -> None:
+def test_the_last_lines_of_a_dead_leader() -> None:
+    """The last lines of a dead child are taken, and its descendant is read on."""
     with bench() as (logs, out, err):
         ends = logs.open()
         os.write(ends[0], b"working\npanic: ")
@@ -134,8 +137,11 @@ def test_the_last_words_of_the_dead_are_taken_and_a_descendant_is_read_on() -> N
         assert out.lines[-1] == b"[egress] a descendant"
 
 
-def test_drain_takes_a_bounded_amount_and_the_rest_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A descendant that goes on writing must not hold up the judgement of its leader's death."""
+def test_drain_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draining takes a bounded amount, and the rest comes afterwards.
+
+    A descendant that goes on writing must not hold up the judgement of its leader's death.
+    """
     monkeypatch.setattr(flow, "DRAIN_BYTES", 128 * 1024)
     with bench() as (logs, out, _):
         stdout = logs.open()[0]
@@ -150,7 +156,8 @@ def test_drain_takes_a_bounded_amount_and_the_rest_comes_after(monkeypatch: pyte
         assert len(out.lines) == 8_192
 
 
-def test_the_pipes_of_a_restarted_child_are_new_and_the_old_ones_live_until_their_end() -> None:
+def test_a_restarted_child_has_new_pipes() -> None:
+    """A restarted child has new pipes, and the old ones are read to their end."""
     with bench() as (logs, out, _):
         old = logs.open()
         logs.logs.drain(0)
@@ -183,7 +190,8 @@ def test_finish_takes_everything_and_closes_everything() -> None:
     assert open_descriptors() == before
 
 
-def test_a_hundred_children_cost_two_descriptors_each_and_give_them_back() -> None:
+def test_each_child_costs_two_descriptors() -> None:
+    """A hundred children cost two descriptors each, and give them back."""
     names = [f"daemon{number}" for number in range(100)]
     with bench(names=names) as (logs, out, _):
         before = open_descriptors()
@@ -201,7 +209,8 @@ def test_a_hundred_children_cost_two_descriptors_each_and_give_them_back() -> No
 
 
 @pytest.mark.parametrize("room", range(5))
-def test_descriptors_that_cannot_be_had_are_an_error_and_leave_nothing_behind(room: int) -> None:
+def test_without_descriptors_nothing_is_left(room: int) -> None:
+    """Without free descriptors, opening a child's pipes is an error that leaves nothing behind."""
     with bench() as (logs, _, _):
         before = open_descriptors()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -236,7 +245,8 @@ def test_a_failed_start_closes_its_pipes() -> None:
 # What it wrote last.
 
 
-def test_the_tail_is_the_last_twenty_lines_of_both_streams() -> None:
+def test_the_tail_is_the_last_twenty_lines() -> None:
+    """The tail is the last twenty lines of both streams."""
     with bench() as (logs, out, err):
         ends = logs.open()
         for number in range(30):
@@ -253,7 +263,8 @@ def test_the_tail_is_printable() -> None:
         assert logs.logs.tail(0) == ("\\x1b[31mred\\x07", "\ta\u00e9\\u2028b\\x9b", "\ufffd\ufffd")
 
 
-def test_the_tail_of_long_lines_has_as_many_and_is_bounded() -> None:
+def test_the_tail_of_long_lines_is_bounded() -> None:
+    """The tail of long lines has as many lines, and is bounded in bytes."""
     with bench() as (logs, out, _):
         fd = logs.open()[0]
 
@@ -341,7 +352,8 @@ OUTPUTS: dict[str, Callable[[Path], AbstractContextManager[Output]]] = {
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
-def test_every_kind_of_output_gets_the_lines_and_keeps_its_flags(kind: str, tmp_path: Path) -> None:
+def test_every_kind_of_output_keeps_its_flags(kind: str, tmp_path: Path) -> None:
+    """Every kind of output gets the lines and keeps its file status flags."""
     with OUTPUTS[kind](tmp_path) as (fd, read):
         flags, descriptor_flags = fcntl.fcntl(fd, fcntl.F_GETFL), fcntl.fcntl(fd, fcntl.F_GETFD)
         with bench(stdout=fd) as (logs, _, _):
@@ -355,8 +367,11 @@ def test_every_kind_of_output_gets_the_lines_and_keeps_its_flags(kind: str, tmp_
 
 
 @pytest.mark.parametrize("kind", ["pipe", "fifo", "terminal", "stream socket"])
-def test_no_output_that_is_full_ever_blocks_or_gets_other_flags(kind: str, tmp_path: Path) -> None:
-    """If a write blocked, this test would end by its timeout."""
+def test_no_full_output_ever_blocks(kind: str, tmp_path: Path) -> None:
+    """No full output ever blocks the init, and none gets other file status flags.
+
+    If a write blocked, this test would end by its timeout.
+    """
     with OUTPUTS[kind](tmp_path) as (fd, read):
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
         with bench(stdout=fd) as (logs, _, _):
@@ -379,10 +394,13 @@ def test_no_output_that_is_full_ever_blocks_or_gets_other_flags(kind: str, tmp_p
 
 @pytest.mark.parametrize("nowait", [True, False], ids=["RWF_NOWAIT", "poll"])
 @pytest.mark.parametrize("kind", ["pipe", "fifo", "terminal"])
-def test_what_cannot_be_opened_again_is_not_blocked_on_either(
+def test_an_output_that_cannot_be_reopened(
     kind: str, nowait: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So it is where the output is another user's, or there is no /proc."""
+    """An output that cannot be opened again never blocks the init either.
+
+    So it is where the output is another user's, or there is no /proc.
+    """
     opened = os.open
 
     def refuse(path: str, flags: int, mode: int = 0o777) -> int:
@@ -429,7 +447,8 @@ def test_the_pipe_of_another_user_gets_the_lines() -> None:
     pipe.close()
 
 
-def test_a_closed_output_loses_its_lines_and_counts_them() -> None:
+def test_a_closed_outputs_lines_are_counted() -> None:
+    """A closed output loses its lines, and they are counted."""
     with bench(stdout=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1) as (logs, _, _):
         os.write(logs.open()[0], b"one\ntwo\n")
         logs.settle()
@@ -437,7 +456,8 @@ def test_a_closed_output_loses_its_lines_and_counts_them() -> None:
         assert logs.logs.flush(0)
 
 
-def test_a_reader_that_is_gone_costs_lines_and_nothing_else() -> None:
+def test_a_reader_that_is_gone_costs_only_lines() -> None:
+    """A reader that is gone costs lines and nothing else."""
     with bench() as (logs, out, err):
         stdout = logs.open()[0]
         os.write(stdout, b"read\n")
@@ -453,7 +473,8 @@ def test_a_reader_that_is_gone_costs_lines_and_nothing_else() -> None:
         assert err.lines == []
 
 
-def test_a_reader_that_goes_while_it_is_waited_for_leaves_nobody_waiting() -> None:
+def test_a_reader_that_goes_away_frees_its_writers() -> None:
+    """A reader that goes away while children wait for it leaves none of them waiting."""
     with bench() as (logs, out, _):
         logs.start("import os\nfor _ in range(40_000): os.write(1, b'x' * 99 + b'\\n')")
         logs.until(lambda: logs.logs._waiting[logs.logs._sinks[0]], "a child that is made to wait")
@@ -463,7 +484,8 @@ def test_a_reader_that_goes_while_it_is_waited_for_leaves_nobody_waiting() -> No
         assert before + logs.logs.dropped() >= 40_000 - 1_311  # At most a pipe full was with the reader still.
 
 
-def test_a_fifo_whose_reader_comes_back_gets_whole_lines_again(tmp_path: Path) -> None:
+def test_a_fifos_reader_comes_back_to_whole_lines(tmp_path: Path) -> None:
+    """A FIFO whose reader comes back gets whole lines again."""
     os.mkfifo(tmp_path / "fifo")
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     writer = os.open(tmp_path / "fifo", os.O_WRONLY)
@@ -491,7 +513,8 @@ def test_a_fifo_whose_reader_comes_back_gets_whole_lines_again(tmp_path: Path) -
     os.close(writer)
 
 
-def test_the_losses_of_several_are_told_once_each_when_the_reader_comes_back(tmp_path: Path) -> None:
+def test_losses_are_told_once_per_child(tmp_path: Path) -> None:
+    """The losses of several children are told once each when the reader comes back."""
     os.mkfifo(tmp_path / "fifo")
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     writer = os.open(tmp_path / "fifo", os.O_WRONLY)

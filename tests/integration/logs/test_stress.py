@@ -48,7 +48,8 @@ def writer(count: int) -> str:
 
 
 @pytest.mark.parametrize("one_pipe", [False, True], ids=["two outputs", "one output"])
-def test_four_writers_and_a_slow_reader_lose_and_tear_nothing(one_pipe: bool) -> None:
+def test_four_writers_and_a_slow_reader(one_pipe: bool) -> None:
+    """Four writers and a slow reader lose and tear nothing."""
     names = ["egress", "pipelock", "git-gate", "supervise"]
     count = 5_000
     out = Pipe()
@@ -90,7 +91,8 @@ def stall(logs: Bench, stdout: int) -> int:
     raise AssertionError("a stalled reader never makes the child wait")
 
 
-def test_a_child_ahead_of_its_reader_waits_and_loses_nothing_within_a_second() -> None:
+def test_a_child_ahead_of_its_reader_waits() -> None:
+    """A child ahead of its reader waits, and loses nothing within a second."""
     with bench() as (logs, out, err):
         stdout = logs.open()[0]
         written = stall(logs, stdout)
@@ -108,7 +110,8 @@ def test_a_child_ahead_of_its_reader_waits_and_loses_nothing_within_a_second() -
         assert err.read() == b""
 
 
-def test_a_reader_that_takes_a_little_every_second_is_waited_for() -> None:
+def test_a_reader_of_sips_is_waited_for() -> None:
+    """A reader that takes a little every second is waited for."""
     with bench() as (logs, out, _):
         stdout = logs.open()[0]
         stall(logs, stdout)
@@ -135,8 +138,11 @@ def test_a_reader_of_single_lines_is_one_that_reads() -> None:
 
 
 @pytest.mark.parametrize("first", ["the clock", "the children", "the output"])
-def test_an_init_that_was_not_scheduled_asks_the_reader_before_it_drops_anything(first: str) -> None:
-    """The reader may have read all the while, as where a container was paused."""
+def test_an_unscheduled_init_asks_before_it_drops(first: str) -> None:
+    """An init that was not scheduled asks the reader before it drops anything.
+
+    The reader may have read all the while, as where a container was paused.
+    """
     with bench() as (logs, out, _):
         stdout = logs.open()[0]
         written = stall(logs, stdout)
@@ -154,8 +160,11 @@ def test_an_init_that_was_not_scheduled_asks_the_reader_before_it_drops_anything
         assert numbers(out.lines) == list(range(written))
 
 
-def test_after_a_second_whole_lines_are_dropped_and_told_where_they_are_missing() -> None:
-    """Lines written = lines delivered + lines told as dropped, exactly."""
+def test_whole_lines_are_dropped_after_a_second() -> None:
+    """After a second whole lines are dropped, and the loss is told where they are missing.
+
+    Lines written = lines delivered + lines told as dropped, exactly.
+    """
     out = Pipe()
     with bench(stdout=out.writer, stderr=out.writer) as (logs, _, _):
         stdout = logs.open()[0]
@@ -207,7 +216,8 @@ def test_an_unfinished_line_is_finished_before_the_gap() -> None:
         assert len(out.lines) - 1 + logs.logs.dropped() == written
 
 
-def test_during_a_stop_a_stalled_reader_makes_nobody_wait() -> None:
+def test_a_stalled_reader_delays_no_stop() -> None:
+    """During a stop a stalled reader makes no child wait."""
     with bench() as (logs, out, _):
         stdout = logs.open()[0]
         written = stall(logs, stdout)
@@ -234,7 +244,8 @@ def test_each_byte_that_a_reader_takes_is_seen() -> None:
         assert logs.logs.pending() == before - 4_096
 
 
-def test_a_child_that_waits_dies_and_its_last_words_are_kept_for_a_slow_reader() -> None:
+def test_a_waiting_childs_last_lines_are_kept() -> None:
+    """A child that waits for a slow reader dies, and its last lines are kept for that reader."""
     with bench() as (logs, out, _):
         stdout = logs.open()[0]
         written = stall(logs, stdout)
@@ -246,7 +257,8 @@ def test_a_child_that_waits_dies_and_its_last_words_are_kept_for_a_slow_reader()
         assert numbers(out.lines) == list(range(written))
 
 
-def test_what_the_dead_leave_in_their_pipes_is_bounded_too() -> None:
+def test_what_the_dead_leave_is_bounded() -> None:
+    """What dead children leave in their pipes is bounded too."""
     names = [f"daemon{number}" for number in range(100)]
     with bench(names=names) as (logs, out, _):
         fill(out.writer)
@@ -260,7 +272,8 @@ def test_what_the_dead_leave_in_their_pipes_is_bounded_too() -> None:
         assert logs.logs.dropped() == 0
 
 
-def test_the_inits_own_lines_are_queued_while_the_childrens_are_dropped() -> None:
+def test_the_inits_own_lines_are_queued() -> None:
+    """The init's own lines are queued while the children's are dropped."""
     out = Pipe()
     with bench(stdout=out.writer, stderr=out.writer) as (logs, _, _):
         stdout = logs.open()[0]
@@ -274,7 +287,8 @@ def test_the_inits_own_lines_are_queued_while_the_childrens_are_dropped() -> Non
     out.close()
 
 
-def test_the_inits_own_lines_are_bounded_and_counted_as_well() -> None:
+def test_the_inits_own_lines_are_bounded() -> None:
+    """The init's own lines are bounded and counted as well."""
     with bench() as (logs, _, err):
         line = b'{"event": "%s"}' % (b"x" * 1_000)
         for _ in range(3_000):
@@ -299,7 +313,8 @@ def test_a_stalled_reader_and_a_dead_child_wake_nobody() -> None:
         assert logs.ready() == 0
 
 
-def test_a_stalled_stdout_holds_up_neither_stderr_nor_events() -> None:
+def test_a_stalled_stdout_holds_up_nothing_else() -> None:
+    """A stalled stdout holds up neither stderr nor the init's events."""
     with bench(names=["egress", "pipelock"]) as (logs, _, err):
         stall(logs, logs.open(0)[0])
         os.write(logs.open(1)[1], b"still here\n")
@@ -309,8 +324,8 @@ def test_a_stalled_stdout_holds_up_neither_stderr_nor_events() -> None:
         assert sorted(err.lines) == [b"[pipelock] still here", b'{"event": "own"}']
 
 
-def test_a_flood_does_not_keep_another_child_from_its_turn() -> None:
-    """One wake-up takes one chunk of each pipe at most."""
+def test_a_flood_leaves_others_their_turn() -> None:
+    """A flood does not keep another child from its turn. One wake-up takes one chunk of each pipe at most."""
     with bench(names=["flood", "quiet"]) as (logs, out, _):
         logs.start("import os\nwhile True: os.write(1, b'y' * 99 + b'\\n')", 0)
         logs.until(lambda: out.read(1 << 20), "the flood")
@@ -355,9 +370,8 @@ os._exit(0)
     [("tag", "x", 4), ("json", "x", 8), ("tag", "\\n", 8), ("json", "\\n", 16)],
     ids=["one line, tagged", "one line, json", "empty lines, tagged", "empty lines, json"],
 )
-def test_64_mib_of_one_line_or_of_none_pass_in_constant_memory(
-    mode: str, unit: str, most_mib: int, tmp_path: Path
-) -> None:
+def test_64_mib_in_constant_memory(mode: str, unit: str, most_mib: int, tmp_path: Path) -> None:
+    """64 MiB of one line, or of empty lines, pass in constant memory."""
     count = 1_024 if unit == "x" else 32
     command = [sys.executable, "-S", "-c", ENDLESS, mode, str(count), unit]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -83,7 +83,8 @@ def test_each_turn_of_the_loop_imports_one_slice() -> None:
     assert done.stdout.split() == [str(len(pretty.SLICES)), "True"]
 
 
-def test_a_stop_before_structlog_is_there_waits_for_nothing(terminal: Terminal) -> None:
+def test_a_stop_before_structlog_is_loaded(terminal: Terminal) -> None:
+    """A stop before structlog is loaded waits for nothing."""
     with bench(stderr=terminal.slave) as (logs, _, _):
         logs.logs.event(STARTED)
         logs.turn()
@@ -101,9 +102,9 @@ def test_without_structlog_events_stay_json(terminal: Terminal, monkeypatch: pyt
         assert terminal.look() == STARTED.decode() + "\n"
 
 
-def test_a_structlog_that_fails_to_import_costs_nothing_but_looks(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_structlog_that_cannot_be_imported(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A structlog that fails to import costs nothing but looks."""
+
     def broken(name: str) -> None:
         raise ValueError(name)
 

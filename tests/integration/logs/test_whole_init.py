@@ -20,7 +20,8 @@ FLOOD = "[daemons.flood]\ncommand = ['yes', 'a line of a daemon that never stops
 
 
 @pytest.mark.parametrize("mode", ["tag", "json"])
-def test_a_stop_is_clean_though_nobody_reads_any_output(tmp_path: Path, mode: str) -> None:
+def test_a_stop_without_any_reader_is_clean(tmp_path: Path, mode: str) -> None:
+    """A stop is clean even if no one reads any output."""
     out = Pipe()
     flags = fcntl.fcntl(out.writer, fcntl.F_GETFL)
     bundle = f"[bundle]\nlogs = '{mode}'\nstop_timeout = '100s'\n{FLOOD}"
@@ -31,8 +32,11 @@ def test_a_stop_is_clean_though_nobody_reads_any_output(tmp_path: Path, mode: st
     out.close()
 
 
-def test_a_reader_that_is_too_slow_for_the_deadline_does_not_move_it(tmp_path: Path) -> None:
-    """What is written fits into the queue, so nothing is lost but what the deadline leaves there."""
+def test_a_slow_reader_does_not_move_the_deadline(tmp_path: Path) -> None:
+    """A reader that is too slow for the deadline does not move it.
+
+    What is written fits into the queue, so nothing is lost but what the deadline leaves there.
+    """
     out = Pipe()
     script = "seq -f 'line %090.0f' 9000; echo up >&2; exec sleep 1000"
     bundle = f"[bundle]\nstop_timeout = '500ms'\n[daemons.d]\ncommand = ['/bin/sh', '-c', {json.dumps(script)}]\n"
@@ -61,7 +65,8 @@ def test_a_slow_reader_gets_lines_until_the_deadline(tmp_path: Path) -> None:
     out.close()
 
 
-def test_a_reader_that_went_away_does_not_end_the_bundle(tmp_path: Path) -> None:
+def test_a_reader_that_went_away_ends_nothing(tmp_path: Path) -> None:
+    """A reader that went away does not end the bundle."""
     out = Pipe()
     with running(tmp_path, FLOOD, stdout=out.writer) as init:
         eventually(lambda: out.read(100_000))
@@ -73,7 +78,8 @@ def test_a_reader_that_went_away_does_not_end_the_bundle(tmp_path: Path) -> None
         assert init.report()["lines_dropped"] > 0
 
 
-def test_the_report_is_the_last_line_and_has_the_last_words(tmp_path: Path) -> None:
+def test_the_report_is_the_last_line(tmp_path: Path) -> None:
+    """The report is the last line and has the culprit's last lines."""
     script = "echo starting; printf 'first line\\nfatal: no newline' >&2; exit 3"
     bundle = f"[daemons.egress]\ncommand = ['/bin/sh', '-c', {json.dumps(script)}]\n"
     with running(tmp_path, bundle) as init:
@@ -90,7 +96,8 @@ def test_the_report_is_the_last_line_and_has_the_last_words(tmp_path: Path) -> N
         assert report["lines_dropped"] == 0
 
 
-def test_what_a_descendant_writes_after_its_leader_has_died_is_read(tmp_path: Path) -> None:
+def test_a_descendant_outlives_its_leader_and_is_read(tmp_path: Path) -> None:
+    """What a descendant writes after its leader has died is read."""
     script = "(trap 'echo from below; exit 0' TERM; echo up; while :; do sleep 0.05; done) & sleep 0.3; printf gone"
     bundle = f"[daemons.egress]\ncommand = ['/bin/sh', '-c', {json.dumps(script)}]\n"
     with running(tmp_path, bundle) as init:
@@ -99,7 +106,8 @@ def test_what_a_descendant_writes_after_its_leader_has_died_is_read(tmp_path: Pa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a daemon as another user")
-def test_a_daemon_of_another_user_can_open_its_dev_stdout(tmp_path: Path) -> None:
+def test_another_users_daemon_opens_dev_stdout(tmp_path: Path) -> None:
+    """A daemon of another user can open its /dev/stdout."""
     script = "echo out > /dev/stdout; echo err > /dev/stderr; cat < /dev/stdout"
     bundle = f"[jobs.a]\ncommand = ['/bin/sh', '-c', {json.dumps(script)}]\nuser = 65534\n"
     with running(tmp_path, bundle) as init:

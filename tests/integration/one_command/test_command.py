@@ -67,13 +67,15 @@ def test_each_of_the_256_codes_is_handed_on(pid_1: bool) -> None:
     assert {end.stderr for end in ends} == {""}
 
 
-def test_a_command_killed_by_a_signal_gives_128_and_its_number(pid_1: bool) -> None:
+def test_a_killed_command_gives_128_plus_the_signal(pid_1: bool) -> None:
+    """A command killed by a signal gives 128 plus its number."""
     with ThreadPoolExecutor(4) as pool:
         ends = list(pool.map(lambda number: run("sh", "-c", f"kill -{int(number)} $$", pid_1=pid_1), FATAL))
     assert [end.returncode for end in ends] == [128 + number for number in FATAL]
 
 
-def test_what_cannot_be_run_gives_a_shells_codes_and_says_so(tmp_path: Path, pid_1: bool) -> None:
+def test_what_cannot_be_run_gives_a_shells_codes(tmp_path: Path, pid_1: bool) -> None:
+    """What cannot be run gives a shell's codes and one line that says why."""
     plain = tmp_path / "plain"
     plain.write_text("")
     orphaned, binary = tmp_path / "orphaned", tmp_path / "binary"
@@ -112,7 +114,8 @@ def test_a_code_that_is_mapped_becomes_0() -> None:
     assert run("sh", "-c", "exit 8", options=options).returncode == 8
 
 
-def test_every_signal_that_can_be_caught_reaches_the_command(pid_1: bool) -> None:
+def test_every_catchable_signal_is_passed_on(pid_1: bool) -> None:
+    """Every signal that can be caught reaches the command."""
     with running(*python(LISTEN), pid_1=pid_1) as it:
         assert it.line() == "ready"
         for number in (number for number in PASSED_ON if number != signal.SIGUSR2):
@@ -132,15 +135,19 @@ def test_nothing_escalates_while_the_command_lives(pid_1: bool) -> None:
         assert it.wait() == 0
 
 
-def test_a_term_that_the_command_dies_of_is_its_own_code(pid_1: bool) -> None:
+def test_a_fatal_term_is_the_commands_code(pid_1: bool) -> None:
+    """A TERM that the command dies of is the command's own code."""
     with running("sh", "-c", "echo ready; exec sleep 1000", pid_1=pid_1) as it:
         assert it.line() == "ready"
         it.send(signal.SIGTERM)
         assert it.wait() == 143
 
 
-def test_a_signal_that_comes_with_the_start_is_not_lost() -> None:
-    """It may come before the interpreter is ready for it, or before the command has its group: 143 in every case."""
+def test_a_signal_at_the_start_is_not_lost() -> None:
+    """A signal that comes with the start is not lost.
+
+    It may come before the interpreter is ready for it, or before the command has its group: 143 in every case.
+    """
     for _ in range(50):
         with running("sleep", "1000") as it:
             it.send(signal.SIGTERM)
@@ -163,7 +170,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_a_signal_before_the_command_has_its_group_is_not_lost(number: int) -> None:
+def test_a_signal_before_the_group_is_not_lost(number: int) -> None:
+    """A signal that comes before the command has its own group is not lost."""
     init = [sys.executable, "-S", "-c", SLOW_CHILD]
     with running("sleep", "1000", init=init, cwd=ROOT) as it:
         assert it.line() == "forked"
@@ -189,7 +197,8 @@ def test_a_single_child_gets_it_alone() -> None:
         assert it.wait() == 0
 
 
-def test_a_session_of_its_own_unless_it_is_a_single_child() -> None:
+def test_the_command_has_its_own_session() -> None:
+    """The command has a session of its own, unless it is a single child."""
     script = "import os; print(os.getsid(0) == os.getpid() == os.getpgrp(), os.getsid(0) == os.getsid(os.getppid()))"
     assert run(*python(script)).stdout == "True False\n"
     assert run(*python(script), options=["--single-child"]).stdout == "False True\n"
@@ -229,7 +238,8 @@ def test_the_parents_death_is_passed_on(tmp_path: Path) -> None:
         assert told.read() == ""
 
 
-def test_a_parents_death_that_cannot_be_caught_ends_the_command_too(tmp_path: Path) -> None:
+def test_a_parents_death_by_kill_ends_the_command(tmp_path: Path) -> None:
+    """A parent-death signal that cannot be caught ends the command too."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     command = one("sh", "-c", "echo $$; exec sleep 1000", options=["--parent-death-signal=KILL"])
@@ -268,13 +278,17 @@ BLOCKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD, 50)
 
 
 @pytest.mark.parametrize("options", [[], ["--single-child"]], ids=["group", "single"])
-def test_the_command_starts_with_default_dispositions_and_an_empty_mask(options: list[str]) -> None:
+def test_default_dispositions_and_an_empty_mask(options: list[str]) -> None:
+    """The command starts with default dispositions and an empty mask."""
     assert signal_lines(DEFAULT, options) == {"SigBlk": bits(), "SigIgn": bits(), "SigCgt": bits()}
 
 
 @pytest.mark.parametrize("options", [[], ["--single-child"]], ids=["group", "single"])
-def test_the_command_starts_with_what_the_init_inherited(options: list[str]) -> None:
-    """But for PIPE and XFSZ, which the interpreter has overwritten."""
+def test_the_command_inherits_signal_state(options: list[str]) -> None:
+    """The command starts with the dispositions and the mask that the init inherited.
+
+    But for PIPE and XFSZ, which the interpreter has overwritten.
+    """
     prepare = (
         f"[signal.signal(number, signal.SIG_IGN) for number in {[int(number) for number in IGNORED]}]; "
         f"signal.pthread_sigmask(signal.SIG_BLOCK, {[int(number) for number in BLOCKED]}); "
@@ -290,7 +304,8 @@ def test_the_code_is_right_even_where_chld_was_ignored() -> None:
     assert end.returncode == 5
 
 
-def test_the_command_gets_the_descriptors_that_the_init_was_given_and_no_others() -> None:
+def test_the_command_gets_the_inits_descriptors() -> None:
+    """The command gets the descriptors that the init was given, and no others."""
     extra, other = os.pipe()
     listing = ["sh", "-c", "ls /proc/self/fd"]
     try:
@@ -325,7 +340,8 @@ def test_descriptors_that_were_closed_stay_closed() -> None:
     assert end.stdout == bare
 
 
-def test_the_command_starts_where_the_init_was_started_and_the_init_holds_nothing_busy(tmp_path: Path) -> None:
+def test_the_command_starts_where_the_init_was(tmp_path: Path) -> None:
+    """The command starts where the init was started, and the init keeps no filesystem busy."""
     with running("sh", "-c", "pwd; read line", cwd=tmp_path) as it:
         assert it.line() == str(tmp_path)
         eventually(lambda: os.readlink(f"/proc/{it.init}/cwd") == "/", "the init's change to /")
@@ -344,8 +360,8 @@ def test_the_environment_is_the_one_that_was_given() -> None:
         assert f"LC_CTYPE={locale}" in told.splitlines()
 
 
-def test_a_variable_without_a_name_is_no_reason_not_to_start() -> None:
-    """The interpreter can pass on none."""
+def test_a_variable_without_a_name() -> None:
+    """A variable without a name does not prevent the start. The interpreter can pass on none."""
     end = run("/usr/bin/env", env={"": "value", "A": "b", "PYTHONPATH": ENVIRON["PYTHONPATH"]})
     assert end.returncode == 0, end.stderr
     assert "A=b" in end.stdout.splitlines()
@@ -357,8 +373,11 @@ def test_words_that_are_no_utf_8_arrive_as_they_were() -> None:
     assert end.stdout == b"\xff\xfe"
 
 
-def test_words_arrive_as_they_were_in_a_locale_of_single_bytes(tmp_path: Path) -> None:
-    """There the interpreter decodes them by that locale, and not as UTF-8."""
+def test_words_in_a_single_byte_locale(tmp_path: Path) -> None:
+    """In a locale of single bytes words arrive as they were.
+
+    There the interpreter decodes them by that locale, and not as UTF-8.
+    """
     if shutil.which("localedef") is None:
         pytest.skip("no localedef(1) to make a locale with")
     made = subprocess.run(
@@ -397,7 +416,8 @@ def test_the_init_sleeps_until_a_signal_comes() -> None:
 # The control socket, if it is asked for.
 
 
-def test_it_can_be_asked_and_ordered_about_if_that_is_asked_for(tmp_path: Path) -> None:
+def test_control_of_one_command(tmp_path: Path) -> None:
+    """With a control socket a single command can be asked about and ordered about."""
     address = f"@one-{os.getpid()}-{tmp_path.name}"
 
     def client(*words: str) -> subprocess.CompletedProcess[str]:
@@ -423,7 +443,8 @@ def test_it_can_be_asked_and_ordered_about_if_that_is_asked_for(tmp_path: Path) 
         assert it.wait() == 0
 
 
-def test_there_is_no_control_socket_unless_it_is_asked_for() -> None:
+def test_no_control_socket_by_default() -> None:
+    """There is no control socket unless it is asked for."""
     with running(*python(LISTEN), env={"BOTTLE_INIT_CONTROL": f"@one-{os.getpid()}"}) as it:
         assert it.line() == "ready"
         assert f"@one-{os.getpid()}" not in Path("/proc/net/unix").read_text()
@@ -431,7 +452,8 @@ def test_there_is_no_control_socket_unless_it_is_asked_for() -> None:
         assert it.wait() == 0
 
 
-def test_a_control_socket_is_where_the_init_was_started(tmp_path: Path) -> None:
+def test_a_relative_control_socket(tmp_path: Path) -> None:
+    """A relative control socket is created where the init was started."""
     with running(*python(LISTEN), options=["--control=one.sock"], cwd=tmp_path) as it:
         assert it.line() == "ready"
         eventually((tmp_path / "one.sock").is_socket, "the socket")
@@ -440,13 +462,15 @@ def test_a_control_socket_is_where_the_init_was_started(tmp_path: Path) -> None:
         assert not (tmp_path / "one.sock").exists()
 
 
-def test_a_control_socket_that_cannot_be_had_is_said_and_is_not_fatal(tmp_path: Path) -> None:
+def test_a_failed_control_socket_is_not_fatal(tmp_path: Path) -> None:
+    """A control socket that cannot be had is reported and is not fatal."""
     end = run("sh", "-c", "exit 4", options=[f"--control={tmp_path}/missing/socket"])
     assert end.returncode == 4
     assert end.stderr.startswith("bottle-init: control socket ")
 
 
-def test_an_error_of_the_inits_own_ends_the_command_and_gives_70() -> None:
+def test_an_internal_error_gives_70() -> None:
+    """An error inside the init ends the command and gives 70."""
     broken = (
         "import sys\n"
         "from bottle_init.cli.main import main\n"
@@ -461,8 +485,11 @@ def test_an_error_of_the_inits_own_ends_the_command_and_gives_70() -> None:
         assert "a bug" in it.process.stderr.read()
 
 
-def test_a_reader_of_stderr_that_stalls_holds_up_no_end(tmp_path: Path) -> None:
-    """The init has something to say there: that it cannot write the report."""
+def test_a_stalled_stderr_holds_up_no_end(tmp_path: Path) -> None:
+    """A reader of stderr that stalls does not hold up the end.
+
+    The init has something to say there: that it cannot write the report.
+    """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with contextlib.suppress(BlockingIOError):

@@ -80,8 +80,8 @@ def test_without_the_reaper_they_would_not_be() -> None:
         assert it.wait() == 0
 
 
-def test_what_is_left_in_the_session_gets_term_and_is_reaped(pid_1: bool, tmp_path: Path) -> None:
-    """The second one has to have its CONT to act on its TERM."""
+def test_leftovers_in_the_session_get_term(pid_1: bool, tmp_path: Path) -> None:
+    """What is left in the session gets TERM and is reaped. The second one has to have its CONT to act on its TERM."""
     script = """
         (trap "echo one; exit" TERM; echo up; while :; do sleep 0.05; done) &
         (trap "echo two; exit" TERM; echo up; while :; do sleep 0.05; done) & two=$!
@@ -97,8 +97,11 @@ def test_what_is_left_in_the_session_gets_term_and_is_reaped(pid_1: bool, tmp_pa
     assert names.count("sh") >= 2, "a sleep that has been forked and not yet executed is called sh, too"
 
 
-def test_what_has_fled_into_a_session_of_its_own_is_ended_too(pid_1: bool, tmp_path: Path) -> None:
-    """Ended by the SIGKILL that everything gets, as it ignores TERM; the command's code stays."""
+def test_what_has_left_the_session_is_ended_too(pid_1: bool, tmp_path: Path) -> None:
+    """What has moved into a session of its own is ended too.
+
+    Ended by the SIGKILL that everything gets, as it ignores TERM; the command's code stays.
+    """
     script = """
         setsid sh -c 'trap "" TERM; echo $$; echo up; while :; do sleep 0.05; done' &
         read go; exit 4
@@ -146,8 +149,11 @@ os._exit(6)
 """
 
 
-def test_a_second_stop_signal_kills_what_is_left_at_once(pid_1: bool) -> None:
-    """The deadlines are out of reach here: only the signals can end this."""
+def test_a_second_stop_signal_kills_at_once(pid_1: bool) -> None:
+    """A second stop signal kills at once what is left.
+
+    The deadlines are out of reach here: only the signals can end this.
+    """
     init = init_with_deadlines(NEVER_MS, NEVER_MS)
     with running(*python(STUBBORN, "stays", "fled"), init=init, pid_1=pid_1, cwd=ROOT) as it:
         assert sorted([it.line(), it.line()]) == ["fled up", "stays up"]
@@ -162,7 +168,8 @@ def test_a_second_stop_signal_kills_what_is_left_at_once(pid_1: bool) -> None:
         assert it.wait() == 6
 
 
-def test_the_sessions_deadline_is_about_the_session_alone(pid_1: bool) -> None:
+def test_the_sessions_deadline(pid_1: bool) -> None:
+    """The session's deadline applies to the session alone."""
     init = init_with_deadlines(0, NEVER_MS)
     with running(*python(STUBBORN, "stays", "fled"), init=init, pid_1=pid_1, cwd=ROOT) as it:
         assert sorted([it.line(), it.line()]) == ["fled up", "stays up"]
@@ -177,8 +184,11 @@ def test_the_sessions_deadline_is_about_the_session_alone(pid_1: bool) -> None:
         assert state(left[False]) == ""
 
 
-def test_a_single_childs_neighbours_in_the_session_are_not_touched(tmp_path: Path) -> None:
-    """The session is the shell's, which has started other things in it."""
+def test_a_single_childs_neighbours_are_left_alone(tmp_path: Path) -> None:
+    """A single child's neighbours in the session are left alone.
+
+    The session is the shell's, which has started other things in it.
+    """
     pidfile = tmp_path / "pid"
     command = ["sh", "-c", "sleep 1000 & exit 3"]
     with running(*command, options=["--single-child"], start_new_session=True, init=_beside_a_neighbour(pidfile)) as it:

@@ -131,8 +131,11 @@ def test_ctrl_c_ends_the_command_with_130(leader: list[str]) -> None:
         assert it.wait() == 130
 
 
-def test_a_single_child_shares_the_terminal_and_gets_ctrl_c_once(leader: list[str]) -> None:
-    """The terminal sends it to the whole foreground group: passed on as well, it would come twice."""
+def test_a_single_child_gets_ctrl_c_once(leader: list[str]) -> None:
+    """A single child shares the terminal and gets Ctrl-C once.
+
+    The terminal sends it to the whole foreground group: passed on as well, it would come twice.
+    """
     with terminal([*leader, *one(*python(AT_TERMINAL), options=["--single-child"])]) as it:
         it.expect("controlling True")
         it.expect("ready")
@@ -167,7 +170,8 @@ def test_a_shell_can_stop_the_job_and_continue_it() -> None:
         assert it.wait() == 0
 
 
-def test_a_shell_can_stop_a_single_child_and_continue_it() -> None:
+def test_a_shell_stops_and_continues_a_single_child() -> None:
+    """A shell can stop a single child and continue it."""
     with terminal(["bash", "--norc", "-i"]) as it:
         it.expect(r"\$ ")
         it.type(" ".join([*PYTHON, "--single-child", "--", "cat"]) + "\n")
@@ -198,8 +202,11 @@ def _name(pid: int) -> str:
 
 @pytest.mark.parametrize("options", [[], ["--single-child"]], ids=["group", "single"])
 @pytest.mark.parametrize("number", STOPPING)
-def test_a_stop_signal_of_job_control_stops_the_command_and_the_init(number: int, options: list[str]) -> None:
-    """In a session without a shell to wake them, too, where the kernel ignores these signals."""
+def test_job_control_stops_command_and_init(number: int, options: list[str]) -> None:
+    """A stop signal of job control stops the command and the init.
+
+    In a session without a shell to wake them, too, where the kernel ignores these signals.
+    """
     with running("sh", "-c", "echo ready; exec sleep 1000", options=options, start_new_session=True) as it:
         assert it.line() == "ready"
         init, command = it.init, it.command
@@ -213,8 +220,11 @@ def test_a_stop_signal_of_job_control_stops_the_command_and_the_init(number: int
 
 @pytest.mark.parametrize("options", [[], ["--single-child"]], ids=["group", "single"])
 @pytest.mark.parametrize("number", STOPPING)
-def test_pid_1_stops_the_command_and_stays_awake_itself(number: int, options: list[str]) -> None:
-    """Nobody could wake it: it goes on passing signals on."""
+def test_pid_1_stops_the_command_but_not_itself(number: int, options: list[str]) -> None:
+    """As PID 1 the init stops the command and stays awake itself.
+
+    Nobody could wake it: it goes on passing signals on.
+    """
     words = ["sh", "-c", "echo ready; exec sleep 1000"]
     with running(*words, options=options, pid_1=True, start_new_session=True) as it:
         assert it.line() == "ready"
@@ -228,7 +238,8 @@ def test_pid_1_stops_the_command_and_stays_awake_itself(number: int, options: li
         assert it.wait() == 143
 
 
-def test_a_single_child_that_handles_a_stop_signal_gets_it() -> None:
+def test_a_single_child_handles_a_stop_signal() -> None:
+    """A single child that handles a stop signal of job control gets it."""
     script = "trap 'echo got it; exit 3' TSTP; echo ready; while :; do sleep 0.05; done"
     with running("sh", "-c", script, options=["--single-child"], start_new_session=True) as it:
         assert it.line() == "ready"
