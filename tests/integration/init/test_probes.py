@@ -395,9 +395,13 @@ def test_cancelled_exec_goes_with_its_whole_tree(bench: Asked) -> None:
     """Also who has left its session, and would be nobody's once its parent is gone."""
     bench.probes.start(*KEY, command(TREE))
     (leader,) = bench.processes
-    below = bench.until(lambda: len(found := descendants(leader)) >= TREE_SIZE - 1 and found, "the probe's tree")
-    sessions = {leader, *(os.getsid(pid) for pid in below)}
-    assert len(sessions) == 3
+
+    def sessions_of_the_tree() -> set[int]:
+        below = descendants(leader)
+        return {os.getsid(pid) for pid in (leader, *below)} if len(below) >= TREE_SIZE - 1 else set()
+
+    bench.until(lambda: len(sessions_of_the_tree()) == 3, "the probe's tree, in three sessions")
+    sessions = sessions_of_the_tree()
     assert bench.probes.knows(leader)
     bench.probes.cancel(*KEY)
     bench.until(lambda: not any(map(session_of, sessions)) and not bench.processes, "the end of the tree")

@@ -11,13 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
 
 from bottle_init.core import events as happened
 from bottle_init.core.spec import Backoff, Budget, Bundle, Check, Probe, Ready, Spec
 from bottle_init.core.words import DAEMON, JOB, ONESHOT
-from bottle_init.testing import End, Life, Remnant, Request, Say, Scenario, Stall, Write
+from bottle_init.testing import End, Life, Remnant, Request, Say, Scenario, Stall, Write, real, scenarios
 from bottle_init.testing.__main__ import main
-from bottle_init.testing.real import Undecided, compare, decide, differences, play
+from bottle_init.testing.real import Told, Undecided, compare, decide, differences, play, slowed
 
 pytestmark = pytest.mark.real
 
@@ -231,6 +232,28 @@ def test_a_difference_is_seen(tmp_path: Path) -> None:
     found = differences(other, real)
     assert any(line.startswith("exit code: simulated 139, real 69") for line in found)
     assert any(line.startswith("a:") for line in found)
+
+
+def test_a_late_machine_plays_it_again_more_slowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A difference that is gone at half the pace was the machine's."""
+    scenario = SCRIPTS["a daemon that leaves"]
+    late, right = decide(SCRIPTS["killed by a signal of its own"])[0], decide(scenario)[0]
+    played: list[Scenario] = []
+
+    def play(scenario: Scenario, _: Path) -> Told:
+        played.append(scenario)
+        return right if len(played) == 2 else late
+
+    monkeypatch.setattr(real, "play", play)
+    assert compare(scenario, tmp_path) == []
+    assert played == [scenario, slowed(scenario, 2)]
+    assert slowed(scenario, 2).lives[0][0].run_ms == 2_000
+
+
+@given(scenarios())
+def test_a_slower_pace_changes_times_alone(scenario: Scenario) -> None:
+    assert slowed(scenario, 1) == scenario
+    assert slowed(slowed(scenario, 2), 3) == slowed(scenario, 6)
 
 
 def test_a_difference_in_the_lines_is_seen() -> None:

@@ -26,7 +26,7 @@ from tests.integration.support.logs_bench import Pipe, bench, events, write_all
 from tests.integration.support.turning import open_descriptors
 
 # A write that blocks would block the test for ever: this is what ends it then.
-pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.real
 
 
 def test_each_line_has_its_tag_and_its_stream() -> None:

@@ -14,7 +14,7 @@ from tests.integration.support.init import ROOT
 from tests.integration.support.logs_bench import Bench, Pipe, bench, events, fill, is_full, write_all
 
 # A write that blocks would block the test for ever: this is what ends it then.
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.real
 
 LINE = 100
 

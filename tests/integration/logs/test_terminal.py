@@ -17,7 +17,7 @@ from bottle_init.words.jsonlines import encode, timestamp
 from tests.integration.support.init import ROOT
 from tests.integration.support.logs_bench import bench
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.real
 
 STARTED = encode("daemon_started", "info", [("child", "egress"), ("pid", 7)], timestamp(0))
 

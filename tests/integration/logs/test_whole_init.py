@@ -14,7 +14,7 @@ import pytest
 from tests.integration.support.init import eventually, running
 from tests.integration.support.logs_bench import Pipe, is_full
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.real
 
 FLOOD = "[daemons.flood]\ncommand = ['yes', 'a line of a daemon that never stops']\n"
 

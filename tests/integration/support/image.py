@@ -13,8 +13,7 @@ from typing import Any
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
-PATIENCE_S = 240.0
-"""How long a test waits for what has to come; nothing is asserted about how soon it does."""
+from tests.integration.support.init import PATIENCE_S
 
 DAEMONS = ("egress", "pipelock", "git-gate", "supervise")
 CAPABILITIES = ("KILL", "SETUID", "SETGID", "SETPCAP")

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 60.0
-"""How long a test waits for what has to come; nothing is asserted about how soon it does."""
+PATIENCE_S = 300.0
+"""How long a test waits for what must come. It is for machines that hang: no test asserts how soon anything comes."""
 
 ROOT = Path(__file__).resolve().parents[3]
 PYTHON = [sys.executable, "-m", "bottle_init"]

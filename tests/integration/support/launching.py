@@ -7,9 +7,10 @@ from pathlib import Path
 
 from launcher.docker import docker
 from launcher.plan import LABEL_SLUG
+from tests.integration.support.init import PATIENCE_S
 
 AGENT_IMAGE = "claude-bottle-agent"
-DEADLINE_S = 180
+DEADLINE_S = PATIENCE_S
 
 
 def cli(home: Path, *args: str, terminal: int | None = None) -> "subprocess.Popen[str]":
