@@ -12,6 +12,7 @@ import copy
 import grp
 import pwd
 import tomllib
+from string import ascii_letters, ascii_lowercase, digits
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     Draw = Callable[[st.SearchStrategy[Any]], Any]
     Document = dict[str, Any]
 
-NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True)
+NAMES = st.text(ascii_letters + digits + "_-", min_size=1, max_size=12)
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 COMMANDS = st.tuples(TEXTS, st.lists(WORDS, max_size=3)).map(lambda parts: (parts[0], *parts[1]))
@@ -51,7 +52,7 @@ KINDS = st.sampled_from(["oneshot", "daemon", "job"])
 RULES = st.dictionaries(FORWARDED, st.just(0) | STOP_SIGNALS, max_size=3).map(lambda rules: tuple(rules.items()))
 RANDOMS = st.randoms(use_true_random=True)
 
-_HTTP_PATHS = st.from_regex(r"/[a-z0-9./?=&%_-]{0,12}", fullmatch=True)
+_HTTP_PATHS = st.text(ascii_lowercase + digits + "./?=&%_-", max_size=12).map("/{}".format)
 _PEERS = st.sampled_from(["tcp:localhost:80", "tcp:[::1]:9", "tcp:127.0.0.1:65535", "unix:/run/x", "unix:@y"])
 
 

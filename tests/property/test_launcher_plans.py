@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from operator import add
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Any
 
 import pytest
@@ -37,9 +39,13 @@ DNS_LABEL_MAX = 63
 SECRET = "sEcReT-value-of-21-chars"
 
 WORDS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=20)
-NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,10}", fullmatch=True)
-VARIABLES = st.from_regex(r"[A-Z][A-Z0-9_]{0,10}", fullmatch=True) | st.sampled_from(PROXY_VARIABLES)
-HOSTS = st.from_regex(r"[a-z]{1,8}\.example\.(com|org)", fullmatch=True)
+NAMES = st.builds(add, st.sampled_from(ascii_lowercase), st.text(ascii_lowercase + digits + "-", max_size=10))
+VARIABLES = st.sampled_from(PROXY_VARIABLES) | st.builds(
+    add, st.sampled_from(ascii_uppercase), st.text(ascii_uppercase + digits + "_", max_size=10)
+)
+HOSTS = st.builds(
+    add, st.text(ascii_lowercase, min_size=1, max_size=8), st.sampled_from([".example.com", ".example.org"])
+)
 
 
 @st.composite

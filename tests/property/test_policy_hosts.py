@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from operator import add
+from string import ascii_lowercase, digits
 
 import pytest
 from hypothesis import assume, given
@@ -10,7 +12,12 @@ from hypothesis import strategies as st
 
 from sidecars.hosts import Address, Allowlist, Rule, as_address, normalize, same_host, split_port
 
-LABEL = st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
+LABEL = st.builds(
+    "{}{}".format,
+    st.sampled_from(ascii_lowercase),
+    st.just("")
+    | st.builds(add, st.text(ascii_lowercase + digits + "-", max_size=8), st.sampled_from(ascii_lowercase + digits)),
+)
 NAME = st.lists(LABEL, min_size=2, max_size=4).map(".".join)
 PORT = st.integers(1, 65535)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from bottle_init.core.events import Event
     from bottle_init.core.state import State
 
+PARTS = 4
+"""The long searches are cut into so many, for as many workers."""
+
 
 @given(scenarios())
 def test_every_promise_holds(scenario: Scenario) -> None:
@@ -27,17 +32,22 @@ def test_every_promise_holds(scenario: Scenario) -> None:
     assert not violations, render(trace, violations)
 
 
-def test_a_million_events(seed: str, event_count: int) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_million_events(seed: str, event_count: int, part: int) -> None:
     """The seeded generator: a hundred times as many lives as Hypothesis has time for."""
-    outcome = fuzz(seed=seed, events=event_count)
+    seed = f"{seed}/{part}"
+    outcome = fuzz(seed=seed, events=event_count // PARTS)
     found = outcome.counter_example
     assert found is None, f"seed {seed}, run {found.run}:\n{render(found.trace, found.violations)}"
-    assert outcome.events >= event_count
+    assert outcome.events >= event_count // PARTS
 
 
-def test_every_small_world() -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_small_world(part: int) -> None:
     """Two daemons, every pair of lives, every order at every interesting moment: nothing is left to chance."""
-    for scenario in small_worlds():
+    for scenario in islice(small_worlds(), part, None, PARTS):
         trace = simulate(scenario)
         violations = check(trace)
         assert not violations, render(trace, violations)
