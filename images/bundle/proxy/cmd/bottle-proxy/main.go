@@ -18,6 +18,7 @@ import (
 	"bottle/proxy/internal/killswitch"
 	"bottle/proxy/internal/live"
 	"bottle/proxy/internal/mitm"
+	"bottle/proxy/internal/notify"
 	"bottle/proxy/internal/pipelock"
 	"bottle/proxy/internal/policy"
 	"bottle/proxy/internal/proxy"
@@ -28,6 +29,7 @@ const (
 	pipelockPort = 8888
 	egressPort   = 9099
 	gitPort      = 9098
+	redirectPort = 18082 // where the kernel sends what the real pipelock sends
 
 	defaultRun   = "/run/bottle"
 	defaultState = "/var/lib/bottle"
@@ -67,7 +69,7 @@ func main() {
 		case "egress":
 			err = serve("egress")
 		case "pipelock":
-			if engine() == "pipelock" {
+			if setupChose() == "pipelock" {
 				err = become(realPipelock)
 			} else {
 				err = serve("pipelock")
@@ -86,8 +88,8 @@ func main() {
 	}
 }
 
-// engine is what setup has chosen to fill pipelock's slot.
-func engine() string {
+// setupChose is the engine that fills pipelock's slot.
+func setupChose() string {
 	text, err := os.ReadFile(filepath.Join(run(), "engine"))
 	if err != nil {
 		return "portable"
@@ -133,13 +135,17 @@ func serve(daemon string) error {
 	if err != nil {
 		return err
 	}
+	network, err := internal()
+	if err != nil {
+		return err
+	}
 	engine := &proxy.Engine{Daemon: daemon, Authority: authority, Live: live.NewSet(), Audit: audit.Open(daemon, auditDirectory(daemon)),
 		AskSocket: filepath.Join(run(), "ask", "ask.sock")}
 	var doors []proxy.Door
 	add := func(address string, port int, consumer string, kind proxy.DoorKind) error {
 		listener, err := listen(address, port)
 		if err == nil {
-			doors = append(doors, proxy.Door{Listener: listener, Consumer: consumer, Kind: kind})
+			doors = append(doors, proxy.Door{Listener: listener, Consumer: consumer, Kind: kind, Internal: network})
 		}
 		return err
 	}
@@ -153,7 +159,14 @@ func serve(daemon string) error {
 		engine.Port = pipelockPort
 		engine.Role = pipelock.New(engine.Live, fmt.Sprintf("127.0.0.1:%d", egressPort))
 	}
-	engine.Switch = killswitch.New(filepath.Join(run(), "kill-switch"), engine.Switched)
+	engine.Switch = killswitch.New(filepath.Join(run(), "kill-switch"), func(on bool) {
+		engine.Switched(on)
+		if on {
+			notify.Send("WATCHDOG=trigger", "STATUS=the kill switch is on")
+		} else {
+			notify.Send("WATCHDOG=1", "STATUS=")
+		}
+	})
 	if err := engine.Use(policyOf); err != nil {
 		return err
 	}
@@ -161,6 +174,9 @@ func serve(daemon string) error {
 		err = add("127.0.0.1", egressPort, policy.Agent, proxy.ProxyDoor)
 		if err == nil {
 			err = add("127.0.0.1", gitPort, policy.Git, proxy.ProxyDoor)
+		}
+		if err == nil && setupChose() == "pipelock" {
+			err = add("127.0.0.1", redirectPort, policy.Agent, proxy.Redirected)
 		}
 	} else {
 		err = add(os.Getenv("BOTTLE_LISTEN"), pipelockPort, policy.Agent, proxy.ProxyDoor)
@@ -173,6 +189,10 @@ func serve(daemon string) error {
 	for _, door := range doors {
 		go engine.Serve(door)
 	}
+	if daemon == "pipelock" && policyOf.Transparent && network.IsValid() {
+		go serveTransparent(engine, network)
+	}
+	notify.Send("READY=1")
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	for received := range signals {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -40,6 +41,9 @@ func (c *Conn) Close() (err error) {
 	})
 	return err
 }
+
+// SyscallConn gives access to the socket.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.tcp.SyscallConn() }
 
 // Closed reports whether the connection has been closed or reset from this side.
 func (c *Conn) Closed() bool { return c.closed.Load() }

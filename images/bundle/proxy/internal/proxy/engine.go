@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -174,16 +175,30 @@ type Door struct {
 	Consumer string
 	// Kind is how clients speak.
 	Kind DoorKind
+	// Internal is the network that clients come by, besides loopback; none: every network.
+	Internal netip.Prefix
+}
+
+// admits reports whether a connection that arrived at that address of ours came by the right network.
+func (d *Door) admits(local net.Addr) bool {
+	address, ok := local.(*net.TCPAddr)
+	if !ok || !d.Internal.IsValid() {
+		return ok
+	}
+	arrived := address.AddrPort().Addr().Unmap()
+	return arrived.IsLoopback() || d.Internal.Contains(arrived)
 }
 
 // A DoorKind is how clients speak at a door.
 type DoorKind int
 
-// The kinds of doors: for clients that know of the proxy, and for those that think it is the host.
+// The kinds of doors: for clients that know of the proxy, for those that think it is the host, and for those whose
+// connections the kernel sends here, away from where they were going.
 const (
 	ProxyDoor DoorKind = iota
 	TransparentTLS
 	TransparentHTTP
+	Redirected
 )
 
 // Serve takes connections until the listener is closed.
@@ -198,6 +213,10 @@ func (e *Engine) Serve(door Door) error {
 			return err
 		}
 		client := e.Live.Track(conn.(*net.TCPConn), false)
+		if !door.admits(conn.LocalAddr()) {
+			client.Reset()
+			continue
+		}
 		if e.Live.Clients() > e.State().Judge.Policy().Limits.Connections {
 			fmt.Fprintf(client, "HTTP/1.1 503 %s: too many connections\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", e.Daemon)
 			client.Close()

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -35,15 +36,48 @@ type front struct {
 	tunnel *judge.Host
 	secure bool
 	sni    string
+	// port is where a redirected connection was going; 0 for others.
+	port int
 }
 
 func (f *front) serve() {
 	switch f.kind {
 	case TransparentTLS:
 		f.serveTLS(f.conn, bufio.NewReaderSize(f.conn, readBuffer))
+	case Redirected:
+		f.port = originalPort(f.conn)
+		in := bufio.NewReaderSize(f.conn, readBuffer)
+		f.conn.SetReadDeadline(time.Now().Add(handshakeTimeout))
+		first, err := in.Peek(1)
+		if err != nil {
+			f.conn.Close()
+			return
+		}
+		f.conn.SetReadDeadline(time.Time{})
+		if first[0] == 0x16 {
+			f.serveTLS(f.conn, in)
+		} else {
+			f.serveHTTP(f.conn, in)
+		}
 	default:
 		f.serveHTTP(f.conn, bufio.NewReaderSize(f.conn, readBuffer))
 	}
+}
+
+// originalPort is where a redirected connection was going (SO_ORIGINAL_DST of netfilter), or 0.
+func originalPort(conn *live.Conn) (port int) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	raw.Control(func(descriptor uintptr) {
+		// A sockaddr_in has the size of the structure that this call fills in.
+		address, err := syscall.GetsockoptIPv6Mreq(int(descriptor), syscall.SOL_IP, 80)
+		if err == nil {
+			port = int(address.Multiaddr[2])<<8 | int(address.Multiaddr[3])
+		}
+	})
+	return port
 }
 
 func (f *front) handler() http.Handler {
@@ -141,6 +175,9 @@ func (f *front) certificate(name string) (*tls.Certificate, error) {
 			return nil, judge.Refuse(403, "a TLS connection without a server name leads nowhere")
 		}
 		host := judge.Host{Name: f.sni, Port: 443}
+		if f.port != 0 {
+			host.Port = f.port
+		}
 		if _, refusal := f.engine.State().Judge.Tunnel(f.consumer, host); refusal != nil {
 			return nil, refusal
 		}
@@ -323,6 +360,9 @@ func (f *front) target(r *http.Request) (host judge.Host, scheme string, refusal
 	}
 	if host.Name == "" { // A transparent connection without TLS: the Host header is all there is.
 		host = named
+		if f.port != 0 && f.port != host.Port {
+			return host, "", judge.Refuse(403, "the Host header names %s, and the connection goes to port %d", named, f.port)
+		}
 	}
 	if named != host {
 		return host, "", judge.Refuse(403, "the Host header names %s, and the connection %s", named, host)
