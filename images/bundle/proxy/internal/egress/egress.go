@@ -36,6 +36,7 @@ type Role struct {
 	transports  map[string]*http.Transport
 	judge       atomic.Pointer[judge.Judge]
 	lookup      func(ctx context.Context, name string) ([]netip.Addr, error)
+	connect     func(ctx context.Context, address string) (net.Conn, error)
 }
 
 // New returns egress' role. origins is a PEM file with the authorities of origins, credentials a JSON object of values by
@@ -45,7 +46,7 @@ func New(set *live.Set, origins, credentials string) (*Role, error) {
 	if err != nil {
 		return nil, err
 	}
-	role := &Role{live: set, credentials: credentials, origins: origins, lookup: lookup}
+	role := &Role{live: set, credentials: credentials, origins: origins, lookup: lookup, connect: connect}
 	role.transports = make(map[string]*http.Transport)
 	// One for each consumer: a connection that one may use is not the other's.
 	for _, consumer := range []string{policy.Agent, policy.Git} {
@@ -132,14 +133,18 @@ func (r *Role) dial(ctx context.Context, consumer, text string) (net.Conn, error
 			last = judge.Refuse(403, "%s leads to an address that it may not lead to: %s", host, reason)
 			continue
 		}
-		dialer := net.Dialer{Timeout: dialTimeout}
-		conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(address, uint16(host.Port)).String())
+		conn, err := r.connect(ctx, netip.AddrPortFrom(address, uint16(host.Port)).String())
 		if err == nil {
 			return r.live.Track(conn.(*net.TCPConn), true), nil
 		}
 		last = err
 	}
 	return nil, last
+}
+
+func connect(ctx context.Context, address string) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: dialTimeout}
+	return dialer.DialContext(ctx, "tcp", address)
 }
 
 func (r *Role) resolve(ctx context.Context, name string) ([]netip.Addr, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -398,6 +399,12 @@ func (x *Exchange) answer(answer *http.Response) {
 	if empty && answer.StatusCode >= 200 && answer.StatusCode != 204 && answer.StatusCode != 304 && x.request.Method != http.MethodHead {
 		header["Content-Length"] = []string{"0"}
 	}
+	if len(answer.Trailer) > 0 {
+		header["Trailer"] = slices.Sorted(maps.Keys(answer.Trailer))
+		if x.request.ProtoMajor == 1 {
+			delete(header, "Content-Length") // Trailers come after chunks alone.
+		}
+	}
 	x.writer.WriteHeader(answer.StatusCode)
 	var received int64
 	var err error
@@ -405,14 +412,7 @@ func (x *Exchange) answer(answer *http.Response) {
 		received, err = x.copyBody(source, blotting)
 	}
 	if err != nil {
-		x.mutex.Lock()
-		refusal := x.refusal
-		x.mutex.Unlock()
-		x.entry.Verdict, x.entry.Reason = "reset", "the answer ended early: "+err.Error()
-		if refusal != nil {
-			x.entry.Reason = refusal.Reason
-		}
-		x.engine.refused(x.account(received, answer.StatusCode))
+		x.ended(err, received, answer.StatusCode)
 		panic(http.ErrAbortHandler)
 	}
 	for name, values := range answer.Trailer {
@@ -423,6 +423,31 @@ func (x *Exchange) answer(answer *http.Response) {
 		x.entry.Verdict = "redacted"
 	}
 	x.engine.Audit.Write(x.account(received, answer.StatusCode))
+}
+
+// clientGone is an error of writing to the client.
+type clientGone struct{ error }
+
+// ended records an answer that was not passed on as a whole.
+func (x *Exchange) ended(err error, received int64, status int) {
+	x.mutex.Lock()
+	refusal := x.refusal
+	x.mutex.Unlock()
+	var gone clientGone
+	switch {
+	case refusal != nil:
+		x.entry.Reason = refusal.Reason
+	case errors.As(err, &gone) || x.request.Context().Err() != nil:
+		x.entry.Reason = "the client hung up"
+	default:
+		x.entry.Reason = "the answer ended early: " + err.Error()
+	}
+	x.entry.Verdict = "reset"
+	if entry := x.account(received, status); refusal != nil {
+		x.engine.refused(entry)
+	} else {
+		x.engine.Audit.Write(entry)
+	}
 }
 
 func removeHops(header http.Header) {
@@ -439,7 +464,7 @@ func removeHops(header http.Header) {
 func (x *Exchange) copyBody(source io.Reader, blotting *scan.Set) (received int64, err error) {
 	flusher, _ := x.writer.(interface{ FlushError() error })
 	if err := flusher.FlushError(); err != nil {
-		return 0, err
+		return 0, clientGone{err}
 	}
 	pooled := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(pooled)
@@ -455,10 +480,10 @@ func (x *Exchange) copyBody(source io.Reader, blotting *scan.Set) (received int6
 		}
 		if len(piece) > 0 {
 			if _, err := x.writer.Write(piece); err != nil {
-				return received, err
+				return received, clientGone{err}
 			}
 			if err := flusher.FlushError(); err != nil {
-				return received, err
+				return received, clientGone{err}
 			}
 		}
 		if readErr == io.EOF {

@@ -71,6 +71,11 @@ func (x *Exchange) inspectHead() *judge.Refusal {
 		}
 	}
 	x.target = target
+	if w, ok := x.writer.(interface{ RequestNames() []byte }); ok {
+		if found := set.Find(w.RequestNames()); found != nil {
+			return secretRefusal("a header's name", found)
+		}
+	}
 	spared := x.overwritten()
 	for name, values := range r.Header {
 		if slices.Contains(spared, name) {

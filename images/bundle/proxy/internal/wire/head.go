@@ -6,6 +6,7 @@ package wire
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -39,6 +40,8 @@ type Head struct {
 	HasHost bool
 	// Length is the body's: -1 where it is chunked.
 	Length int64
+	// Names are the names of the header fields as they were written, a line each: Header has them in their usual form.
+	Names []byte
 }
 
 // readLine returns the next line without its CRLF. The slice is valid until the next read.
@@ -66,7 +69,7 @@ func readLine(r *bufio.Reader, budget *int) ([]byte, error) {
 }
 
 // readFields reads header or trailer fields up to the empty line.
-func readFields(r *bufio.Reader, budget *int) (http.Header, error) {
+func readFields(r *bufio.Reader, budget *int, names *[]byte) (http.Header, error) {
 	header := make(http.Header, 16)
 	for {
 		line, err := readLine(r, budget)
@@ -76,7 +79,7 @@ func readFields(r *bufio.Reader, budget *int) (http.Header, error) {
 		if len(line) == 0 {
 			return header, nil
 		}
-		colon := strings.IndexByte(string(line), ':')
+		colon := bytes.IndexByte(line, ':')
 		if colon <= 0 {
 			return nil, malformed("a header line has no name before a colon")
 		}
@@ -85,6 +88,7 @@ func readFields(r *bufio.Reader, budget *int) (http.Header, error) {
 				return nil, malformed("a header's name holds the byte %#02x", c)
 			}
 		}
+		*names = append(append(*names, line[:colon]...), '\n')
 		value := strings.Trim(string(line[colon+1:]), " \t")
 		if i := badValueByte(value); i >= 0 {
 			return nil, malformed("the value of the header %q holds the control character %#02x", line[:colon], value[i])
@@ -122,7 +126,7 @@ func ReadHead(r *bufio.Reader) (*Head, error) {
 			return nil, malformed("the request target holds the byte %#02x", c)
 		}
 	}
-	if head.Header, err = readFields(r, &budget); err != nil {
+	if head.Header, err = readFields(r, &budget, &head.Names); err != nil {
 		return nil, err
 	}
 	return head, head.frame()

@@ -51,6 +51,9 @@ func (w *Response) SetReason(reason string) {
 	w.reason = clean
 }
 
+// RequestNames are the names of the request's header fields as they were written, a line each.
+func (w *Response) RequestNames() []byte { return w.head.Names }
+
 // Close makes this the connection's last answer.
 func (w *Response) Close() { w.closing = true }
 

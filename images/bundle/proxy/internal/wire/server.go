@@ -304,7 +304,8 @@ func (b *body) Read(p []byte) (int, error) {
 
 func (b *body) readTrailer() error {
 	budget := HeadLimit
-	fields, err := readFields(b.session.in, &budget)
+	var names []byte
+	fields, err := readFields(b.session.in, &budget, &names)
 	if err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
