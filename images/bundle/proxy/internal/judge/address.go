@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // A block is a range of addresses that no name may lead to without `private = true`.
@@ -127,7 +128,8 @@ func embedded(address netip.Addr) []netip.Addr {
 		return []netip.Addr{four(12)}
 	case translatedLocal.Contains(address):
 		// A /48 of RFC 6052 leaves out the bits 64 to 71; a longer prefix inside of it ends with the address.
-		return []netip.Addr{netip.AddrFrom4([4]byte{b[6], b[7], b[9], b[10]}), four(12)}
+		readings := []netip.Addr{netip.AddrFrom4([4]byte{b[6], b[7], b[9], b[10]}), four(12)}
+		return slices.DeleteFunc(readings, func(a netip.Addr) bool { return a.As4()[0] == 0 })
 	case sixToFour.Contains(address):
 		return []netip.Addr{four(2)}
 	case teredo.Contains(address):

@@ -171,6 +171,9 @@ func (x *Exchange) inspectBody(out *http.Request) *judge.Refusal {
 	}
 	if coding == "" && rule == policy.Block {
 		body.stream = set.Stream()
+		if isGRPC(r.Header) {
+			body.grpc = new(grpcFrames)
+		}
 		return nil
 	}
 	whole, refusal := x.readWhole(r.Body)
@@ -244,6 +247,7 @@ type outgoingBody struct {
 	buffer   []byte
 	clean    []byte
 	err      error
+	grpc     *grpcFrames // nil for other bodies
 }
 
 func (b *outgoingBody) Read(p []byte) (int, error) {
@@ -271,6 +275,16 @@ func (b *outgoingBody) fill() {
 	x.live.Touch()
 	clean, found := b.stream.Write(b.buffer[:n])
 	b.clean, b.err = clean, err
+	if b.grpc != nil && found == nil {
+		ends := b.grpc.follow(b.buffer[:n])
+		if b.grpc.compressed {
+			b.refuse(judge.Refuse(415, "a compressed message of gRPC can't be looked into"))
+			return
+		}
+		if ends && err == nil {
+			b.clean = append(bytes.Clone(clean), b.stream.Flush()...)
+		}
+	}
 	if err == io.EOF && found == nil {
 		// What was clean before is part of the same buffer, which Close would shift.
 		b.clean = bytes.Clone(clean)

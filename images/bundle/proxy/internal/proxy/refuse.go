@@ -46,7 +46,7 @@ func (f *front) refuse(w http.ResponseWriter, r *http.Request, entry audit.Entry
 	text := f.engine.Daemon + ": " + refusal.Reason
 	header := w.Header()
 	header.Set(RefusedBy, f.engine.Daemon)
-	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+	if isGRPC(r.Header) {
 		grpcRefusal(w, refusal.Status, text)
 		return
 	}
