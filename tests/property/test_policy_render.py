@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import tomllib
 from pathlib import Path
 
@@ -12,39 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecars import layout
-from sidecars.dlp import BUILT_IN, Pattern
+from sidecars.dlp import Pattern
 from sidecars.git_gate import scan
 from sidecars.git_gate.pre_receive import judge, parse
-from sidecars.pipelock import engine, real
+from sidecars.pipelock import engine
 from sidecars.policy import Policy
-from sidecars.policy import parse as parse_policy
 from sidecars.prepare import header_value
 
 ZERO, ONE = "0" * 40, "1" * 40
-
-
-def test_the_real_pipelock_gets_the_policy() -> None:
-    """The real pipelock enforces the policy's hosts and patterns."""
-    policy = parse_policy(
-        {
-            "egress": {"allow": ["api.example.com", "*.example.org", "api.example.com:8443"]},
-            "pipelock": {"patterns": [{"name": "staff-id", "regex": "ACME-[0-9]{6}"}]},
-        }
-    )
-    config = json.loads(real.render(policy))
-    assert config["mode"] == "strict", "the allowlist is enforced in strict mode only"
-    assert config["api_allowlist"] == ["api.example.com", "*.example.org"]
-    assert not any(address.startswith(("127.", "169.254.", "::1")) for address in config["ssrf"]["ip_allowlist"])
-    assert {p["name"]: p["regex"] for p in config["dlp"]["patterns"]}.items() >= {"staff-id": "ACME-[0-9]{6}"}.items()
-    assert len(config["dlp"]["patterns"]) == len(BUILT_IN) + 1
-    assert config["kill_switch"]["sentinel_file"] == str(layout.KILL_SWITCH)
-    assert config["sentry"] == {"enabled": False}
-    assert config["tls_interception"]["enabled"]
-    assert config["forward_proxy"]["enabled"]
-
-
-def test_nothing_is_allowed_where_nothing_is_listed() -> None:
-    assert json.loads(real.render(Policy()))["api_allowlist"] == []
 
 
 def test_pipelock_has_no_way_but_egress() -> None:

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
@@ -15,6 +14,7 @@ import (
 
 	"bottle/proxy/internal/audit"
 	"bottle/proxy/internal/egress"
+	"bottle/proxy/internal/judge"
 	"bottle/proxy/internal/killswitch"
 	"bottle/proxy/internal/live"
 	"bottle/proxy/internal/mitm"
@@ -70,7 +70,7 @@ func main() {
 			err = serve("egress")
 		case "pipelock":
 			if setupChose() == "pipelock" {
-				err = become(realPipelock)
+				err = serveReal()
 			} else {
 				err = serve("pipelock")
 			}
@@ -95,17 +95,6 @@ func setupChose() string {
 		return "portable"
 	}
 	return strings.TrimSpace(string(text))
-}
-
-// realPipelock renders the real engine's configuration and runs it.
-var realPipelock = []string{"python3", "-I", "-m", "sidecars.pipelock"}
-
-func become(command []string) error {
-	path, err := exec.LookPath(command[0])
-	if err != nil {
-		return err
-	}
-	return syscall.Exec(path, command, os.Environ())
 }
 
 // ca prints a new authority's key and certificate.
@@ -161,11 +150,7 @@ func serve(daemon string) error {
 	}
 	engine.Switch = killswitch.New(filepath.Join(run(), "kill-switch"), func(on bool) {
 		engine.Switched(on)
-		if on {
-			notify.Send("WATCHDOG=trigger", "STATUS=the kill switch is on")
-		} else {
-			notify.Send("WATCHDOG=1", "STATUS=")
-		}
+		tellSwitch(on)
 	})
 	if err := engine.Use(policyOf); err != nil {
 		return err
@@ -190,7 +175,10 @@ func serve(daemon string) error {
 		go engine.Serve(door)
 	}
 	if daemon == "pipelock" && policyOf.Transparent && network.IsValid() {
-		go serveTransparent(engine, network)
+		go serveTransparent(network, engine.Audit, func() *judge.Judge { return engine.State().Judge }, map[uint16]func(net.Listener) error{
+			80:  func(l net.Listener) error { return engine.Serve(door(l, proxy.TransparentHTTP, network)) },
+			443: func(l net.Listener) error { return engine.Serve(door(l, proxy.TransparentTLS, network)) },
+		})
 	}
 	notify.Send("READY=1")
 	signals := make(chan os.Signal, 16)
@@ -208,6 +196,15 @@ func serve(daemon string) error {
 		}
 	}
 	return nil
+}
+
+// tellSwitch makes the bundle unhealthy at once while the switch is on.
+func tellSwitch(on bool) {
+	if on {
+		notify.Send("WATCHDOG=trigger", "STATUS=the kill switch is on")
+	} else {
+		notify.Send("WATCHDOG=1", "STATUS=")
+	}
 }
 
 // health asks a proxy's /health, and fails unless it is healthy.

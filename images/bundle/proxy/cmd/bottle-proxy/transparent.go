@@ -2,12 +2,14 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"time"
 
 	"bottle/proxy/internal/audit"
+	"bottle/proxy/internal/judge"
 	"bottle/proxy/internal/policy"
 	"bottle/proxy/internal/proxy"
 	"bottle/proxy/internal/resolver"
@@ -46,47 +48,42 @@ func addressIn(network netip.Prefix) netip.Addr {
 // sidecars is the name by which agents know the bundle.
 const sidecars = "sidecars"
 
-// serveTransparent serves clients that know no proxy: names lead to this address, TLS is told by its server name, and
-// plain HTTP by its Host header. What can't be listened on is said; the proxy itself goes on.
-func serveTransparent(engine *proxy.Engine, network netip.Prefix) {
+func door(listener net.Listener, kind proxy.DoorKind, network netip.Prefix) proxy.Door {
+	return proxy.Door{Listener: listener, Consumer: policy.Agent, Kind: kind, Internal: network}
+}
+
+// serveTransparent serves clients that know no proxy: names lead to this address, where ports are served by their
+// functions. What can't be listened on is said; the proxy itself goes on.
+func serveTransparent(network netip.Prefix, log *audit.Log, current func() *judge.Judge, ports map[uint16]func(net.Listener) error) {
 	own := addressIn(network)
 	names := &resolver.Resolver{
 		Address: own,
-		Allowed: func(name string) bool { return name == sidecars || engine.State().Judge.Names(policy.Agent, name) },
+		Allowed: func(name string) bool { return name == sidecars || current().Names(policy.Agent, name) },
 		Asked: func(name string, allowed bool) {
 			entry := audit.Entry{Event: "dns", Verdict: "refused", Host: name, Consumer: policy.Agent}
 			if allowed {
 				entry.Verdict = "allowed"
 			}
-			engine.Audit.Write(entry)
+			log.Write(entry)
 		},
 	}
-	complain := func(what string, err error) {
-		audit.Print("pipelock.not_transparent", map[string]any{"listener": what, "reason": err.Error()})
-	}
 	if socket, err := net.ListenPacket("udp", netip.AddrPortFrom(own, 53).String()); err != nil {
-		complain("udp 53", err)
+		notTransparent(err)
 	} else {
 		go names.ServeUDP(socket)
 	}
-	if listener, err := net.Listen("tcp", netip.AddrPortFrom(own, 53).String()); err != nil {
-		complain("tcp 53", err)
-	} else {
-		go names.ServeTCP(listener)
-	}
-	for port, kind := range map[uint16]proxy.DoorKind{80: proxy.TransparentHTTP, 443: proxy.TransparentTLS} {
+	all := map[uint16]func(net.Listener) error{53: names.ServeTCP}
+	maps.Copy(all, ports)
+	for port, serve := range all {
 		listener, err := net.Listen("tcp", netip.AddrPortFrom(own, port).String())
 		if err != nil {
-			complain("tcp "+listenerName(port), err)
+			notTransparent(err)
 			continue
 		}
-		go engine.Serve(proxy.Door{Listener: listener, Consumer: policy.Agent, Kind: kind, Internal: network})
+		go serve(listener)
 	}
 }
 
-func listenerName(port uint16) string {
-	if port == 80 {
-		return "80"
-	}
-	return "443"
+func notTransparent(err error) {
+	audit.Print("pipelock.not_transparent", map[string]any{"reason": err.Error()})
 }

@@ -178,10 +178,7 @@ func (f *front) certificate(name string) (*tls.Certificate, error) {
 		if f.port != 0 {
 			host.Port = f.port
 		}
-		if _, refusal := f.engine.State().Judge.Tunnel(f.consumer, host); refusal != nil {
-			return nil, refusal
-		}
-		f.tunnel = &host
+		f.tunnel = &host // A host that is not allowed is refused at the first request, in words that its client shows.
 	}
 	if f.sni != "" {
 		return f.engine.Authority.For(f.sni)
