@@ -170,7 +170,6 @@ func serve(daemon string) error {
 		return err
 	}
 	go engine.Switch.Watch()
-	go engine.Live.Sweep()
 	for _, door := range doors {
 		go engine.Serve(door)
 	}

@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	fileLimit = 16 << 20 // bytes; then a file is rotated
-	files     = 4        // kept, the one that is written included
-	interval  = 200 * time.Millisecond
-	buffered  = 256 << 10 // bytes that may wait for the disk
+	defaultLimit = 64 << 20 // bytes that all files may take
+	files        = 4        // kept, the one that is written included
+	interval     = 200 * time.Millisecond
+	buffered     = 256 << 10 // bytes that may wait for the disk
 )
 
 // An Entry is one line. Text that comes from a client is cut by whoever fills it in.
@@ -47,19 +47,27 @@ type Log struct {
 	buffer []byte
 	lost   int
 	failed bool
+	// waiting says that a Flush is due.
+	waiting bool
+	limit   int64
 }
 
 // Open appends to audit.jsonl in the directory. Where that can't be written, the Log says so once on stdout and drops
 // what it is told: a full disk lets nothing more through, and nothing less.
 func Open(daemon, directory string) *Log {
-	l := &Log{daemon: daemon, path: filepath.Join(directory, "audit.jsonl")}
+	l := &Log{daemon: daemon, path: filepath.Join(directory, "audit.jsonl"), limit: defaultLimit}
 	l.open()
-	go func() {
-		for range time.Tick(interval) {
-			l.Flush()
-		}
-	}()
 	return l
+}
+
+// Limit sets how many bytes all files together may take; 0 leaves it as it is.
+func (l *Log) Limit(bytes int64) {
+	if l == nil || bytes <= 0 {
+		return
+	}
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	l.limit = bytes
 }
 
 func (l *Log) open() {
@@ -101,6 +109,10 @@ func (l *Log) Write(entry Entry) {
 		l.lost++
 		return
 	}
+	if !l.waiting {
+		l.waiting = true
+		time.AfterFunc(interval, l.Flush)
+	}
 	l.buffer = append(append(l.buffer, line...), '\n')
 }
 
@@ -111,6 +123,7 @@ func (l *Log) Flush() {
 	}
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
+	l.waiting = false
 	if len(l.buffer) == 0 {
 		return
 	}
@@ -134,7 +147,7 @@ func (l *Log) Flush() {
 		return
 	}
 	l.failed = false
-	if l.size > fileLimit {
+	if l.size > l.limit/files {
 		l.rotate()
 	}
 }

@@ -545,7 +545,6 @@ func TestWhatIsCutIsReset(t *testing.T) {
 
 func TestWhatIsIdleIsCut(t *testing.T) {
 	b := newBench(t, standard())
-	go b.engine.Live.Sweep()
 	b.origin = func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	if status, text := b.get("agent", "GET", "http://idle.test/", nil); status == 200 {
 		t.Errorf("%d %q", status, text)

@@ -79,7 +79,10 @@ type Set struct {
 	conns     map[*Conn]struct{}
 	exchanges map[*Exchange]struct{}
 	closed    bool
+	sweeping  bool
 }
+
+const sweepInterval = time.Second
 
 // NewSet returns an empty set.
 func NewSet() *Set {
@@ -134,7 +137,19 @@ func (s *Set) Begin(e *Exchange) bool {
 		return false
 	}
 	s.exchanges[e] = struct{}{}
+	if !s.sweeping {
+		s.sweeping = true
+		go s.sweep()
+	}
 	return true
+}
+
+// rest ends the sweeps where nothing is open.
+func (s *Set) rest() bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.sweeping = len(s.exchanges) > 0
+	return !s.sweeping
 }
 
 // End takes an exchange out of the set.
@@ -178,9 +193,12 @@ func (s *Set) Review() {
 	}
 }
 
-// Sweep cuts what has been idle for too long or has become stale by the clock, once a second, until the process ends.
-func (s *Set) Sweep() {
-	for range time.Tick(time.Second) {
+// sweep cuts what has been idle for too long or has become stale by the clock, once a second, as long as anything is open.
+func (s *Set) sweep() {
+	for range time.Tick(sweepInterval) {
+		if s.rest() {
+			return
+		}
 		now := int64(time.Since(began))
 		for _, e := range s.all() {
 			if e.Idle > 0 && now-e.last.Load() > int64(e.Idle) {

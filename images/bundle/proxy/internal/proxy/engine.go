@@ -115,6 +115,7 @@ func (e *Engine) Use(p *policy.Policy) error {
 		return err
 	}
 	e.state.Store(state)
+	e.Audit.Limit(p.Limits.Audit)
 	e.Live.Review()
 	return nil
 }
