@@ -107,6 +107,15 @@ class Announce(Action):
     facts: tuple[tuple[str, object], ...] = ()
 
 
+class NoteStop(Action):
+    """The stop of the bundle begins: wait for no reader of the logs any more, and keep the name of who asked for it.
+
+    At the end another process may have that pid; 0 where no process is known to have asked.
+    """
+
+    sender_pid: int = 0
+
+
 class Exit(Action):
     """The bundle has ended: report and exit with `code`. Nothing comes after it."""
 

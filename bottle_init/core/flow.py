@@ -3,16 +3,19 @@
 A child that is ahead of a reader that still reads is made to wait. Once the reader has taken nothing for a second
 (during a stop: at once), whole lines are dropped and counted, so that nobody waits for it any more.
 
-All of it is decided here, and none of it is done here: an `Outlet` is told what a reader has taken or refused, and
-when, and is asked what follows. On Linux `linux/logs.py` and `linux/outputs.py` move the bytes, in the simulated
-kernel `testing/pipes.py`.
+All of it is decided here, and none of it is done here: a `Flow` is told what was read, and an `Outlet` what a reader
+has taken or refused, and when; both are asked what follows. On Linux `linux/logs.py` and `linux/outputs.py` move the
+bytes, in the simulated kernel `testing/pipes.py`.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final
+    from collections.abc import Callable
+    from typing import Any, Final
+
+    Render = Callable[[bytes], bytes]
 
 STALL_MS: Final = 1_000
 """A reader that takes nothing for so long is waited for no more (contract 8)."""
@@ -60,6 +63,7 @@ class Outlet:
         "asked_at_ms",
         "blocked_at_ms",
         "failing",
+        "is_urged",
         "owed",
         "patience_ms",
         "size",
@@ -80,6 +84,8 @@ class Outlet:
         """When it refused last."""
         self.failing = False
         """Whether the last write failed: the reader is gone, the disk is full."""
+        self.is_urged = False
+        """Whether something was queued since the last write and the reader had not refused: it may be written now."""
         self.patience_ms = STALL_MS
         self.owed: dict[Account, None] = {}
         """Whose losses are to be told once the reader reads again."""
@@ -90,6 +96,7 @@ class Outlet:
         """Let whole lines wait for the reader."""
         self._blocks.append((block, account))
         self.size += len(block) + BLOCK_BYTES
+        self.is_urged = self.blocked_at_ms is None
 
     def lose(self, account: Account, lines: int) -> None:
         """Count lines that nobody will get."""
@@ -202,6 +209,10 @@ class Outlet:
         """How much of the queue is of one account."""
         return sum(len(block) + BLOCK_BYTES for block, whose in self._blocks if whose is account)
 
+    def blocks(self) -> tuple[tuple[bytes, Account], ...]:
+        """All of the queue: blocks of lines, and whose they are; the first one may have been written in part."""
+        return tuple(self._blocks)
+
     def begun(self) -> Account | None:
         """Whose line has been written in part, if the last one has."""
         if not self._offset:
@@ -212,6 +223,168 @@ class Outlet:
     def is_empty(self) -> bool:
         """Whether the reader has everything."""
         return not self._blocks
+
+
+READ: Final = "read"
+ASK: Final = "ask"
+WAIT: Final = "wait"
+
+
+class Stream:
+    """One pipe of a child: whose lines it carries, how they are rendered, where they go, and the unfinished one."""
+
+    __slots__ = ("account", "outlet", "render", "rest", "waits")
+
+    def __init__(self, account: Account, outlet: Outlet, render: Render) -> None:
+        self.account = account
+        self.outlet = outlet
+        self.render = render
+        self.rest = b""
+        """The beginning of a line, at most LINE_BYTES of it."""
+        self.waits = False
+        """Whether it is not read until there is room in its queue again."""
+
+
+class Flow:
+    """From all pipes to all outlets.
+
+    `err` is the outlet of the init's own lines, which are `own`'s account. `tell(account, count)` is called when lines
+    are to be told as lost; the line for that comes back by `said`.
+    """
+
+    __slots__ = ("_err", "_own", "_tell", "_waiting", "is_closing", "outlets", "resumed")
+
+    def __init__(self, out: Outlet, err: Outlet, own: Account, tell: Callable[[Account, int], None]) -> None:
+        self.outlets = (out,) if out is err else (out, err)
+        self.resumed: list[Any] = []
+        """The streams that may be read again; whoever reads them takes them from here."""
+        self.is_closing = False
+        """Whether all children have ended: what the init says from now on is the last, and all of it may be queued."""
+        self._err = err
+        self._own = own
+        self._tell = tell
+        self._waiting: dict[Outlet, list[Stream]] = {outlet: [] for outlet in self.outlets}
+
+    # From the pipes to the queues.
+
+    def readable(self, stream: Stream, now_ms: int) -> str:
+        """READ a chunk, let the writer WAIT, or ASK the reader first: write to it, and put this question again."""
+        outlet = stream.outlet
+        if outlet.drops() and outlet.doubts(now_ms):
+            return ASK
+        if not outlet.holds_up():
+            return READ
+        stream.waits = True
+        self._waiting[outlet].append(stream)
+        return WAIT
+
+    def left(self, stream: Stream, now_ms: int) -> str:
+        """The same of what a dead child has left in its pipe; to WAIT is to leave it until its turn comes."""
+        outlet = stream.outlet
+        if outlet.drops() and outlet.doubts(now_ms):
+            return ASK
+        return WAIT if outlet.holds_up_the_dead() else READ
+
+    def got(self, stream: Stream, chunk: bytes) -> bytes:
+        """Take what was read; returns the whole lines that it brings to an end."""
+        lines, stream.rest = whole_lines(stream.rest + chunk)
+        self._pass_on(stream, lines)
+        return lines
+
+    def ended(self, stream: Stream) -> bytes:
+        """Nothing is left to be read: give the line without an end one; returns it."""
+        if not stream.rest:
+            return b""
+        line, stream.rest = stream.rest + b"\n", b""
+        self._pass_on(stream, line)
+        return line
+
+    def closed(self, stream: Stream) -> None:
+        """The pipe is gone."""
+        if stream.waits:
+            self._waiting[stream.outlet].remove(stream)
+            stream.waits = False
+
+    def said(self, line: bytes) -> None:
+        """A line of the init's own, with its newline."""
+        if self.is_closing or self._err.admits(self._own):
+            self._err.queue(line, self._own)
+        else:
+            self._err.lose(self._own, 1)
+
+    def _pass_on(self, stream: Stream, lines: bytes) -> None:
+        if not lines:
+            return
+        outlet, account = stream.outlet, stream.account
+        if outlet.drops():
+            outlet.lose(account, lines.count(b"\n"))
+            return
+        if account.unreported and not outlet.failing:
+            self._report(outlet, account)
+        outlet.queue(stream.render(lines), account)
+
+    # When a reader reads again, or is given up.
+
+    def wrote(self, outlet: Outlet) -> None:
+        """There is room again: the reader has taken something, or what it did not take is lost."""
+        if not outlet.lets_go_on():
+            return
+        self._resume(outlet)
+        if not outlet.failing:
+            for account in tuple(outlet.owed):
+                self._report(outlet, account)
+
+    def refused(self, outlet: Outlet) -> bool:
+        """The reader was asked again, for the sake of those who wait; whether they wait for it no more."""
+        if not outlet.stalled():
+            return False
+        self._resume(outlet)
+        return True
+
+    def stop(self) -> None:
+        """A stop has begun: a reader that takes nothing is waited for no more."""
+        for outlet in self.outlets:
+            outlet.hurry()
+            self.refused(outlet)
+
+    def _resume(self, outlet: Outlet) -> None:
+        """Read those pipes again that wait for room."""
+        for stream in self._waiting[outlet]:
+            stream.waits = False
+        self.resumed += self._waiting[outlet]
+        self._waiting[outlet] = []
+
+    def _report(self, outlet: Outlet, account: Account) -> None:
+        """Tell how many lines are missing, unless there is no room even for that, or the last line has led to it."""
+        if account in outlet.owed and (self.is_closing or self._err.admits(self._own)):
+            self._tell(account, outlet.told(account))
+
+    # Time.
+
+    def due_ms(self) -> int | None:
+        """When a reader is to be asked again, as somebody will have waited long enough; None while nobody waits."""
+        times = [outlet.due_ms() for outlet, waiting in self._waiting.items() if waiting]
+        return min((at_ms for at_ms in times if at_ms is not None), default=None)
+
+    def overdue(self, now_ms: int) -> list[Outlet]:
+        """The outlets whose readers are to be asked now."""
+        due = [(outlet, outlet.due_ms()) for outlet, waiting in self._waiting.items() if waiting]
+        return [outlet for outlet, due_ms in due if due_ms is not None and due_ms <= now_ms]
+
+    # What is left.
+
+    def lost(self, *accounts: Account) -> int:
+        """Lines of these accounts that nobody got whole."""
+        torn = [outlet.begun() for outlet in self.outlets if outlet.failing]
+        return sum(account.lost + torn.count(account) for account in accounts)
+
+    def pending(self) -> int:
+        """Bytes that a reader may still get."""
+        return sum(outlet.size for outlet in self.outlets if not outlet.failing)
+
+    def unread(self) -> int:
+        """Bytes that readers had before them when they took no more, where that is known."""
+        return sum(outlet.unread for outlet in self.outlets)
 
 
 class Farewell:

@@ -8,7 +8,7 @@ gone. What is left of its session then goes too (`dying.py`), and only then is i
 from __future__ import annotations
 
 from bottle_init.core import signals
-from bottle_init.core.actions import KillSession, SendSignal
+from bottle_init.core.actions import KillSession, NoteStop, SendSignal
 from bottle_init.core.events import (
     GiveUpPassed,
     ProbeDue,
@@ -60,6 +60,7 @@ def begin_stop(
     state.phase = GOING_DOWN
     deadline_ms = turn.now_ms + state.bundle.stop_timeout_ms
     state.stop = Stop(kind, cause, turn.now_ms, deadline_ms, code, culprit, sender_pid, sender_uid)
+    turn.act(NoteStop(sender_pid))
     turn.announce("stopping", kind=kind, cause=cause, sender_pid=sender_pid or None, sender_uid=sender_uid)
     for index, child in enumerate(turn.children):
         if child.status in ALIVE:

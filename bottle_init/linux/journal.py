@@ -45,9 +45,11 @@ class Journal:
         self._control: Control | None = None
         self._untold: list[tuple[str, str, Facts]] = []
         self._asker = ""
+        self._asker_pid = 0
         self.do: dict[type[Action], Callable[[Any], None]] = {
             act.Answer: self._answer,
             act.Announce: self._announce,
+            act.NoteStop: self._note_stop,
         }
 
     def open_late(self, address: str) -> None:
@@ -70,23 +72,22 @@ class Journal:
 
     def _announce(self, action: act.Announce) -> None:
         """An event of the core's, for the log and for those who follow."""
-        if action.event == "stopping":
-            self._logs.stop()
         child = (("child", action.child),) if action.child else ()
         self._untold.append((action.event, action.level, (*child, *action.facts)))
 
+    def _note_stop(self, action: act.NoteStop) -> None:
+        """A stop has begun; who asked for it is looked up after all signals have been sent."""
+        self._logs.stop()
+        self._asker_pid = action.sender_pid
+
     def tell(self) -> None:
         """Log what has been announced: after the actions, so that no signal waits for a line about it."""
+        if self._asker_pid:
+            process = proc.look(self._asker_pid)
+            self._asker, self._asker_pid = process.name if process is not None else "", 0
         untold, self._untold = self._untold, []
         for event, level, facts in untold:
-            if event == "stopping":
-                self._note_asker(dict(facts).get("sender_pid"))
             self.log(event, level, facts)
-
-    def _note_asker(self, pid: object) -> None:
-        """Keep the name of who asked for the stop while it is there: at the end another process may have the pid."""
-        process = proc.look(pid) if isinstance(pid, int) else None
-        self._asker = process.name if process is not None else ""
 
     def log(self, event: str, level: str, facts: Facts) -> None:
         """One line of the init's own; a fact that is None is left out."""

@@ -20,7 +20,7 @@ import os
 from select import EPOLLIN
 
 from bottle_init.core import flow
-from bottle_init.core.flow import Account, whole_lines
+from bottle_init.core.flow import Account, Flow, Stream
 from bottle_init.linux.sys.clock import monotonic_ms, wall_s
 from bottle_init.linux.sys.outputs import Sink, same_file
 
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Final
 
+    from bottle_init.core.flow import Render
     from bottle_init.linux.sys.outputs import Poller
     from bottle_init.words.pretty import Renderer
-
-    Render = Callable[[bytes], bytes]
 
 READ_BYTES: Final = {"tag": 64 * 1024, "json": 16 * 1024}
 """What one read takes. Larger ones, and pipes that hold more, have been measured to be slower: they leave the cache."""
@@ -43,25 +42,22 @@ TAIL_LINE_BYTES: Final = 4 * 1024
 """How much of each of a child's last lines is kept: more than a report shows."""
 
 
-class Source:
+class Source(Stream):
     """The read end of one pipe."""
 
-    __slots__ = ("account", "child", "fd", "render", "rest", "sink")
+    __slots__ = ("child", "fd", "sink")
 
-    def __init__(self, fd: int, child: int, sink: Sink, account: Account, render: Render) -> None:
+    def __init__(self, fd: int, child: int, account: Account, sink: Sink, render: Render) -> None:
+        super().__init__(account, sink, render)
         self.fd = fd
         self.child = child
         self.sink = sink
-        self.account = account
-        self.render = render
-        self.rest = b""
-        """The beginning of a line, at most LINE_BYTES of it."""
 
 
 class Logs:
-    """All outputs and all pipes.
+    """All outputs and all pipes; what is read and written when is decided by `flow.Flow`.
 
-    `mode` is one of `model.LOGS`; `names` are the children's, by index; `stdout` and `stderr` are the init's own (none
+    `mode` is one of `words.LOGS`; `names` are the children's, by index; `stdout` and `stderr` are the init's own (none
     of 0, 1 and 2 is closed: else a descriptor of ours would get that number); `clock` gives monotonic milliseconds.
     """
 
@@ -77,18 +73,17 @@ class Logs:
         self._inherit = mode == "inherit"
         self._mode = mode
         self._poller = poller
+        self._clock = clock
         self._given = stdout, stderr
         self._own = Account("", "stderr")
-        err = Sink(stderr, poller, clock, self._progressed)
-        out = err if same_file(stdout, stderr) else Sink(stdout, poller, clock, self._progressed)
+        err = Sink(stderr, poller, clock, self._wrote)
+        out = err if same_file(stdout, stderr) else Sink(stdout, poller, clock, self._wrote)
         self._sinks = out, err
-        self._waiting: dict[Sink, list[Source]] = {out: [], err: []}
-        """Pipes that are not read until there is room in their queue again."""
+        self._flow = Flow(out, err, self._own, self._report)
         self._accounts = [(Account(name, "stdout"), Account(name, "stderr")) for name in names]
         self._sources: dict[int, list[Source]] = {}
         self._handed: dict[int, tuple[int, ...]] = {}
         self._tails: dict[int, list[bytes]] = {}
-        self._finished = False
         self._renderer: Renderer | None = None
         self._held: list[bytes] = []
         """Events that wait for the renderer."""
@@ -120,7 +115,7 @@ class Logs:
         try:
             os.set_blocking(read, False)
             render = _tagging(account.name) if self._mode == "tag" else _jsonning(account)
-            source = Source(read, child, sink, account, render)
+            source = Source(read, child, account, sink, render)
             self._watch(source)
         except OSError:
             os.close(read)
@@ -152,8 +147,7 @@ class Logs:
         """Take what a pipe holds, within bounds: what is left is read when its turn comes."""
         taken = 0
         while taken < flow.DRAIN_BYTES:
-            source.sink.ask()
-            if source.sink.holds_up_the_dead():
+            if self._asked(self._flow.left, source) == flow.WAIT:
                 return
             read = self._take(source)
             if not read:
@@ -166,7 +160,7 @@ class Logs:
 
         To be called before the last report, which then has all counts, all tails, and the last word.
         """
-        self._finished = True
+        self._flow.is_closing = True
         for sources in list(self._sources.values()):
             for source in list(sources):
                 self._drain(source)
@@ -182,24 +176,17 @@ class Logs:
     def event(self, line: bytes) -> None:
         """One line of the init's own log, without its newline, to stderr; on a terminal, as people like it."""
         if not self._is_terminal:
-            self._tell(line)
+            self._say(line)
         elif self._renderer is not None and self._renderer.ready():
-            self._tell(self._renderer.render(line))
+            self._say(self._renderer.render(line))
         else:
             self._held.append(line)
             if len(self._held) > HELD_LINES:
                 self._release()
 
-    def _tell(self, line: bytes) -> None:
-        sink = self._sinks[1]
-        if self._has_room():
-            sink.put(line + b"\n", self._own)
-        else:
-            sink.lose(self._own, 1)
-
-    def _has_room(self) -> bool:
-        """Whether another line of the init's own may be queued. Those after `finish` are the last, and all may."""
-        return self._finished or self._sinks[1].admits(self._own)
+    def _say(self, line: bytes) -> None:
+        self._flow.said(line + b"\n")
+        self._settle()
 
     def _load(self) -> None:
         """Get a step nearer to the renderer."""
@@ -217,57 +204,56 @@ class Logs:
         for line in held:
             self.event(line)
 
+    def _report(self, account: Account, count: int) -> None:
+        """Say how many lines are missing."""
+        from bottle_init.words import jsonlines
+
+        whose = (("child", account.name),) if account.name else ()
+        facts = (*whose, ("stream", account.stream), ("count", count))
+        self.event(jsonlines.encode("lines_dropped", "warning", facts, jsonlines.timestamp(wall_s())))
+
     # Time, and the end.
 
     def stop(self) -> None:
         """A stop has begun: a reader that takes nothing is waited for no more."""
         self._release()
-        for sink in self._sinks:
-            sink.hurry()
-            if sink.stalled():
-                self._resume(sink)
+        self._flow.stop()
+        self._settle()
 
     def deadline_ms(self) -> int | None:
         """When `tick` is to be called: when somebody will have waited long enough for a stalled reader.
 
         0 (at once, and then again) while events wait for their renderer.
         """
-        if self._held:
-            return 0
-        times = [sink.due_ms() for sink, waiting in self._waiting.items() if waiting]
-        return min((at_ms for at_ms in times if at_ms is not None), default=None)
+        return 0 if self._held else self._flow.due_ms()
 
     def tick(self, now_ms: int) -> None:
         """Let those go on that have waited for a stalled reader long enough."""
         if self._held:
             self._load()
-        for sink, waiting in self._waiting.items():
-            due_ms = sink.due_ms()
-            if waiting and due_ms is not None and now_ms >= due_ms:
+        overdue = self._flow.overdue(now_ms)
+        for sink in self._sinks:
+            if sink in overdue:
                 sink.push()
-                if sink.stalled():
-                    self._resume(sink)
+                self._flow.refused(sink)
+                self._settle()
 
     def dropped(self) -> int:
         """Lines that were read from children, or said by the init, and that nobody got whole."""
         accounts = [account for pair in self._accounts for account in pair]
-        return self._lost(self._own, *accounts)
+        return self._flow.lost(self._own, *accounts)
 
     def dropped_of(self, child: int) -> int:
         """The same of one child."""
-        return self._lost(*self._accounts[child])
-
-    def _lost(self, *accounts: Account) -> int:
-        torn = [sink.begun() for sink in self._waiting if sink.failing]
-        return sum(account.lost + torn.count(account) for account in accounts)
+        return self._flow.lost(*self._accounts[child])
 
     def pending(self) -> int:
         """Bytes that a reader may still get."""
-        return sum(sink.size for sink in self._waiting if not sink.failing)
+        return self._flow.pending()
 
     def unread(self) -> int:
         """Bytes that readers had before them when they took no more, where that is known."""
-        return sum(sink.unread for sink in self._waiting)
+        return self._flow.unread()
 
     def flush(self, _now_ms: int) -> bool:
         """Write what can be written; whether nothing is left that anybody could get."""
@@ -286,18 +272,21 @@ class Logs:
 
     def give_up(self) -> None:
         """Nobody takes what is left in the queues: count it as lost, before the report is made."""
-        for sink in self._waiting:
+        for sink in dict.fromkeys(self._sinks):
             sink.give_up()
 
-    # From the pipes to the queues.
+    # From the pipes to the queues, and from there to the readers.
+
+    def _asked(self, question: Callable[[Stream, int], str], source: Source) -> str:
+        """What the flow says to a question about a pipe, with its reader asked first where the flow wants to know."""
+        while (answer := question(source, self._clock())) == flow.ASK:
+            source.sink.push()
+        return answer
 
     def _readable(self, source: Source) -> None:
         """One chunk of one pipe: epoll comes back to it, after all others had their turn."""
-        sink = source.sink
-        sink.ask()
-        if sink.holds_up():
+        if self._asked(self._flow.readable, source) == flow.WAIT:
             self._poller.forget(source.fd)
-            self._waiting[sink].append(source)
         else:
             self._take(source)
 
@@ -308,70 +297,48 @@ class Logs:
         except BlockingIOError:
             return 0
         if chunk:
-            lines, source.rest = whole_lines(source.rest + chunk)
-            self._pass_on(source, lines)
+            self._keep(source, self._flow.got(source, chunk))
+            self._settle()
         else:
             self._close(source)
         return len(chunk)
 
-    def _pass_on(self, source: Source, lines: bytes) -> None:
-        if not lines:
-            return
-        fresh = [line[:TAIL_LINE_BYTES] for line in lines[:-1].rsplit(b"\n", TAIL_LINES)[-TAIL_LINES:]]
-        self._tails[source.child] = (self._tails.get(source.child, []) + fresh)[-TAIL_LINES:]
-        sink, account = source.sink, source.account
-        if sink.drops():
-            sink.lose(account, lines.count(b"\n"))
-            return
-        if account.unreported and not sink.failing:
-            self._report(sink, account)
-        sink.put(source.render(lines), account)
+    def _keep(self, source: Source, lines: bytes) -> None:
+        """Keep the last lines of a child, for the report."""
+        if lines:
+            fresh = [line[:TAIL_LINE_BYTES] for line in lines[:-1].rsplit(b"\n", TAIL_LINES)[-TAIL_LINES:]]
+            self._tails[source.child] = (self._tails.get(source.child, []) + fresh)[-TAIL_LINES:]
 
     def _end_line(self, source: Source) -> None:
-        if source.rest:
-            line, source.rest = source.rest + b"\n", b""
-            self._pass_on(source, line)
+        self._keep(source, self._flow.ended(source))
+        self._settle()
 
     def _close(self, source: Source) -> None:
         """All writers are gone, or the init is about to be."""
         self._end_line(source)
-        waiting = self._waiting[source.sink]
-        if source in waiting:
-            waiting.remove(source)
+        if source.waits:
+            self._flow.closed(source)
         else:
             self._poller.forget(source.fd)
         os.close(source.fd)
         self._sources[source.child].remove(source)
 
-    # When a reader reads again.
+    def _wrote(self, sink: Sink) -> None:
+        """A reader has taken something, or is gone."""
+        self._flow.wrote(sink)
+        self._settle()
 
-    def _progressed(self, sink: Sink) -> None:
-        """There is room again: the reader has taken something, or what it did not take is lost."""
-        if not sink.lets_go_on():
-            return
-        self._resume(sink)
-        if not sink.failing:
-            for account in tuple(sink.owed):
-                self._report(sink, account)
-
-    def _resume(self, sink: Sink) -> None:
-        """Read those pipes again that wait for room."""
-        waiting, self._waiting[sink] = self._waiting[sink], []
-        for source in waiting:
+    def _settle(self) -> None:
+        """Write what has been queued, and read those pipes again that may go on."""
+        for sink in self._sinks:
+            if sink.is_urged:
+                sink.push()
+        resumed, self._flow.resumed = self._flow.resumed, []
+        for source in resumed:
             self._watch(source)
 
     def _watch(self, source: Source) -> None:
         self._poller.watch(source.fd, EPOLLIN, lambda _mask: self._readable(source))
-
-    def _report(self, sink: Sink, account: Account) -> None:
-        """Say how many lines are missing, unless there is no room even for that, or the last event has led to it."""
-        if account not in sink.owed or not self._has_room():
-            return
-        from bottle_init.words import jsonlines
-
-        whose = (("child", account.name),) if account.name else ()
-        facts = (*whose, ("stream", account.stream), ("count", sink.told(account)))
-        self.event(jsonlines.encode("lines_dropped", "warning", facts, jsonlines.timestamp(wall_s())))
 
 
 def _tagging(name: str) -> Render:

@@ -54,7 +54,8 @@ def _lines(logs: Logs, end_ms: int) -> Iterator[Fault]:
     """Every line that was begun has reached the reader whole, or is counted."""
     delivered = dict.fromkeys((account.name for account in (logs.own, *logs.accounts)), 0)
     last: dict[tuple[str, int], int] = {}
-    for line in logs.reader.got.split(b"\n")[:-1]:
+    got_by_all = [line for reader in logs.readers for line in reader.got.split(b"\n")[:-1]]
+    for line in got_by_all:
         found = _LINE.match(line)
         if found is not None:
             name, generation, number = found[1].decode(), int(found[2]), int(found[3])

@@ -1,7 +1,7 @@
 """Simulated pipes: children that write, the init in between, and a reader that stalls (contract 8).
 
-Who waits for the reader, and what is dropped, is decided by `core/flow.py`, as on Linux. Here are the pipes
-themselves (pipe(7)), and what a wake-up does with them: as `linux/logs.py`, by the same questions in the same order.
+Who waits for the reader, and what is dropped and told, is decided by `core/flow.py`, as on Linux. Here are the pipes
+themselves (pipe(7)), the readers, and what a wake-up does with them.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bottle_init.core import flow
-from bottle_init.core.flow import Account, Farewell, Outlet, whole_lines
+from bottle_init.core.flow import Account, Farewell, Flow, Outlet, Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bottle_init.testing.scenario import Scenario, Stall
 
 PIPE_BYTES = 64 * 1024
@@ -113,23 +115,38 @@ class Reader:
         return None
 
 
-class Pipe:
+class Queue(Outlet):
+    """What waits for one reader."""
+
+    __slots__ = ("_note_loss", "reader")
+
+    def __init__(self, reader: Reader, note_loss: Callable[[Account, int], None]) -> None:
+        super().__init__()
+        self.reader = reader
+        self._note_loss = note_loss
+
+    def lose(self, account: Account, lines: int) -> None:
+        """Count lines that nobody will get, and note when and why."""
+        if lines:
+            self._note_loss(account, lines)
+        super().lose(account, lines)
+
+
+class Pipe(Stream):
     """The stdout of one process. `outgoing` is what its writer is still to write: it waits while there is any."""
 
-    __slots__ = ("account", "begun", "child", "content", "ended", "generation", "inside", "outgoing", "parked", "rest")
+    __slots__ = ("begun", "child", "content", "ended", "generation", "inside", "outgoing")
 
-    def __init__(self, child: int, generation: int, account: Account) -> None:
+    def __init__(self, child: int, generation: int, account: Account, queue: Queue) -> None:
+        super().__init__(account, queue, _tagging(account.name))
         self.child = child
         self.generation = generation
-        self.account = account
         self.content = bytearray()
         self.outgoing = NOTHING
-        self.rest = b""
         self.begun = 0
         """How many lines have at least begun to be in the pipe."""
         self.inside = False
         """Whether the last of them has no end yet."""
-        self.parked = False
         self.ended = False
 
     def write(self, lines: int, width: int) -> None:
@@ -169,7 +186,7 @@ class Loss:
 
 
 class Logs:
-    """The children's pipes, the queue, and the reader. `accounts` are the children's, and `own` the init's.
+    """The children's pipes, the queues, and the readers. `accounts` are the children's, and `own` the init's.
 
     With `one_pipe` the init's own lines go to the same reader; else to a stderr that somebody always reads.
     """
@@ -177,10 +194,13 @@ class Logs:
     def __init__(self, scenario: Scenario) -> None:
         self.now_ms = 0
         self.reader = Reader(scenario.stalls)
-        self.outlet = Outlet()
+        self.readers = [self.reader] if scenario.one_pipe else [self.reader, Reader(())]
+        self.queue, *other = [Queue(reader, self._note_loss) for reader in self.readers]
+        self.queues = [self.queue, *other]
         self.accounts = [Account(spec.name, "stdout") for spec in scenario.bundle.children]
         self.own = Account("", "stderr")
         self.own_lines = 0
+        self.flow = Flow(self.queue, self.queues[-1], self.own, self._report)
         self.pipes: list[Pipe] = []
         self.all: list[Pipe] = []
         self.free: list[Pipe] = []
@@ -194,16 +214,14 @@ class Logs:
         """Whose pipe was read although the queue was full and the reader read, and when."""
         self.peak = 0
         self.story: list[tuple[int, str]] = []
-        self._one_pipe = scenario.one_pipe
         self._jumbled = scenario.jumbled
-        self._closing = False
         self._stopping = False
 
     # Children.
 
     def open(self, child: int, generation: int) -> Pipe:
         """A pipe for a new process of a child's."""
-        pipe = Pipe(child, generation, self.accounts[child])
+        pipe = Pipe(child, generation, self.accounts[child], self.queue)
         self.pipes.append(pipe)
         self.all.append(pipe)
         return pipe
@@ -222,7 +240,7 @@ class Logs:
         if self._jumbled:
             self._writable()
         self._tick()
-        self.peak = max(self.peak, self.outlet.size)
+        self.peak = max(self.peak, self.queue.size)
         if not self.is_busy():
             self._look_for_waits()
 
@@ -234,41 +252,42 @@ class Logs:
         """When the next thing happens here."""
         if self.is_busy():
             return self.now_ms
-        due_ms = self.outlet.due_ms() if any(pipe.parked for pipe in self.pipes) else None
-        times = (due_ms, self.reader.next_ms())
+        times = (self.flow.due_ms(), self.reader.next_ms())
         return min((at_ms for at_ms in times if at_ms is not None), default=None)
 
     def drain(self, pipe: Pipe) -> None:
         """The writer has died: take its last words."""
         pipe.end()
-        self._drain(pipe)
+        taken = 0
+        while taken < flow.DRAIN_BYTES and self._asked(self.flow.left, pipe) == flow.READ:
+            read = self._take(pipe)
+            if not read:
+                return
+            taken += read
 
     def stop(self) -> None:
         """A stop has begun."""
         self._stopping = True
-        self.outlet.hurry()
-        if self.outlet.stalled():
-            self._resume()
+        self.flow.stop()
+        self._settle()
 
     def event(self, name: str) -> None:
         """A line of the init's own."""
-        if not self._one_pipe:
-            return
         self.own_lines += 1
-        if self._closing or self.outlet.admits(self.own):
-            self._put(b'{"event": "%s"}\n' % name.encode(), self.own)
-        else:
-            self._lose(self.own, 1)
+        self.flow.said(b'{"event": "%s"}\n' % name.encode())
+        self._settle()
 
     def close(self, now_ms: int, deadline_ms: int) -> None:
         """The bundle has ended: hand out what is left, for as long as somebody reads."""
         self.begin(now_ms)
-        self._closing = True
+        self.flow.is_closing = True
         for pipe in list(self.pipes):
             self.drain(pipe)
         self._flush(deadline_ms)
-        if not self.outlet.is_empty() and not self.outlet.failing:
-            self._fail()
+        for queue in self.queues:
+            if not queue.is_empty() and not queue.failing:
+                queue.failed()
+                self._wrote(queue)
         self.event("exit_report")
         self._flush(deadline_ms)
 
@@ -282,156 +301,106 @@ class Logs:
 
     def dropped_of(self, account: Account) -> int:
         """Lines of this account that nobody got whole."""
-        torn = self.outlet.failing and self.outlet.begun() is account
-        return account.lost + torn
+        return self.flow.lost(account)
 
     def queued_of(self, account: Account) -> int:
         """Lines of this account that were still waiting for the reader at the end."""
-        blocks = self.outlet._blocks  # noqa: SLF001 - nobody but a test asks
-        waiting = sum(block.count(b"\n") for block, whose in blocks if whose is account)
-        return waiting - (self.outlet.failing and self.outlet.begun() is account)
+        return sum(self._queued(queue, account) for queue in self.queues)
+
+    def _queued(self, queue: Queue, account: Account) -> int:
+        waiting = sum(block.count(b"\n") for block, whose in queue.blocks() if whose is account)
+        return waiting - (queue.failing and queue.begun() is account)
 
     # From the pipes to the queue.
 
     def _is_ready(self, pipe: Pipe) -> bool:
-        return not pipe.parked and (bool(pipe.content) or pipe.ended)
+        return not pipe.waits and (bool(pipe.content) or pipe.ended)
+
+    def _asked(self, question: Callable[[Stream, int], str], pipe: Pipe) -> str:
+        """What the flow says to a question about a pipe, with the reader asked first where the flow wants to know."""
+        while (answer := question(pipe, self.now_ms)) == flow.ASK:
+            self._push(self.queue)
+        return answer
 
     def _readable(self, pipe: Pipe) -> None:
-        self._ask()
-        if self.outlet.holds_up():
-            pipe.parked = True
+        if self._asked(self.flow.readable, pipe) == flow.WAIT:
             self._say(f"{pipe.account.name} is made to wait for the reader")
             return
         idle = self._stopping or self.reader.idle_ms(self.now_ms) >= SECOND_MS
-        if self.outlet.size >= flow.QUEUE_BYTES and not idle:
+        if self.queue.size >= flow.QUEUE_BYTES and not idle:
             self.greedy.append((self.now_ms, pipe.account.name))
         self._take(pipe)
-
-    def _drain(self, pipe: Pipe) -> None:
-        taken = 0
-        while taken < flow.DRAIN_BYTES:
-            self._ask()
-            if self.outlet.holds_up_the_dead():
-                return
-            read = self._take(pipe)
-            if not read:
-                return
-            taken += read
 
     def _take(self, pipe: Pipe) -> int:
         chunk = bytes(pipe.content[:READ_BYTES])
         del pipe.content[: len(chunk)]
-        if not chunk:
-            self._end(pipe)
-            return 0
-        lines, pipe.rest = whole_lines(pipe.rest + chunk)
-        if pipe.outgoing:
-            pipe.fill()
-            if not pipe.outgoing:
-                self.free.append(pipe)
-        self._pass_on(pipe, lines)
+        if chunk:
+            if pipe.outgoing:
+                pipe.fill()
+                if not pipe.outgoing:
+                    self.free.append(pipe)
+            self.flow.got(pipe, chunk)
+        else:
+            self.flow.ended(pipe)
+            if pipe.ended:
+                self.flow.closed(pipe)
+                self.pipes.remove(pipe)
+        self._settle()
         return len(chunk)
 
-    def _end(self, pipe: Pipe) -> None:
-        if pipe.rest:
-            line, pipe.rest = pipe.rest + b"\n", b""
-            self._pass_on(pipe, line)
-        if pipe.ended:
-            self.pipes.remove(pipe)
+    # From the queues to the readers.
 
-    def _pass_on(self, pipe: Pipe, lines: bytes) -> None:
-        if not lines:
-            return
-        account = pipe.account
-        if self.outlet.drops():
-            self._lose(account, lines.count(b"\n"))
-            return
-        if account.unreported and not self.outlet.failing:
-            self._report(account)
-        tag = b"[%s] " % account.name.encode()
-        self._put(tag + lines[:-1].replace(b"\n", b"\n" + tag) + b"\n", account)
-
-    # From the queue to the reader.
-
-    def _put(self, block: bytes, account: Account) -> None:
-        self.outlet.queue(block, account)
-        if self.outlet.blocked_at_ms is None:
-            self._push()
-
-    def _ask(self) -> None:
-        if self.outlet.drops() and self.outlet.doubts(self.now_ms):
-            self._push()
-
-    def _push(self) -> None:
+    def _push(self, queue: Queue) -> None:
+        queue.is_urged = False
         moved = False
-        while not self.outlet.is_empty():
-            written = self.reader.write(b"".join(self.outlet.head()), self.now_ms)
+        while not queue.is_empty():
+            written = queue.reader.write(b"".join(queue.head()), self.now_ms)
             if not written:
-                self.outlet.refused(self.now_ms, self.reader.unread, moved=moved)
+                queue.refused(self.now_ms, queue.reader.unread, moved=moved)
                 break
-            self.outlet.took(written)
+            queue.took(written)
             moved = True
         else:
-            self.outlet.blocked_at_ms = None
+            queue.blocked_at_ms = None
         if moved:
-            self._progressed()
+            self._wrote(queue)
+
+    def _wrote(self, queue: Queue) -> None:
+        self.flow.wrote(queue)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Write what has been queued; a pipe that may be read again is ready by itself."""
+        self.flow.resumed.clear()
+        for queue in self.queues:
+            if queue.is_urged:
+                self._push(queue)
 
     def _writable(self) -> None:
-        if self.outlet.blocked_at_ms is not None and self.reader.has_room(self.now_ms):
-            self._push()
+        if self.queue.blocked_at_ms is not None and self.reader.has_room(self.now_ms):
+            self._push(self.queue)
 
     def _tick(self) -> None:
-        due_ms = self.outlet.due_ms()
-        if due_ms is not None and self.now_ms >= due_ms and any(pipe.parked for pipe in self.pipes):
-            self._push()
-            if self.outlet.stalled():
+        if self.flow.overdue(self.now_ms):
+            self._push(self.queue)
+            if self.flow.refused(self.queue):
                 self._say("nobody waits for the reader any more")
-                self._resume()
 
-    def _progressed(self) -> None:
-        if self.outlet.lets_go_on():
-            self._resume()
-            if not self.outlet.failing:
-                for account in tuple(self.outlet.owed):
-                    self._report(account)
-
-    def _resume(self) -> None:
-        for pipe in self.pipes:
-            pipe.parked = False
-
-    def _report(self, account: Account) -> None:
-        if account in self.outlet.owed and (self._closing or not self._one_pipe or self.outlet.admits(self.own)):
-            count = self.outlet.told(account)
-            self.told.append((account.name, count))
-            self._say(f"it is told that {count} lines of {account.name or 'the init'} were dropped")
-            self.event(f"lines_dropped {account.name} {count}")
-
-    def _lose(self, account: Account, lines: int) -> None:
-        self._note_loss(account, lines)
-        self.outlet.lose(account, lines)
-
-    def _fail(self) -> None:
-        accounts = (self.own, *self.accounts)
-        before = [account.lost for account in accounts]
-        self.outlet.failed()
-        for account, lost in zip(accounts, before, strict=True):
-            if account.lost > lost:
-                self._note_loss(account, account.lost - lost)
-        self._progressed()
+    def _report(self, account: Account, count: int) -> None:
+        self.told.append((account.name, count))
+        self._say(f"it is told that {count} lines of {account.name or 'the init'} were dropped")
+        self.event(f"lines_dropped {account.name} {count}")
 
     def _note_loss(self, account: Account, lines: int) -> None:
         idle_ms = self.reader.idle_ms(self.now_ms)
-        self.losses.append(Loss(account.name, lines, self.now_ms, idle_ms, closing=self._closing))
+        self.losses.append(Loss(account.name, lines, self.now_ms, idle_ms, closing=self.flow.is_closing))
 
     def _flush(self, deadline_ms: int) -> None:
         farewell = Farewell(self.now_ms, deadline_ms)
-        while (until_ms := farewell.until_ms(self._pending(), self.outlet.unread, self.now_ms)) is not None:
+        while (until_ms := farewell.until_ms(self.flow.pending(), self.flow.unread(), self.now_ms)) is not None:
             next_ms = self.reader.next_ms()
             self.begin(until_ms if next_ms is None else min(until_ms, max(next_ms, self.now_ms)))
-            self._push()
-
-    def _pending(self) -> int:
-        return 0 if self.outlet.failing else self.outlet.size
+            self._push(self.queue)
 
     # What is noted.
 
@@ -443,3 +412,8 @@ class Logs:
 
     def _say(self, what: str) -> None:
         self.story.append((self.now_ms, what))
+
+
+def _tagging(name: str) -> Callable[[bytes], bytes]:
+    tag = b"[%s] " % name.encode()
+    return lambda lines: tag + lines[:-1].replace(b"\n", b"\n" + tag) + b"\n"

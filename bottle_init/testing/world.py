@@ -20,6 +20,7 @@ from bottle_init.core.actions import (
     Exit,
     ForwardSignal,
     KillSession,
+    NoteStop,
     SendSignal,
     Spawn,
     StartProbe,
@@ -225,9 +226,9 @@ class World:
     def _tell(self, logs: Logs, actions: tuple[Action, ...]) -> None:
         """The init's own lines; and who is hurried once a stop has begun."""
         for action in actions:
-            if isinstance(action, Announce):
-                if action.event == "stopping":
-                    logs.stop()
+            if isinstance(action, NoteStop):
+                logs.stop()
+            elif isinstance(action, Announce):
                 logs.event(action.event)
         done = self.trace.exit
         if done is not None:

@@ -11,7 +11,7 @@ from fcntl import F_GETFL, fcntl, ioctl
 from select import EPOLLOUT, POLLOUT, poll
 from sys import byteorder
 
-from bottle_init.core.flow import Account, Outlet
+from bottle_init.core.flow import Outlet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,34 +43,21 @@ _SOCKET: Final = 0o140000
 
 
 class Sink(Outlet):
-    """One file behind stdout, stderr or both, and its queue.
+    """One file behind stdout, stderr or both, and its queue. `wrote` is called when there is more room than before."""
 
-    `progressed` is called when there is more room than before.
-    """
+    __slots__ = ("_clock", "_fd", "_is_pipe", "_poller", "_write", "_wrote")
 
-    __slots__ = ("_clock", "_fd", "_is_pipe", "_poller", "_progressed", "_write")
-
-    def __init__(self, fd: int, poller: Poller, clock: Callable[[], int], progressed: Callable[[Sink], None]) -> None:
+    def __init__(self, fd: int, poller: Poller, clock: Callable[[], int], wrote: Callable[[Sink], None]) -> None:
         super().__init__()
         self._fd, self._write = writer(fd)
         self._is_pipe = _kind(fd) == _FIFO
         self._poller = poller
         self._clock = clock
-        self._progressed = progressed
-
-    def put(self, block: bytes, account: Account) -> None:
-        """Queue whole lines, and write what can be written of the queue."""
-        self.queue(block, account)
-        if self.blocked_at_ms is None:
-            self.push()
-
-    def ask(self) -> None:
-        """Before lines are dropped: does the reader still take nothing?"""
-        if self.drops() and self.doubts(self._clock()):
-            self.push()
+        self._wrote = wrote
 
     def push(self, _mask: int = 0) -> None:
         """Write until the queue is empty or the reader takes no more."""
+        self.is_urged = False
         moved = False
         for _ in range(TURN_WRITES):
             if self.is_empty():
@@ -91,7 +78,7 @@ class Sink(Outlet):
         else:
             self._wait(moved=moved)  # The others have their turn first.
         if moved:
-            self._progressed(self)
+            self._wrote(self)
 
     def _wait(self, *, moved: bool) -> None:
         """The reader takes no more: go on when it does."""
@@ -116,7 +103,7 @@ class Sink(Outlet):
     def _fail(self) -> None:
         self._unblock()
         self.failed()
-        self._progressed(self)
+        self._wrote(self)
 
 
 def same_file(stdout: int, stderr: int) -> bool:

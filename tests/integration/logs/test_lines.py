@@ -477,7 +477,7 @@ def test_a_reader_that_goes_away_frees_its_writers() -> None:
     """A reader that goes away while children wait for it leaves none of them waiting."""
     with bench() as (logs, out, _):
         logs.start("import os\nfor _ in range(40_000): os.write(1, b'x' * 99 + b'\\n')")
-        logs.until(lambda: logs.logs._waiting[logs.logs._sinks[0]], "a child that is made to wait")
+        logs.until(lambda: logs.logs._flow._waiting[logs.logs._sinks[0]], "a child that is made to wait")
         before = len(out.read_all().split(b"\n"))
         out.close_reader()
         logs.until(logs.ended, "the child's end")
