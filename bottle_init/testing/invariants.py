@@ -107,13 +107,13 @@ INVARIANTS = (
         " after the death, but never more than `backoff.limit` after it.",
     ),
     Invariant(UNWANTED_START, "More than `restarts.max` restarts within `restarts.window` are too many."),
-    Invariant(CLEAN_START, "Nothing starts before all that its last process left in its session is gone."),
-    Invariant(VAIN_WAIT, "So nobody waits for what will never come."),
+    Invariant(CLEAN_START, "No child starts before everything that its last process left in its session is gone."),
+    Invariant(VAIN_WAIT, "So no child waits for what will never come."),
     Invariant(
         STOP_ORDER,
         "The stop order is the reverse of the start order, and parallel where that leaves a choice.",
     ),
-    Invariant(STOPS_AT_ONCE, "The moment a child is gone, the next step is taken; no grace period is slept out."),
+    Invariant(STOPS_AT_ONCE, "The moment a child is gone, the next step is taken; no grace period is waited out."),
     Invariant(STOP_DELAY, "A `stop_delay` passes between the decision to stop a child and its stop signal."),
     Invariant(
         STOP_SIGNAL,
@@ -129,7 +129,7 @@ INVARIANTS = (
     ),
     Invariant(SECOND_SIGNAL, "The second stop signal that reaches the init kills everything that is left at once."),
     Invariant(DEADLINE, "when it is reached, everything that is left is killed."),
-    Invariant(ENDS_AT_ONCE, "The moment a child is gone, the next step is taken; no grace period is slept out."),
+    Invariant(ENDS_AT_ONCE, "The moment a child is gone, the next step is taken; no grace period is waited out."),
     Invariant(
         WHOLE_TREE,
         "What a child left behind in its session, or what was reparented to the init, is stopped and killed"
@@ -161,10 +161,10 @@ INVARIANTS = (
     ),
     Invariant(LOST_LINES, "only whole, and every one is counted."),
     Invariant(TORN_LINES, "only whole, and every one is counted."),
-    Invariant(MADE_TO_WAIT, "A child that writes faster than a reader reads is made to wait."),
+    Invariant(MADE_TO_WAIT, "A child that writes faster than a reader reads has to wait."),
     Invariant(STALLED_READER, "The init never blocks: not for a log reader that stalls"),
     Invariant(NO_CRASH, "An exception inside the init ends it with 70"),
-    Invariant(LIVENESS, "so a stop takes at most its deadline and one second."),
+    Invariant(LIVENESS, "So a stop takes at most its deadline and one second."),
 )
 """Every promise that is checked on every run. `docs/invariants.md` says which test breaks each of them."""
 

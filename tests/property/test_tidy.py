@@ -226,7 +226,21 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("name", ["README.md", *names(sorted((ROOT / "docs").rglob("*.md")))])
+PAGES = names([*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))])
+
+WIDTH = 120
+"""Of a line of prose. A table's row, a heading, a picture, a comment and code cannot be wrapped."""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_prose_has_one_width(name: str) -> None:
+    prose = re.sub(r"^ *```.*?^ *```$", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert [
+        line for line in prose.splitlines() if len(line) > WIDTH and not line.startswith(("|", "#", "!", "<"))
+    ] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name: str) -> None:
     text = re.sub(r"```.*?```", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
