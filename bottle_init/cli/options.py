@@ -184,7 +184,7 @@ OPTIONS: Final[dict[str, Option]] = {
     ),
     "--policy": Option(
         *("POLICY", (RUN, CHECK), _policy),
-        "what a [daemon's death](contract.md#policies) does, where the daemon has no policy of its own",
+        "what a [daemon's death](contract.md#31-policies) does, where the daemon has no policy of its own",
     ),
     "--only": Option(
         *("A,B", (RUN, CHECK), _names),

@@ -154,6 +154,19 @@ def test_no_assert_in_what_runs_in_production(name: str) -> None:
         assert not isinstance(node, ast.Assert), f"{name}:{node.lineno}"
 
 
+@pytest.mark.parametrize("name", names(modules("bottle_init/core", "bottle_init/linux", "bottle_init/testing")))
+def test_no_decision_hangs_on_the_name_of_an_event(name: str) -> None:
+    """Names of events are for readers of the log. What something follows from is an action."""
+    for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+        compared: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            compared = [node.left, *node.comparators]
+        elif isinstance(node, ast.Match):
+            compared = [node.subject]
+        named = [each for each in compared if isinstance(each, ast.Attribute) and each.attr == "event"]
+        assert not named, f"{name}: {ast.unparse(node)}"
+
+
 EXPENSIVE = (
     "argparse",
     "asyncio",
@@ -217,39 +230,6 @@ def test_no_path_of_a_machine_that_it_was_written_on() -> None:
     own = re.compile(rf"({'|'.join(map('/'.join, OWN_PATHS))})\b")
     found = [f"{path}:{number}" for path in tracked() for number, line in lines(path) if own.search(line)]
     assert found == []
-
-
-def anchors(path: Path) -> set[str]:
-    """The anchors that headings make, as forges do it."""
-    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
-    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-PAGES = names([*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))])
-
-WIDTH = 120
-"""Of a line of prose. A table's row, a heading, a picture, a comment and code cannot be wrapped."""
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_prose_has_one_width(name: str) -> None:
-    prose = re.sub(r"^ *```.*?^ *```$", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    assert [
-        line for line in prose.splitlines() if len(line) > WIDTH and not line.startswith(("|", "#", "!", "<"))
-    ] == []
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_links_lead_somewhere(name: str) -> None:
-    text = re.sub(r"```.*?```", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if re.match(r"[a-z]+:", target):
-            continue
-        file, _, anchor = target.partition("#")
-        path = (ROOT / name).parent / file if file else ROOT / name
-        assert path.exists(), target
-        assert not anchor or anchor in anchors(path), target
 
 
 NAME_MAX = 50
