@@ -1,16 +1,15 @@
 """From the text of a bundle file to a `Bundle`, or to all that is wrong with it (contract 9).
 
-`tomllib` (14 ms) and what else reads a text in this package are for whoever writes, checks or compiles a bundle
-file, and for a container whose file was not compiled.
+`tomllib` (14 ms) and the other readers of a text are for whoever writes, checks or compiles a bundle file, and for a
+container whose file was not compiled.
 """
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bottle_init.bundle import accounts, graph, keys, readers
+from bottle_init.bundle import accounts, graph, keys, readers, toml
 from bottle_init.bundle.keys import BUNDLE, CHILD, INHERITED, KINDS, PLAIN_CHILD, Key, Shape
 from bottle_init.bundle.table import Table, join
 from bottle_init.core.spec import Bundle, Process, Spec
@@ -32,7 +31,7 @@ def parse(text: bytes | str, *, here: bool = True) -> tuple[Bundle | None, Fault
     Users and groups have to exist where the bundle is to run, which is `here` or elsewhere. A daemon
     without a policy of its own has `INHERITED` for one: `--policy` may still change the bundle's.
     """
-    content, faults = _toml(text)
+    content, faults = toml.read(text)
     if content is None:
         return None, faults
     root = Table("", content, faults)
@@ -50,36 +49,6 @@ def parse(text: bytes | str, *, here: bool = True) -> tuple[Bundle | None, Fault
     if all(isinstance(content.get(key, {}), dict) for key in KINDS):
         faults.extend(graph.faults(nodes, bundle.exit_code_from))
     return (None if faults else bundle.but(children=tuple(children))), faults
-
-
-def _toml(text: bytes | str) -> tuple[dict[str, object] | None, Faults]:
-    """What TOML makes of the text; a fault of syntax is the only one, at its line."""
-    import tomllib
-
-    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    if data.startswith(b"\xef\xbb\xbf"):
-        return None, [("line 1", "begins with a byte order mark, which nobody sees and TOML does not have")]
-    try:
-        return tomllib.loads(data.decode()), []
-    except UnicodeDecodeError as problem:
-        line = data.count(b"\n", 0, problem.start) + 1
-        return None, [(f"line {line}", "is not UTF-8, which TOML has to be")]
-    except RecursionError:
-        return None, [("", "is not TOML that anybody wrote: tables or lists are nested too deep")]
-    except ValueError as problem:
-        return None, [_syntax_fault(str(problem), data)]
-
-
-def _syntax_fault(message: str, data: bytes) -> tuple[str, str]:
-    """`tomllib` ends its messages with `(at line 3, column 5)` or `(at end of document)`."""
-    words, _, where = message.rpartition(" (at ")
-    found = re.fullmatch(r"line ([0-9]+), column ([0-9]+)\)", where)
-    if found:
-        return f"line {found[1]}, column {found[2]}", f"not TOML: {words}"
-    if where == "end of document)":
-        line = data.count(b"\n") + 1
-        return f"line {line}", f"not TOML: {words} at the end of the file"
-    return "", "is not TOML that anybody wrote: a number has thousands of digits"  # Python's own limit, without a line.
 
 
 def _read_bundle(table: Table) -> tuple[Bundle, Fields]:

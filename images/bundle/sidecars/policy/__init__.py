@@ -6,11 +6,12 @@ fault of the file. `python3 -I -m sidecars.policy --json` prints the compiled fo
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
-import tomllib
 from pathlib import Path
 
+from bottle_init.bundle import toml
 from sidecars import layout
 from sidecars.policy import approvals, compiled, grammar
 from sidecars.policy.model import ENGINES, Policy, Repository
@@ -82,12 +83,10 @@ def generation(text: bytes, overlay: bytes) -> str:
 
 
 def _document(text: bytes, path: Path | str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PolicyError(path, [f"not TOML: {error}"]) from error
-    except (RecursionError, ValueError) as error:  # Python's own limits, for lists in lists and for digits.
-        raise PolicyError(path, ["nested too deep, or a number of thousands of digits"]) from error
+    document, faults = toml.read(text.removeprefix(codecs.BOM_UTF8))
+    if document is None:
+        raise PolicyError(path, _lines(faults))
+    return document
 
 
 def _read(path: Path) -> bytes:
