@@ -1,6 +1,6 @@
 """The internet of a demonstration: a web server over TLS, with a certificate authority of its own.
 
-Runs by itself inside a container of the bundle's image (`python3 demo_origin.py NAME…`), which has `cryptography`.
+Runs by itself inside a container of the bundle's image (`python3 demo_origin.py NAME…`), which has `openssl`.
 Prints the authority's certificate as PEM, and then serves on 80 and 443. Every answer is JSON: the host, the path and
 the digest of the credential that came with the request, so that a reader sees that it came and not what it was.
 """
@@ -8,18 +8,16 @@ the digest of the credential that came with the request, so that a reader sees t
 import hashlib
 import json
 import ssl
+import subprocess
 import sys
 import tempfile
 import threading
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-PEM = serialization.Encoding.PEM
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+# Nothing of Debian's openssl.cnf, which would make every certificate an authority's.
+CONFIG = "[req]\ndistinguished_name = subject\n[subject]\n"
 
 
 class Origin(BaseHTTPRequestHandler):
@@ -39,69 +37,42 @@ class Origin(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def authority() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """A new certificate authority, good for a day."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Internet of the demonstration")])
-    usage = x509.KeyUsage(
-        digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
-        key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
-    certificate = (
-        _template(name, name, key)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return certificate, key
+def certify(directory: Path, name: str, subject: str, *options: str) -> None:
+    """Write NAME.pem and NAME.key: a certificate, good for a day, and its key. `options` as in openssl-req(1)."""
+    config = directory / "req.cnf"
+    config.write_text(CONFIG)
+    files = ("-keyout", str(directory / f"{name}.key"), "-out", str(directory / f"{name}.pem"))
+    command = ("openssl", "req", "-x509", "-config", str(config), "-days", "1", *NEW_KEY, "-subj", f"/CN={subject}")
+    subprocess.run((*command, *files, *options), check=True, stdin=subprocess.DEVNULL)
 
 
-def server_context(
-    names: list[str], issuer: x509.Certificate, issuer_key: ec.EllipticCurvePrivateKey
-) -> ssl.SSLContext:
-    """A server's TLS context with a certificate for these names."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-    certificate = (
-        _template(subject, issuer.subject, key)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
-        .sign(issuer_key, hashes.SHA256())
-    )
-    private = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+def server_context(names: list[str]) -> tuple[str, ssl.SSLContext]:
+    """The certificate of a new authority as PEM, and a TLS context with a certificate of its for these names."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(private + certificate.public_bytes(PEM))
-        file.flush()
-        context.load_cert_chain(file.name)
-    return context
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        uses = ("basicConstraints=critical,CA:TRUE,pathlen:0", "keyUsage=critical,keyCertSign,cRLSign")
+        certify(directory, "authority", "Internet of the demonstration", *_extensions(*uses))
+        issuer = ("-CA", str(directory / "authority.pem"), "-CAkey", str(directory / "authority.key"))
+        alternatives = ",".join(f"DNS:{name}" for name in names)
+        uses = ("basicConstraints=critical,CA:FALSE", "extendedKeyUsage=serverAuth", f"subjectAltName={alternatives}")
+        certify(directory, "server", names[0], *issuer, *_extensions(*uses))
+        context.load_cert_chain(directory / "server.pem", directory / "server.key")
+        return (directory / "authority.pem").read_text(), context
 
 
-def _template(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-    )
+def _extensions(*extensions: str) -> tuple[str, ...]:
+    return tuple(word for extension in extensions for word in ("-addext", extension))
 
 
 def main(names: list[str]) -> None:
     """Print the authority's certificate once both ports listen, and serve for good."""
-    certificate, key = authority()
+    certificate, context = server_context(names)
     plain = ThreadingHTTPServer(("0.0.0.0", 80), Origin)  # noqa: S104 -- the container's own addresses
     secure = ThreadingHTTPServer(("0.0.0.0", 443), Origin)  # noqa: S104 -- as above
-    secure.socket = server_context(names, certificate, key).wrap_socket(
-        secure.socket, server_side=True, do_handshake_on_connect=False
-    )
+    secure.socket = context.wrap_socket(secure.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=plain.serve_forever, daemon=True).start()
-    print(certificate.public_bytes(PEM).decode(), flush=True)
+    print(certificate, flush=True)
     secure.serve_forever()
 
 
