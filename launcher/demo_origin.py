@@ -55,8 +55,8 @@ def server_context(names: list[str]) -> tuple[str, ssl.SSLContext]:
         certify(directory, "authority", "Internet of the demonstration", *_extensions(*uses))
         issuer = ("-CA", str(directory / "authority.pem"), "-CAkey", str(directory / "authority.key"))
         alternatives = ",".join(f"DNS:{name}" for name in names)
-        uses = ("basicConstraints=critical,CA:FALSE", "extendedKeyUsage=serverAuth", f"subjectAltName={alternatives}")
-        certify(directory, "server", names[0], *issuer, *_extensions(*uses))
+        ends = ("basicConstraints=critical,CA:FALSE", "extendedKeyUsage=serverAuth", f"subjectAltName={alternatives}")
+        certify(directory, "server", names[0], *issuer, *_extensions(*ends))
         context.load_cert_chain(directory / "server.pem", directory / "server.key")
         return (directory / "authority.pem").read_text(), context
 
