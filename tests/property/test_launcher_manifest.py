@@ -280,7 +280,7 @@ def test_how_a_backend_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def imports(path: Path) -> set[str]:
     """The modules that a file imports, by their full names."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
             case ast.Import(names=names):
