@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: run everybody, write docs/benchmarks.md and its picture."""
+"""`python -m benchmarks`: run every contender, write docs/benchmarks.md and its picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the init aims at, each as a ratio to somebody, or as a figure of its own."""
+"""What the init aims at, each as a ratio to a peer, or as a plain figure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Aim(NamedTuple):
     contender: str = INIT
 
     def reference(self, samples: Samples) -> str:
-        """Who of the others is here and best; empty for nobody."""
+        """The best of the others that were measured; empty if none was."""
         present = [(found.median, name) for name in self.others if (found := samples.spread(self.other_metric, name))]
         if not present:
             return ""

@@ -1,4 +1,4 @@
-"""Samples and what is said of them: medians, quartiles, ratios round by round."""
+"""Samples, and how they are summed up: medians, quartiles, ratios round by round."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ PYPI_PACKAGES = ("supervisor", "circus", "honcho")
 
 
 def install(venv: Path, interpreter: str) -> None:
-    """Install what can be; what cannot is said, and skipped by the benchmark."""
+    """Install what can be installed; print what cannot, which the benchmark then skips."""
     if os.geteuid() == 0 and shutil.which("apt-get"):
         environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         _try(["apt-get", "-qq", "update"], environ)

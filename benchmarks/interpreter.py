@@ -1,6 +1,6 @@
 """The interpreter and the init as the image has them, without touching this machine's own.
 
-As root, the benchmark runs in a mount namespace of its own, in which a copy of the package, compiled as
+As root, the benchmark runs in a new mount namespace, in which a copy of the package, compiled as
 the Dockerfile compiles it, lies where Debian's interpreter looks for it, and nothing else does. Else a
 virtual environment has to do.
 """
@@ -22,7 +22,7 @@ WAITING = "import _signal; _signal.pause()"
 
 
 def enter_namespace(measured: str, cache: Path) -> None:
-    """Run this very command again in a mount namespace of its own, if that can be had.
+    """Run this very command again in a new mount namespace, if one can be made.
 
     Where it is the measured interpreter that runs this, a copy of it does from then on: processes of the same program
     share its pages, and so half of its memory would be the benchmark's.

@@ -1,4 +1,4 @@
-"""The peers: how each is found, and what it is told to run.
+"""The peers: how each is found, and how it is started.
 
 A peer runs one command (`one`), or several (`many`, which writes the peer's own configuration, as
 its users would: a `run` script is two lines of sh), or both.
@@ -117,7 +117,7 @@ def s6(program: str, directory: Path, commands: Commands) -> list[str]:
 
 
 def runit(program: str, directory: Path, commands: Commands) -> list[str]:
-    """A services directory, each service in a process group of its own."""
+    """A services directory, each service in a new process group."""
     return [program, "-P", str(run_scripts(directory, commands))]
 
 

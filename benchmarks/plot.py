@@ -1,4 +1,4 @@
-"""The picture of docs/benchmarks.md: for each figure a scale, and on it everybody, with quartiles."""
+"""The picture of docs/benchmarks.md: for each figure a scale, and on it every contender, with quartiles."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def draw(samples: Samples) -> str:
 
 
 def everybody(samples: Samples, metric: str) -> tuple[str, list[tuple[str, Spread]]] | None:
-    """One figure of all that have it, the smallest first; None if nobody has."""
+    """One figure of all that have it, the smallest first; None if there are none."""
     found = [(name, spread) for name in samples.peers(metric) if (spread := samples.spread(metric, name))]
     base = samples.spread(BASES[metric], BARE) if metric in BASES else None
     if found and base:

@@ -23,7 +23,7 @@ def tell(event: str, ns: int | None = None) -> None:
 
 
 def on_signal(number: int, _frame: object) -> None:
-    """USR1 is told, and TERM, which is also the end."""
+    """Report USR1, and TERM, which is also the end."""
     tell("term" if number == signal.SIGTERM else "signal")
     if number == signal.SIGTERM:
         os._exit(0)  # As in C: the interpreter's own way out is not what is measured.

@@ -200,7 +200,7 @@ def tagged(text: bytes) -> set[bytes]:
 
 
 def stalled(bench: Bench, contender: Contender) -> Metrics:
-    """TERM until the last of four children has it: four that are quiet, and four whose lines nobody reads any more."""
+    """TERM until the last of four children has it: four that are quiet, and four whose lines are no longer read."""
     return {
         "stall.quiet_ms": _until_told(bench, contender, "catch"),
         "stall.stalled_ms": _until_told(bench, contender, "drip"),

@@ -1,4 +1,4 @@
-"""Who does what, and how often: in each round of a group, everybody once, in an order that rotates."""
+"""Who does what, and how often: in each round of a group, each contender once, in an order that rotates."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Group(NamedTuple):
 
 
 class Cast(NamedTuple):
-    """Everybody who is here."""
+    """Every contender that was found."""
 
     init: Init
     bundle_of_one: BundleOfOne

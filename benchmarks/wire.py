@@ -85,7 +85,7 @@ class Probe:
         self.program = [str(build(cache, compiler))] if compiler else [sys.executable, "-IS", str(HERE / "probe.py")]
 
     def command(self, mode: str, name: str, count: int = 0) -> list[str]:
-        """What a supervisor is to run."""
+        """What a supervisor should run."""
         return [*self.program, mode, str(self.wire.path), name, str(count)]
 
 

@@ -108,7 +108,7 @@ def is_worker(config: pytest.Config) -> bool:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Once:
-    """Calls a function once for the whole run, whichever worker comes first; its result has to be JSON."""
+    """Calls a function once for the whole run, whichever worker comes first; its result must be JSON."""
     directory = tmp_path_factory.getbasetemp()
     if is_worker(request.config):
         directory = directory.parent

@@ -163,7 +163,7 @@ def _rows(own: Iterable[Key], plain: Value) -> list[str]:
 
 
 def drawn() -> Iterator[tuple[Path, str]]:
-    """Every file that is made here, and what is to be in it."""
+    """Every file that is made here, and its contents."""
     yield SCHEMA, text_of(schema()) + "\n"
     yield PAGE, replaced(PAGE.read_text(encoding="utf-8"), tables())
 

@@ -15,7 +15,7 @@ from tests.integration.support.init import ROOT
 # testcontainers' own janitor is an image of its registry's; these tests remove what they start themselves.
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
-# Whoever started this run may ignore signals (nohup, a shell's `&`): what the tests start would inherit that.
+# This run may have been started with signals ignored (nohup, a shell's `&`): what the tests start would inherit that.
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.SIG_DFL)

@@ -37,12 +37,12 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_every_aim_of_the_inits_own_is_measured(printed: str) -> None:
-    """Each line of the first table has a figure of the init's, whoever else is here."""
+    """Each line of the first table has a figure of the init's, whatever other contenders are here."""
     judged = printed.partition("## Aims")[2].partition("## ")[0]
     lines = [line.split(" | ") for line in judged.splitlines()]
     for aim in AIMS:
         if aim.metric.startswith("orphans") and "orphans a second" not in printed:
-            continue  # No PID namespaces here: nobody's orphans were counted.
+            continue  # No PID namespaces here: no orphans were counted.
         rows = [cells for cells in lines if cells[0] == f"| {aim.work}"]
         assert rows, aim.work
         assert all(any(letter.isdigit() for letter in cells[1]) for cells in rows), aim.work
@@ -84,7 +84,7 @@ def test_a_broken_init_fails_the_benchmark(tmp_path: Path) -> None:
 
 
 def test_figures_are_named() -> None:
-    """Each metric that is judged or drawn has words of its own."""
+    """Each metric that is judged or drawn has its own label."""
     for aim in AIMS:
         assert aim.metric in LABELS
         assert not aim.other_metric or aim.other_metric in LABELS

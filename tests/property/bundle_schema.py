@@ -13,7 +13,7 @@ from bottle_init.bundle import load
 
 SCHEMA: dict[str, Any] = json.loads(Path(load.__file__).with_name("schema.json").read_text(encoding="utf-8"))
 
-# TOML has integers of its own, so that 3.0 is none; to JSON it is the same as 3.
+# To TOML 3.0 is no integer; to JSON it is the same as 3.
 _TYPES = jsonschema.Draft7Validator.TYPE_CHECKER.redefine(
     "integer", lambda _checker, value: isinstance(value, int) and not isinstance(value, bool)
 )

@@ -1,4 +1,4 @@
-"""An invalid bundle file is told all that is wrong with it, each fault at its path (contract 9)."""
+"""All faults of an invalid bundle file are reported, each with its path (contract 9)."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ def test_cycles_that_share_children_are_all_told() -> None:
 
 @given(st.lists(st.lists(st.integers(0, 4), unique=True, max_size=4), min_size=5, max_size=5))
 def test_every_cycle_is_told(graph: list[list[int]]) -> None:
-    """No cycle is left once each one that is told has been cut."""
+    """No cycle is left once each reported one has been cut."""
 
     def text() -> str:
         return "".join(
@@ -315,7 +315,7 @@ def test_no_message_shows_the_value_of_a_variable(value: str) -> None:
 
 
 def test_an_inherited_fault_is_told_once() -> None:
-    """What is wrong in an inherited value is told once."""
+    """A fault in an inherited value is reported once."""
     inherits = CHILD + 'backoff = { initial = "1m" }\n'
     assert faults_of("[bundle]\nbackoff = { limit = true }\n" + inherits) == ["bundle.backoff.limit"]
 

@@ -126,7 +126,7 @@ def test_every_key_is_described() -> None:
 
 
 def _described(*path: str) -> dict[str, Any]:
-    """The keys of a table with what is said of each where it stands."""
+    """The keys of a table, each with its description in the table."""
     found = {}
     for key, each in properties(*path).items():
         place: Any = each

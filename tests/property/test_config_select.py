@@ -38,7 +38,7 @@ BOTTLE = load.from_text(
 
 
 def refused(*names: str) -> dict[str, str]:
-    """What is said of each name."""
+    """The fault that is reported for each name."""
     with pytest.raises(BundleInvalid) as caught:
         load.select(BOTTLE, names)
     return {fault.path: fault.message for fault in caught.value.faults}
@@ -63,7 +63,7 @@ def test_exit_code_from_must_be_chosen() -> None:
 
 
 def test_unknown_names_are_told_with_all_faults() -> None:
-    """Unknown names are told together with the known ones and with everything else that is wrong."""
+    """Unknown names are reported together with the known ones and with all other faults."""
     assert refused("egres", "setup", "pipelock") == {
         "egres": "there is no such daemon or job (there are egress, pipelock, git-gate, tests)",
         "setup": "is a oneshot: those always run",

@@ -16,7 +16,7 @@ from bottle_init.words import jsonlines
 
 NOW = "2026-01-31T08:15:00.000250Z"
 
-# Everything that has a JSON form of its own; text without lone surrogates, which have none.
+# Everything that JSON can represent; text without lone surrogates, which have none.
 text = st.text(st.characters(exclude_categories=["Cs"]))
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text,

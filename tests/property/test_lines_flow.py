@@ -86,7 +86,7 @@ def test_an_unscheduled_init_was_not_refused() -> None:
 
 
 def test_a_loss_is_told_before_the_next_line() -> None:
-    """What was dropped is told before the line that follows."""
+    """A loss is reported before the line that follows it."""
     life = Life(writes=(FLOOD, Write(6_000, 1)))
     trace = run(life, stalls=(Stall(500, 5_000),), one_pipe=True)
     text = logs_of(trace).reader.got.decode()
@@ -124,7 +124,7 @@ def test_a_signal_acts_on_a_writer_that_waits() -> None:
 
 @given(st.integers(0, 5_000), st.sampled_from([Life(), Life(run_ms=1_500, end=End(3)), Life(catches=(15,))]))
 def test_a_stall_delays_no_signal_no_stop_and_no_death(at_ms: int, life: Life) -> None:
-    """Whoever has nothing to write notices nothing of it: every step is the same, at the same time."""
+    """A child that writes nothing is not affected: every step is the same, at the same time."""
     flooding = Bundle((Spec("a", DAEMON, ("a",)), Spec("b", DAEMON, ("b",), policy="wait-for-all")))
     lives = ((life,), (Life(writes=(Write(0, 400, 4_000),)),))
     stalled, free = (

@@ -223,7 +223,7 @@ def a_restart_does_not_look_for_the_session(surgeon: Surgeon) -> None:
 
 @mutant("vain-wait")
 def nobody_is_awaited(surgeon: Surgeon) -> None:
-    """The ledger is blinded as well: this one is to be seen from the waiting child's side."""
+    """The ledger is blinded as well: this fault must be noticed from the waiting child's side."""
     surgeon.replace(judging.is_awaited, lambda _, __: False)
     surgeon.set(ledger.Ledger, "_is_awaited", lambda _, __: False)
 

@@ -1,4 +1,4 @@
-"""The policy file: what is valid means what docs/policy.md says, and what is not is said all at once, with its path."""
+"""The policy file: a valid one means what docs/policy.md says; all faults are reported at once, each with its path."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_whose_credential_it_is() -> None:
 
 
 def test_one_credential_has_one_value() -> None:
-    """One credential has one value, and one placeholder of its own."""
+    """One credential has one value and one placeholder."""
     one = {"host": "a.example.com", "header": "X-Key", "value_file": "/one/key", "placeholder": "made-up-key"}
     document = {"egress": {"allow": ["a.example.com"], "credentials": [one]}}
     other = {**one, "header": "X-Other", "value_file": "/other/key", "placeholder": "a-made-up-key-too"}

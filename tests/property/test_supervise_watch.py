@@ -37,13 +37,13 @@ def event(name: str, **facts: object) -> dict[str, Any]:
 
 
 def egress(watch: Watch) -> Any:
-    """What is told of the daemon."""
+    """What is reported about the daemon."""
     (daemon,) = watch.status()["daemons"]
     return daemon
 
 
 def test_the_present_state_is_of_daemons_alone() -> None:
-    """The present state is told with times, and of daemons alone."""
+    """The present state has times, and covers only daemons."""
     last = {"code": 137, "signal": 9, "ago_ms": 2_000, "ran_ms": 1, "detail": SECRET}
     told = egress(following(last_exit=last, restarts=1))
     exited = {"code": 137, "signal": 9, "timestamp": "2026-01-31T08:14:58.000250Z"}

@@ -194,13 +194,13 @@ RULES: dict[str, tuple[Bundle, tuple[Life, ...], int]] = {
     ),
     "a job's success": (Bundle((daemon("a"), job("tests"))), (STAYS, ends(0, 500)), 0),
     "a job's failure": (Bundle((daemon("a"), job("tests"))), (STAYS, ends(2, 500)), 2),
-    "a job's success with a code of its own": (
+    "a job's success with another code": (
         Bundle((daemon("a"), job("tests", success_codes=(0, 5)))),
         (STAYS, ends(5, 500)),
         0,
     ),
     "the first of two jobs": (Bundle((job("one"), job("two"))), (ends(4, 300), ends(0, 100)), 0),
-    "a job that is killed by somebody": (Bundle((job("tests"),)), (killed(15),), 143),
+    "a job that is killed from outside": (Bundle((job("tests"),)), (killed(15),), 143),
     "a job that runs out of time": (Bundle((job("tests", timeout_ms=500),)), (ENDS_CLEANLY,), 137),
     "a oneshot that fails": (Bundle((oneshot("set-up"), daemon("a", after=("set-up",)))), (ends(6), STAYS), 6),
     "a oneshot that is killed": (Bundle((oneshot("set-up"), daemon("a"))), (killed(9), STAYS), 137),
@@ -230,7 +230,7 @@ RULES: dict[str, tuple[Bundle, tuple[Life, ...], int]] = {
         (Life(ready_ms=None),),
         69,
     ),
-    "unhealthy, and that is to stop the bundle": (
+    "unhealthy, which stops the bundle": (
         Bundle((daemon("a", health=Check(Probe("tcp", port=1), interval_ms=1_000), on_unhealthy="stop"),)),
         (Life(sick=((0, 100_000),)),),
         69,
@@ -302,9 +302,9 @@ def test_the_table_of_policies_is_the_contracts() -> None:
     told = {name: rows[name] for name in rows if name in POLICIES}
     answers = {
         "every death stops the bundle": (STOP, STOP, STOP),
-        "a death that is no success stops the bundle; after a success the others go on": (ACCEPT, STOP, STOP),
+        "a death that is not a success stops the bundle; after a success the others continue": (ACCEPT, STOP, STOP),
         "the daemon is always restarted, as long as its budget lasts": (AGAIN, AGAIN, AGAIN),
-        "it is restarted after everything but a success, as long as its budget lasts": (ACCEPT, AGAIN, AGAIN),
+        "the daemon is restarted after every death but a success, as long as its budget lasts": (ACCEPT, AGAIN, AGAIN),
         "nothing: the bundle ends when its last child has ended": (ACCEPT, ACCEPT, ACCEPT),
     }
     assert {name: answers[row] for name, row in told.items()} == {

@@ -24,7 +24,7 @@ TWO = SLEEPER.format(name="one") + "policy = 'restart'\n" + SLEEPER.format(name=
 
 
 class Operator:
-    """Whoever runs the commands, beside an init."""
+    """The operator who runs the commands, next to an init."""
 
     def __init__(self, address: str) -> None:
         self.environ = {**os.environ, "PYTHONPATH": str(ROOT), "BOTTLE_INIT_CONTROL": address}
@@ -117,7 +117,7 @@ def test_health_is_starting_until_all_have_been_ready(tmp_path: Path, operator: 
 
 
 def test_health_follows_the_checks(tmp_path: Path, operator: Operator) -> None:
-    """One check of a daemon that is switched to ill and back; `health` tells what the check itself said."""
+    """One check of a daemon that is switched to ill and back; `health` prints what the check itself printed."""
     ill = tmp_path / "ill"
     bundle = SLEEPER.format(name="d") + (
         f"health = {{ exec = ['/bin/sh', '-c', 'test ! -e {ill} || {{ echo it hurts; exit 3; }}'], interval = '50ms',"
@@ -189,7 +189,7 @@ def test_what_is_no_init_gets_one_plain_line(tmp_path: Path, operator: Operator,
 
 
 def test_a_stopped_init_is_not_waited_for(tmp_path: Path, operator: Operator) -> None:
-    """An init that is stopped does not hold up whoever asks it: after five seconds there is no answer."""
+    """An init that is stopped does not hold up its clients: after five seconds they give up."""
     with running(tmp_path, TWO) as init:
         listening(init, operator)
         init.send(signal.SIGSTOP)

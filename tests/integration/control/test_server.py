@@ -86,7 +86,7 @@ class Served(Bench):
         return connection
 
     def hear(self, connection: socket.socket) -> bytes:
-        """All that a client is told until the server closes the connection."""
+        """Everything that a client receives until the server closes the connection."""
         parts: list[bytes] = []
 
         def ended() -> bool:
@@ -119,7 +119,7 @@ class Served(Bench):
         return self.hear(self.connect(line + b"\n")).decode()
 
     def is_deaf(self) -> bool:
-        """Whether nothing is listened to; the rest of a deaf server works, and reaches nobody."""
+        """Whether it listens nowhere; the rest of a deaf server works, and reaches no client."""
         self.control.publish(b"{}")
         self.control.answer(1, True, "")
         return self.poller._callbacks == {}
@@ -336,7 +336,7 @@ def test_followers_leave_room_for_others(bench: Served) -> None:
 
 
 def test_a_slow_follower_is_told_and_closed(bench: Served) -> None:
-    """A follower that falls behind is told so and closed; it delays neither the init nor other followers."""
+    """A follower that falls behind gets a last event and is closed; it delays neither the init nor other followers."""
     slow, quick = bench.follow(), bench.follow()
     event = b'{"event": "' + b"x" * 1_000 + b'"}'
     got = 0
@@ -413,7 +413,7 @@ def test_a_thousand_connections_stay_within_limits(bench: Served) -> None:
 
 
 def test_a_client_that_takes_no_answer_makes_room(bench: Served) -> None:
-    """An answer that nobody reads is held by the kernel, or makes room for the next client."""
+    """An answer that is not read is held by the kernel, or makes room for the next client."""
     for _ in range(200):
         bench.connect(b"status\n")
         bench.turn(0)
@@ -517,7 +517,7 @@ def test_another_user_cannot_crowd_out_root(bench: Served) -> None:
 
 @pytest.mark.parametrize("prefix", NAMESPACES, ids=["own proc", "proc from above"])
 def test_a_pid_namespace_below_is_refused(bench: Served, prefix: list[str]) -> None:
-    """Network namespaces can be shared where PID namespaces are not; a container below is somebody else."""
+    """Network namespaces can be shared where PID namespaces are not; a container below is a stranger."""
     assert asked(bench, ASK, *prefix) == "error refused: it is in another PID namespace\n"
     assert bench.events == []
 

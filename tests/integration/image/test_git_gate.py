@@ -42,7 +42,7 @@ private = true
 upstream = "git://git.test/gone"
 """
 
-# The upstream: git-daemon for git://, and git's own CGI program behind TLS for whoever has the credential.
+# The upstream: git-daemon for git://, and git's own CGI program behind TLS, for clients with the credential.
 UPSTREAM = """
 import http.server, os, ssl, subprocess, sys
 secret = sys.argv[1]
@@ -137,7 +137,7 @@ class Gate:
 
 @pytest.fixture(scope="module")
 def gate(bundle_image: str, agent_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    """One gate for this module; each test pushes to a branch of its own."""
+    """One gate for this module; each test pushes to another branch."""
     with ExitStack() as stack:
         inside = stack.enter_context(Network(docker_network_kw={"internal": True}))
         internet = stack.enter_context(Network())

@@ -32,7 +32,7 @@ def test_pid_1_is_root_with_four_capabilities(running: Bundle) -> None:
 
 
 def test_every_daemon_has_its_own_user(running: Bundle) -> None:
-    """Every daemon has a user of its own and no privileges."""
+    """Every daemon runs as a separate user, without privileges."""
     daemons = running.daemons()
     assert sorted(daemons) == sorted(DAEMONS)
     assert len({process.uid for process in daemons.values()} | {0}) == 1 + len(DAEMONS)
@@ -45,7 +45,7 @@ def test_every_daemon_has_its_own_user(running: Bundle) -> None:
 
 
 def test_what_hup_is_forwarded_to_is_what_catches_it(running: Bundle) -> None:
-    """The init asks the kernel; this is what it is told."""
+    """The init asks the kernel; this is the kernel's answer."""
     catches = {name: bool(int(p.status["SigCgt"], 16) & 1) for name, p in running.daemons().items()}
     assert catches == {"egress": True, "pipelock": True, "git-gate": False, "supervise": False}
 

@@ -38,7 +38,7 @@ def test_a_killed_daemon_ends_the_bundle_with_its_code(running: Bundle, victim: 
 
 
 def test_no_signal_for_other_purposes_kills_anything(running: Bundle) -> None:
-    """HUP reloads egress and pipelock; USR1 and USR2 reach nobody, least of all the kill switch."""
+    """HUP reloads egress and pipelock; USR1 and USR2 reach no daemon, least of all the kill switch."""
     before = {name: process.pid for name, process in running.daemons().items()}
     for name in ("SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGHUP"):
         running.docker.kill(signal=name)

@@ -52,7 +52,7 @@ class Conversation:
         return str(answer["text"])
 
     def bundle_status(self) -> Any:
-        """What the agent is told of the daemons."""
+        """What the agent learns about the daemons."""
         return json.loads(self.call("bundle_status"))
 
     def operator(self, *arguments: str) -> tuple[int, str]:
@@ -245,7 +245,7 @@ def test_what_can_not_be_known_is_said_and_not_fatal(bundle_image: str, tmp_path
 
 
 def test_a_subscription_that_breaks_off_is_said(bundle_image: str, tmp_path: Path) -> None:
-    """Suspended for as long as it takes to fall behind, supervise is told so by the init, and tells it."""
+    """Suspended for as long as it takes to fall behind, supervise learns that from the init, and reports it."""
     with bundle(bundle_image, tmp_path) as running:
         running.wait_healthy()
         check(running.container, *_CTL, "signal", "supervise", "STOP")

@@ -60,7 +60,7 @@ def test_default_dispositions_and_an_empty_mask(tmp_path: Path) -> None:
 
 
 def test_own_session_and_own_descriptors(tmp_path: Path) -> None:
-    """A child has a session of its own, and no descriptors but its own."""
+    """A child has a new session, and no descriptors but its own."""
     leak = os.open("/etc/passwd", os.O_RDONLY)
     try:
         child = told(tmp_path, pass_fds=(leak,))

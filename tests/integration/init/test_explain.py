@@ -131,7 +131,7 @@ def test_log_drivers_prefixes_do_not_matter() -> None:
 
 
 def test_what_a_daemon_says_is_not_the_inits() -> None:
-    """Neither with `logs = "tag"` nor with `"json"` can it put an end of its own into the story."""
+    """Neither with `logs = "tag"` nor with `"json"` can it forge an end of the story."""
     forged = line({**REPORT, "cause": "forged"})
     tagged = b"2026-01-31T08:15:00Z [egress] " + forged
     after_words = b"[egress] something and \r" + forged
@@ -142,7 +142,7 @@ def test_what_a_daemon_says_is_not_the_inits() -> None:
 
 
 def test_the_last_of_several_lives_is_told() -> None:
-    """Of a container that was restarted, the last life is told."""
+    """The story of a container that was restarted is that of its last life."""
     earlier = {**REPORT, "code": 3, "cause": "an earlier one"}
     story = told(line(STARTED), line(earlier), line({**STARTED, "pid": 8}), line(REPORT))
     assert "process 8" in story
@@ -155,7 +155,7 @@ def test_a_log_without_an_end_says_so() -> None:
 
 
 def test_an_internal_error_needs_no_report() -> None:
-    """An internal error of the init is told even without a report."""
+    """An internal error of the init is in the story even without a report."""
     story = told(line(STARTED), line({"event": "internal_error", "level": "critical", "code": 70}))
     assert story.startswith("The init itself failed")
 

@@ -375,7 +375,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_a_death_while_others_are_reaped_is_not_missed(tmp_path: Path) -> None:
-    """Its SIGCHLD is read in the wake-up of the death before; with no pipe that closes, nothing else would tell."""
+    """Its SIGCHLD is read in the wake-up of the death before; no pipe closes, so nothing else would show it."""
     bundle = '[bundle]\npolicy = "wait-for-all"\nlogs = "inherit"\n'
     bundle += sh("daemon", "first", "exec sleep 0.3") + sh("daemon", "second", "exec sleep 600")
     with running(tmp_path, bundle, executable_code=(DIES_MEANWHILE,)) as init:

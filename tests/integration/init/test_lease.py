@@ -231,7 +231,7 @@ def test_the_bundle_ends_with_its_descriptor(tmp_path: Path, pid_1: bool) -> Non
 
 @pytest.mark.parametrize("fd", range(3, 14))
 def test_a_descriptor_of_the_inits_own_is_no_lease(tmp_path: Path, fd: int) -> None:
-    """Nobody has handed down any, and the init opens its own at the same numbers."""
+    """None was handed down, and the init opens its own at the same numbers."""
     with running(tmp_path, f"[bundle]\nlease = {{ fd = {fd} }}\n{SLEEPER}") as init:
         assert init.wait() == 0
         assert init.report()["cause"] == f"the lease: descriptor {fd} was not open when the init started"

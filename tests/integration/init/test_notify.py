@@ -134,7 +134,7 @@ def test_strangers_are_not_heard(bench: Told) -> None:
 
 
 def test_a_pid_cannot_be_borrowed(bench: Told) -> None:
-    """The kernel lets nobody but root claim another's pid; the sender's own is what counts."""
+    """The kernel lets only root claim another's pid; the sender's own is what counts."""
     address = bench.notify.open(CHILD, GENERATION)
     script = """
 import os, socket, struct, sys
@@ -168,7 +168,7 @@ print(bench.asked, bench.events)
 
 
 def test_a_sender_without_a_pid_here_is_not_heard() -> None:
-    """A process of a namespace above has pid 0 to the init, which would be everybody's."""
+    """A process of a namespace above has pid 0 to the init, which would match every such process."""
     script = ["unshare", "--pid", "--fork", sys.executable, "-c", IN_ANOTHER_PID_NAMESPACE]
     with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as listener:
         assert listener.stdin is not None

@@ -75,7 +75,7 @@ def bench() -> Iterator[Asked]:
 
 @contextmanager
 def listening(host: str = "127.0.0.1") -> Iterator[socket.socket]:
-    """A port at which somebody listens."""
+    """A port that is listened on."""
     with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
         yield server
 
@@ -86,7 +86,7 @@ def port_of(server: socket.socket) -> int:
 
 
 def free_port() -> int:
-    """A port at which nobody listens."""
+    """A port that is not listened on."""
     with listening() as server:
         return port_of(server)
 
@@ -191,7 +191,7 @@ met_itself = 0
 for _ in range(40):
     with socket.socket() as s:
         met_itself += s.connect_ex(("127.0.0.1", 40000)) == 0
-hand_out(41000)  # Where nobody has met itself yet: what has been closed is not handed out again so soon.
+hand_out(41000)  # Where no connection has met itself yet: what has been closed is not handed out again so soon.
 bench = Asked()
 answers = [bench.ask(Probe("tcp", host="127.0.0.1", port=41000)) for _ in range(40)]
 print(met_itself > 0, sum(answer == YES for answer in answers))
@@ -392,7 +392,7 @@ TREE_SIZE = 10
 
 
 def test_cancelled_exec_goes_with_its_whole_tree(bench: Asked) -> None:
-    """Also who has left its session, and would be nobody's once its parent is gone."""
+    """Also a process that has left its session, and would be an orphan once its parent is gone."""
     bench.probes.start(*KEY, command(TREE))
     (leader,) = bench.processes
 

@@ -139,7 +139,7 @@ def publish(path: Path | str) -> list[str]:
 
 
 def test_the_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    """Whoever has the old one open goes on reading the old one."""
+    """A reader that has the old one open continues to read the old one."""
     path = tmp_path / "report.json"
     path.write_text("old\n")
     with path.open() as old:
@@ -233,7 +233,7 @@ def test_what_cannot_be_written_is_said(path: str, number: int) -> None:
 def test_a_full_or_read_only_filesystem(tmp_path: Path) -> None:
     """Where the filesystem is full or read-only the init says so and leaves nothing behind.
 
-    In a mount namespace of its own: a tmpfs that is full, and one that is read-only but for one mounted file.
+    In a new mount namespace: a tmpfs that is full, and one that is read-only but for one mounted file.
     """
     script = r"""
         set -e
@@ -312,7 +312,7 @@ def asker(pid: int) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.real
 def test_a_bundles_report_names_a_sender_gone_since(tmp_path: Path) -> None:
-    """A bundle's report names whoever asked for the stop, even if that process is gone by then."""
+    """A bundle's report names the process that asked for the stop, even if it is gone by then."""
     wait = (
         f"trap 'while ! [ -e {tmp_path}/go ]; do sleep 0.05; done; exit 0' TERM; echo up; while :; do sleep 0.05; done"
     )
@@ -328,7 +328,7 @@ def test_a_bundles_report_names_a_sender_gone_since(tmp_path: Path) -> None:
 
 @pytest.mark.real
 def test_a_commands_report_names_a_sender_gone_since(tmp_path: Path) -> None:
-    """A command's report names whoever asked for the stop, even if that process is gone by then."""
+    """A command's report names the process that asked for the stop, even if it is gone by then."""
     path = tmp_path / "report.json"
     wait = "trap : TERM; trap 'echo hup' HUP; trap 'exit 0' USR1; echo up; while :; do sleep 0.05; done"
     with running("sh", "-c", wait, options=[f"--report={path}"]) as it:
@@ -433,7 +433,7 @@ def test_each_kill_explains_one_death(tmp_path: Path) -> None:
 def test_where_the_kernel_names_oom_victims(tmp_path: Path) -> None:
     """Where the kernel names the victims of an out-of-memory kill, the names count.
 
-    A worker of somebody's explains no daemon's death; a kill that is not in the log yet does.
+    The kill of a worker explains no daemon's death; a kill that is not in the log yet does.
     """
     group = Cgroup(tmp_path, oom.FIRST_PID_NAMESPACE)
     counter = group.counter()

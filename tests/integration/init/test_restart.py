@@ -148,7 +148,7 @@ def read(path: Path) -> bytes:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port that is not listened on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 

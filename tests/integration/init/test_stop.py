@@ -203,7 +203,7 @@ MEANT = {
 
 
 def test_any_other_signal_is_ignored(tmp_path: Path, pid_1: bool) -> None:
-    """All up to 33: the C library's own two are no real-time signals, and in nobody's mask."""
+    """All up to 33: the C library's own two are no real-time signals, and in no process's mask."""
     with running(
         tmp_path, sh("daemon", "d", "trap 'echo got hup' HUP; echo up; while :; do sleep 0.05; done"), pid_1=pid_1
     ) as init:

@@ -1,4 +1,4 @@
-"""The whole tree on the real kernel (contract 4): whatever shape it has, it is found, asked, reaped and told apart."""
+"""The whole tree on the real kernel (contract 4): whatever its shape, it is found, stopped, reaped and told apart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.integration.support.init import descendants, eventually, running, sh
 
 pytestmark = pytest.mark.real
 
-# With a timeout that no test waits out, whoever is overlooked holds the stop until the test gives up.
+# With a timeout that no test waits out, an overlooked process holds up the stop until the test gives up.
 NEVER = "[bundle]\nstop_timeout = '900s'\n"
 
 # A process of which only the second thread goes on: to the kernel its first one is a zombie.
@@ -89,7 +89,7 @@ else:
 
 
 def python_daemon(tmp_path: Path, script: str, *words: str) -> str:
-    """A daemon that runs this Python script, with a stop_timeout that nobody waits out."""
+    """A daemon that runs this Python script, with a stop_timeout that no test waits out."""
     path = tmp_path / "daemon.py"
     path.write_text(script)
     command = [sys.executable, str(path), *words]
@@ -104,7 +104,7 @@ def tracer_of(pid: int) -> Iterator[None]:
         assert tracer.stdout is not None
         said = tracer.stdout.readline()
         if said == "EPERM\n":
-            pytest.skip("nobody may trace another's child here (ptrace_scope, a container without SYS_PTRACE)")
+            pytest.skip("no process may trace another's child here (ptrace_scope, a container without SYS_PTRACE)")
         assert said == "attached\n"
         yield
 
@@ -175,7 +175,7 @@ def test_one_command_names_such_a_zombie_too(tmp_path: Path) -> None:
 def test_what_cannot_be_looked_at_is_not_gone() -> None:
     """A process that no descriptor is left to look at is not taken for gone.
 
-    Whoever took it for gone would look for it again at once, and find it again, for ever.
+    An init that took it for gone would look for it again at once, and find it again, for ever.
     """
     process = proc.look(os.getpid())
     assert process is not None
@@ -201,12 +201,12 @@ def test_three_hundred_survivors_are_all_named(tmp_path: Path) -> None:
         assert len(init.report()["survivors"]) == 300
 
 
-# The kernel gives out pids in turn; in a namespace of its own a test can say where it goes on (proc(5), ns_last_pid).
+# The kernel gives out pids in turn; in a new namespace a test can set where it continues (proc(5), ns_last_pid).
 
 FORK_NEXT_AS = "echo $(({pid} - 1)) > /proc/sys/kernel/ns_last_pid"
 can_choose_pids = pytest.mark.skipif(
     not Path("/proc/sys/kernel/ns_last_pid").exists(),
-    reason="this kernel lets nobody choose a pid (CONFIG_CHECKPOINT_RESTORE)",
+    reason="this kernel lets no process choose a pid (CONFIG_CHECKPOINT_RESTORE)",
 )
 
 

@@ -1,4 +1,4 @@
-"""The simulated kernel tells the truth: the same scripts, played to it and to Linux, have the same outcome.
+"""The simulated kernel behaves as Linux does: the same scripts, played to it and to Linux, have the same outcome.
 
 Compared are each child's story (starts, readiness, deaths with code, signal and severity, restarts),
 the order of whatever has an order, the exit code, and the deaths of the report; no time is.

@@ -1,7 +1,7 @@
 """A name is data too: no query of an agent leaves its bottle, on an engine that would let it.
 
 The engine's own resolver is the way out (CVE-2024-29018: it forwards from internal networks, by the host's own resolver
-where that is on loopback). So the test has an engine of its own, beside a resolver on loopback that writes down what it
+where that is on loopback). So the test starts its own engine, next to a resolver on loopback that writes down what it
 is asked, and first sees a query arrive from a container that lacks the launcher's precaution.
 """
 

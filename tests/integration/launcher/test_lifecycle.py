@@ -43,7 +43,7 @@ def stage_dir(tmp_path: Path) -> Path:
 
 
 def manifest(home: Path, command: list[str], extra: str = "") -> str:
-    """A manifest in somebody's home; returns its path."""
+    """A manifest in an operator's home; returns its path."""
     path = home / "life.toml"
     path.write_text(MANIFEST.format(command=command) + extra)
     return str(path)
@@ -203,7 +203,7 @@ def test_a_terminal_that_is_closed_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_killed_command_leaves_the_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that has to be killed leaves the terminal as it was."""
+    """A command that must be killed leaves the terminal as it was."""
     ours, terminal = os.openpty()
     settings = termios.tcgetattr(terminal)
     stubborn = f"trap '' TERM; stty -F {os.ttyname(terminal)} raw; exec sleep 1000"

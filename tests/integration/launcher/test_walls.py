@@ -1,4 +1,4 @@
-"""A whole bottle, with an internet of its own beside it: what its agent reaches, and what it does not."""
+"""A whole bottle, next to a small internet: what its agent reaches, and what it does not."""
 
 import hashlib
 import http.server
@@ -173,7 +173,7 @@ def test_the_agent_is_nobody(bottle: Bottle) -> None:
 
 
 def test_there_is_no_way_by_ipv6(bottle: Bottle) -> None:
-    """The bridge has a link-local address at the host's end, which an agent with one of its own would reach."""
+    """The bridge has a link-local address at the host's end, which an agent with such an address would reach."""
     addresses = docker("exec", bottle.agent, "cat", "/proc/net/if_inet6", check=False).stdout.splitlines()
     assert {line.split()[-1] for line in addresses} <= {"lo"}
 

@@ -380,7 +380,7 @@ def test_no_full_output_ever_blocks(kind: str, tmp_path: Path) -> None:
             write_all(stdout, b"".join(lines), logs.turn)
             logs.settle()
             assert logs.logs.pending() > 0
-            assert logs.logs.deadline_ms() is None  # Everything is in the queue; nobody has to wait.
+            assert logs.logs.deadline_ms() is None  # Everything is in the queue; no child has to wait.
             assert fcntl.fcntl(fd, fcntl.F_GETFL) == flags
             got = b""
             while logs.logs.pending():
@@ -514,7 +514,7 @@ def test_a_fifos_reader_comes_back_to_whole_lines(tmp_path: Path) -> None:
 
 
 def test_losses_are_told_once_per_child(tmp_path: Path) -> None:
-    """The losses of several children are told once each when the reader comes back."""
+    """The losses of several children are reported once each when the reader comes back."""
     os.mkfifo(tmp_path / "fifo")
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     writer = os.open(tmp_path / "fifo", os.O_WRONLY)

@@ -76,7 +76,7 @@ def test_four_writers_and_a_slow_reader(one_pipe: bool) -> None:
 
 
 def stall(logs: Bench, stdout: int) -> int:
-    """Write numbered lines while nobody reads, until the child is made to wait; how many lines were taken."""
+    """Write numbered lines while there is no reader, until the child has to wait; how many lines were taken."""
     written = 0
     os.set_blocking(stdout, False)
     for _ in range(100_000):
@@ -161,9 +161,9 @@ def test_an_unscheduled_init_asks_before_it_drops(first: str) -> None:
 
 
 def test_whole_lines_are_dropped_after_a_second() -> None:
-    """After a second whole lines are dropped, and the loss is told where they are missing.
+    """After a second whole lines are dropped, and the loss is reported where they are missing.
 
-    Lines written = lines delivered + lines told as dropped, exactly.
+    Lines written = lines delivered + lines reported as dropped, exactly.
     """
     out = Pipe()
     with bench(stdout=out.writer, stderr=out.writer) as (logs, _, _):
@@ -175,7 +175,7 @@ def test_whole_lines_are_dropped_after_a_second() -> None:
         write_all(stdout, numbered(written, 50_000), logs.settle)
         written += 50_000
         logs.settle()
-        assert logs.logs.deadline_ms() is None  # Nobody has to wait any more.
+        assert logs.logs.deadline_ms() is None  # No child has to wait any more.
         dropped = logs.logs.dropped()
         assert dropped > 0
         for _ in range(3):
@@ -235,7 +235,7 @@ def test_a_stalled_reader_delays_no_stop() -> None:
 
 
 def test_each_byte_that_a_reader_takes_is_seen() -> None:
-    """At the end of the init only that tells a slow reader from one that is gone."""
+    """At the end of the init only this distinguishes a slow reader from one that is gone."""
     with bench() as (logs, out, _):
         stall(logs, logs.open()[0])
         before = logs.logs.pending()
@@ -303,7 +303,7 @@ def test_the_inits_own_lines_are_bounded() -> None:
 
 
 def test_a_stalled_reader_and_a_dead_child_wake_nobody() -> None:
-    """An epoll that is level-triggered reports the hang-up of a pipe that nobody reads for ever."""
+    """An epoll that is level-triggered reports the hang-up of a pipe that has no reader, for ever."""
     with bench() as (logs, _, _):
         stdout = logs.open()[0]
         stall(logs, stdout)

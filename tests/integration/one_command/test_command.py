@@ -38,7 +38,7 @@ while (number := _signal.sigwait(every)) != _signal.SIGUSR2:
     print(number, flush=True)
 """
 
-# The same, with a child of its own in the same group; both say who they are, and the child what it has not taken.
+# The same, with a child in the same group; both print who they are, and the child what it has not received.
 FAMILY = """
 import _signal, os, sys
 _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
@@ -154,7 +154,7 @@ def test_a_signal_at_the_start_is_not_lost() -> None:
             assert it.wait() == 143
 
 
-# An init whose child takes its time before it becomes a group of its own.
+# An init whose child takes its time before it becomes the leader of a group.
 SLOW_CHILD = """
 import posix, sys, time
 from bottle_init.cli.main import main
@@ -198,7 +198,7 @@ def test_a_single_child_gets_it_alone() -> None:
 
 
 def test_the_command_has_its_own_session() -> None:
-    """The command has a session of its own, unless it is a single child."""
+    """The command has a new session, unless it is a single child."""
     script = "import os; print(os.getsid(0) == os.getpid() == os.getpgrp(), os.getsid(0) == os.getsid(os.getppid()))"
     assert run(*python(script)).stdout == "True False\n"
     assert run(*python(script), options=["--single-child"]).stdout == "False True\n"
@@ -223,7 +223,7 @@ def test_signals_are_rewritten_and_dropped() -> None:
 
 
 def test_the_parents_death_is_passed_on(tmp_path: Path) -> None:
-    """A shell starts the init and is killed; the command tells what it got."""
+    """A shell starts the init and is killed; the command prints what it got."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     command = one(*python(LISTEN), options=["--parent-death-signal=USR1"])

@@ -16,7 +16,7 @@ from tests.integration.support.one_command import children, field, python, run, 
 
 pytestmark = pytest.mark.real
 
-# Leaves orphans that end at once, and tells how many zombies its parent, the init, has in the end.
+# Leaves orphans that end at once, and prints how many zombies its parent, the init, has in the end.
 ORPHANS = """
 import os, time
 count = 300
@@ -98,7 +98,7 @@ def test_leftovers_in_the_session_get_term(pid_1: bool, tmp_path: Path) -> None:
 
 
 def test_what_has_left_the_session_is_ended_too(pid_1: bool, tmp_path: Path) -> None:
-    """What has moved into a session of its own is ended too.
+    """What has moved into another session is ended too.
 
     Ended by the SIGKILL that everything gets, as it ignores TERM; the command's code stays.
     """
@@ -132,7 +132,7 @@ def init_with_deadlines(session_ms: int, everything_ms: int) -> list[str]:
 
 NEVER_MS = 1_000_000
 
-# Leaves a process behind that ignores TERM, in its own session or in one of its own.
+# Leaves a process behind that ignores TERM, in the command's session or in another.
 STUBBORN = """
 import _signal, os, sys, time
 _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)

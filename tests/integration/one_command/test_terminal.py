@@ -21,7 +21,7 @@ pytestmark = pytest.mark.real
 
 STOPPING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
-# Tells what the terminal is to it; then each signal that it gets, until the terminal is gone.
+# Prints what the terminal is to it; then each signal that it gets, until the terminal is gone.
 AT_TERMINAL = """
 import _signal, os
 every = _signal.valid_signals()
@@ -46,7 +46,7 @@ class Terminal:
         self.seen = ""
 
     def type(self, text: str) -> None:
-        """Type, without a newline of its own."""
+        """Type this text, without a newline."""
         os.write(self.fd, text.encode())
 
     def expect(self, pattern: str) -> re.Match[str]:
@@ -82,7 +82,7 @@ class Terminal:
 
 @contextmanager
 def terminal(command: Sequence[str]) -> Iterator[Terminal]:
-    """Start a command on a pseudo-terminal of its own; whatever is left of it is killed at the end."""
+    """Start a command on a new pseudo-terminal; whatever is left of it is killed at the end."""
     pid, fd = pty.fork()
     if pid == 0:
         try:
@@ -223,7 +223,7 @@ def test_job_control_stops_command_and_init(number: int, options: list[str]) -> 
 def test_pid_1_stops_the_command_but_not_itself(number: int, options: list[str]) -> None:
     """As PID 1 the init stops the command and stays awake itself.
 
-    Nobody could wake it: it goes on passing signals on.
+    No process could wake it, so it keeps passing signals on.
     """
     words = ["sh", "-c", "echo ready; exec sleep 1000"]
     with running(*words, options=options, pid_1=True, start_new_session=True) as it:
@@ -265,7 +265,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_a_cont_that_comes_at_once_is_not_lost() -> None:
-    """STOP discards a CONT that is pending: nobody would send a second one."""
+    """STOP discards a CONT that is pending, and no second one would come."""
     init = [sys.executable, "-S", "-c", CONTINUED]
     with running("sh", "-c", "echo ready; exec sleep 1000", init=init, cwd=ROOT) as it:
         assert it.line() == "ready"
@@ -288,7 +288,7 @@ def test_the_whole_group_is_stopped() -> None:
 
 
 def test_a_terminal_of_another_session_is_left_to_it() -> None:
-    """Started from a shell, the command reads from the terminal, but has none of its own."""
+    """Started from a shell, the command reads from the terminal, but has none as its controlling terminal."""
     with terminal(["bash", "--norc", "-i"]) as it:
         it.expect(r"\$ ")
         it.type(" ".join([*PYTHON, "--", "sh", "-c", "'echo go; read line; echo \"<$line>\"'"]) + "\n")

@@ -9,11 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from bottle_init.bundle.written import toml_of
 
 PATIENCE_S = 300.0
 """How long a test waits for what must come. It is for machines that hang: no test asserts how soon anything comes."""
@@ -26,6 +29,26 @@ NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 def sh(kind: str, name: str, script: str, more: str = "") -> str:
     """One child that runs a shell script."""
     return f"[{kind}s.{name}]\ncommand = ['/bin/sh', '-c', '''{script}''']\n{more}\n"
+
+
+def patient(bundle: str) -> str:
+    """The bundle file with every time limit that it leaves out at `PATIENCE_S`.
+
+    The defaults are for a machine that keeps up: on one that does not, an orderly child is killed after five seconds.
+    So a limit in a test is either written there and passes, or is never reached. A file with faults stays as it is.
+    """
+    try:
+        document = tomllib.loads(bundle)
+        children = [child for kind in ("oneshots", "daemons", "jobs") for child in document.get(kind, {}).values()]
+        document.setdefault("bundle", {}).setdefault("stop_timeout", PATIENCE_S)
+        for child in children:
+            child.setdefault("stop_timeout", PATIENCE_S)
+            for probe in ("ready", "health"):
+                if probe in child:
+                    child[probe].setdefault("timeout", PATIENCE_S)
+        return toml_of(document)
+    except (AttributeError, TypeError, tomllib.TOMLDecodeError):
+        return bundle
 
 
 def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any:
@@ -116,12 +139,12 @@ def running(
     executable_code: tuple[str, ...] = (),
     **popen: Any,
 ) -> Iterator[Init]:
-    """Start an init on this bundle file; whatever is left of it is killed at the end.
+    """Start an init on this bundle file, made `patient`; whatever is left of it is killed at the end.
 
-    `executable_code` is run in place of `-m bottle_init`, with words of its own before the options.
+    `executable_code` is run in place of `-m bottle_init`, with its own arguments before the options.
     """
     path = tmp_path / "bundle.toml"
-    path.write_text(bundle)
+    path.write_text(patient(bundle))
     python = [sys.executable, "-c", *executable_code] if executable_code else PYTHON
     command = [*prefix, *(NAMESPACE if pid_1 else []), *python, f"--config={path}", *options]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}

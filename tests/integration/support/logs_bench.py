@@ -153,7 +153,7 @@ def bench(
 
 
 def fill(fd: int) -> int:
-    """Fill a pipe through an open file description of its own; the number of bytes that it took."""
+    """Fill a pipe through a separate open file description; the number of bytes that it took."""
     ours = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK)
     taken = 0
     try:

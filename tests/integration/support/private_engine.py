@@ -1,4 +1,4 @@
-"""A Docker engine of a test's own, on a machine of its own as far as names go: run inside new mount, network and PID
+"""A Docker engine for one test, on a machine that is separate as far as names go: run inside new mount, network and PID
 namespaces (`unshare`), it has the resolver that the test gives it, on loopback, as a machine with systemd-resolved has.
 
 Usage: private_engine.py DIRECTORY. In DIRECTORY it makes `docker.sock`, `queries` (each name that the resolver was

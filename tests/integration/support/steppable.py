@@ -1,6 +1,6 @@
 """A process whose wall clock a test can step, without a step of the machine's.
 
-Importing this replaces the C library's clock_gettime(2) in the memory of the process: whoever asks it for
+Importing this replaces the C library's clock_gettime(2) in the memory of the process: code that asks it for
 CLOCK_REALTIME, in C or in Python, gets the kernel's time and as many seconds more as the file `$STEPS` says. All other
 clocks are the kernel's. What the process executes later has the kernel's own clocks again.
 """

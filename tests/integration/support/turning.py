@@ -28,7 +28,7 @@ class Bench:
         self.events.append(event)
 
     def run(self, _child: int, command: tuple[str, ...], output: int) -> int:
-        """Start a probe's command as the loop does: a session of its own, and only `output` to write to."""
+        """Start a probe's command as the loop does: in a new session, with only `output` to write to."""
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
