@@ -346,14 +346,22 @@ def test_ctl_stop_ends_the_bundle(tmp_path: Path, operator: Operator) -> None:
         assert init.event("stopping")["sender_uid"] == os.geteuid()
 
 
-def test_ctl_renew_keeps_a_bundle_alive(tmp_path: Path, operator: Operator) -> None:
-    bundle = f"[bundle]\nlease = {{ renew = '3s' }}\n{TWO}"
-    with running(tmp_path, bundle) as init:
+def test_ctl_renew_renews_the_lease(tmp_path: Path, operator: Operator) -> None:
+    bundle = f"[bundle]\nlease = {{ renew = '2h' }}\n{TWO}"
+    with running(tmp_path, bundle, leaps=True) as init:
         listening(init, operator)
+        init.leap(3_600)
+        assert lease_ms(operator) <= 3_600_000
         assert operator.says("ctl", "renew") == "renewed\n"
-        assert json.loads(operator.says("status", "--json"))["lease_ms"] <= 3_000
-        assert init.wait() == 0
-        assert init.event("stopping")["cause"] == "the lease was not renewed"
+        assert 3_600_000 < lease_ms(operator) <= 7_200_000
+        assert init.stop() == 0
+
+
+def lease_ms(operator: Operator) -> int:
+    """How long the lease still lasts."""
+    left = json.loads(operator.says("status", "--json"))["lease_ms"]
+    assert isinstance(left, int)
+    return left
 
 
 def test_ctl_without_a_lease_to_renew(tmp_path: Path, operator: Operator) -> None:

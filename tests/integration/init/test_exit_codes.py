@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -175,7 +174,7 @@ def test_a_deadline_slept_through_comes_last(tmp_path: Path, ask: Callable[[Init
     The wait that it was stopped in is over by then, and comes back with nothing (EINTR): it has to look again.
     """
     script = "trap 'exit 0' USR1; echo up; while :; do sleep 0.05; done"
-    with running(tmp_path, sh("job", "j", script, "timeout = '2s'")) as init:
+    with running(tmp_path, sh("job", "j", script, "timeout = '1h'"), leaps=True) as init:
         init.line("[j] up")
         pid = init.event("child_started", "j")["pid"]
         eventually(lambda: has_state(init.pid, "S"), "its sleep")
@@ -183,10 +182,9 @@ def test_a_deadline_slept_through_comes_last(tmp_path: Path, ask: Callable[[Init
         if not ask:
             os.kill(pid, signal.SIGUSR1)
             eventually(lambda: has_state(pid, "Z"), "its death")
-        time.sleep(2.5)
         if ask:
             ask(init)
-        init.send(signal.SIGCONT)
+        init.leap(3_600)
         assert init.wait() == 0
 
 
@@ -194,7 +192,10 @@ CRASHES_WHEN_ASKED = """
 import os, resource, signal, socket, sys
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 resource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)[1:] * 2)
-question = socket.create_server(("127.0.0.1", int(sys.argv[1]))).accept()[0]
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+init = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+init.sendto(b"READY=1", chr(0) + os.environ["NOTIFY_SOCKET"][1:])
+question = listener.accept()[0]
 for _ in range(15_000):
     try:
         os.open("/dev/null", os.O_RDONLY)
@@ -216,7 +217,8 @@ def test_a_crash_is_to_blame_for_a_broken_check(tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         bundle = (
-            f"[daemons.d]\ncommand = ['{sys.executable}', '{program}', '{port}']\non_unhealthy = 'stop'\n"
+            f"[daemons.d]\ncommand = ['{sys.executable}', '{program}', '{port}']\n"
+            "ready = { notify = true }\non_unhealthy = 'stop'\n"
             f"health = {{ http = 'http://127.0.0.1:{port}/', interval = '1s', retries = 1 }}"
         )
         return code_of(tmp_path / str(number), bundle)

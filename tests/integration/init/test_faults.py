@@ -282,7 +282,7 @@ def test_an_internal_error_ends_everything_with_70(tmp_path: Path, state: str) -
 
     asleep = "echo up; while :; do sleep 0.05; done"
     bundle = (
-        "[bundle]\nstop_timeout = '2s'\n"
+        "[bundle]\nstop_timeout = '1h'\n"
         + sh("daemon", "good", f"trap 'seq 50000; touch {tmp_path}/TERM; printf gone; exit 0' TERM; {asleep}")
         + sh("daemon", "usr2", f"trap 'touch {tmp_path}/USR2; exit 0' USR2; {asleep}", "stop_signal = 'USR2'")
         + sh("daemon", "bad", f"trap '' TERM; setsid sleep 4545 & {asleep}")
@@ -295,12 +295,17 @@ def test_an_internal_error_ends_everything_with_70(tmp_path: Path, state: str) -
         f"--report={path}",
         env={"BOTTLE_INIT_TERMINATION_LOG": str(log)},
         executable_code=(BREAK, state),
+        leaps=True,
         preexec_fn=few_descriptors,
     ) as init:
         for name in ("good", "usr2", "bad"):
             init.line(f"[{name}] up")
         below = descendants(init.pid)
+        usr2 = init.event("child_started", "usr2")["pid"]
         init.send(signal.SIGUSR1)
+        init.line("[good] 50000")
+        eventually(lambda: not Path(f"/proc/{usr2}").exists(), "the end of usr2")
+        init.leap(3_600)
         assert init.wait() == 70
         assert (tmp_path / "TERM").exists(), "each child gets its own stop signal, and is read while it ends"
         assert (tmp_path / "USR2").exists(), "each child gets its own stop signal"

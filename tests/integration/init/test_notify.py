@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -308,13 +307,13 @@ def test_a_word_in_time_beats_a_missed_deadline(tmp_path: Path) -> None:
     """
     go = tmp_path / "go"
     body = f"while not os.path.exists('{go}'): time.sleep(0.01)\ns.send(b'READY=1')\nprint('said', flush=True)"
-    with running(tmp_path, daemon(tmp_path, "d", body).replace("300s", "3s") + "[bundle]\nlogs = 'inherit'") as init:
+    bundle = daemon(tmp_path, "d", body).replace("300s", "1h") + "[bundle]\nlogs = 'inherit'"
+    with running(tmp_path, bundle, leaps=True) as init:
         eventually(lambda: answers(init), "the init at rest")
         init.send(signal.SIGSTOP)
         go.touch()
         init.line("said")
-        time.sleep(4)
-        init.send(signal.SIGCONT)
+        init.leap(3_600)
         init.event("child_ready", "d")
         assert init.stop() == 0
 

@@ -111,11 +111,15 @@ def test_stop_signal_of_its_own(tmp_path: Path) -> None:
 
 def test_stop_delay_lets_a_daemon_serve_on(tmp_path: Path) -> None:
     script = "trap 'exit 0' TERM; i=0; echo up; while :; do sleep 0.1; i=$((i+1)); echo tick; done"
-    with running(tmp_path, sh("daemon", "d", script, "stop_delay = '1s'")) as init:
+    bundle = "[bundle]\nstop_timeout = '2h'\n" + sh("daemon", "d", script, "stop_delay = '1h'")
+    with running(tmp_path, bundle, leaps=True) as init:
         init.line("[d] up")
+        init.send(signal.SIGTERM)
+        init.event("stopping")
         before = init.out.count("[d] tick")
-        assert init.stop() == 0
-        assert init.out.count("[d] tick") > before + 2
+        eventually(lambda: init.out.count("[d] tick") > before + 2, "a daemon that serves on")
+        init.leap(3_600)
+        assert init.wait() == 0
 
 
 @pytest.mark.parametrize("how", ["plain", "setsid", "double"])
@@ -139,12 +143,15 @@ def test_survivors_that_ignore_term_are_killed(tmp_path: Path, pid_1: bool) -> N
     """Survivors that ignore TERM are killed within the deadline."""
     stubborn = 'trap "" TERM; while :; do sleep 0.05; done'
     script = 'setsid sh -c "$STUBBORN" & sh -c "$STUBBORN" & sleep 0.2; echo up; exec sleep 600'
-    more = f"stop_timeout = '400ms'\nenv = {{ STUBBORN = '{stubborn}' }}"
-    bundle = "[bundle]\nstop_timeout = '1500ms'\n" + sh("daemon", "d", script, more)
-    with running(tmp_path, bundle, pid_1=pid_1) as init:
+    more = f"stop_timeout = '1h'\nenv = {{ STUBBORN = '{stubborn}' }}"
+    bundle = "[bundle]\nstop_timeout = '2h'\n" + sh("daemon", "d", script, more)
+    with running(tmp_path, bundle, pid_1=pid_1, leaps=True) as init:
         init.line("[d] up")
         below = descendants(init.pid)
-        assert init.stop() == 0, "survivors never change the exit code"
+        init.send(signal.SIGTERM)
+        init.event("child_exited", "d")
+        init.leap(7_200)
+        assert init.wait() == 0, "survivors never change the exit code"
         assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
 
 

@@ -144,13 +144,16 @@ def test_a_zombie_that_its_tracer_keeps(tmp_path: Path) -> None:
 
     The kernel hands it to its tracer first, so the init can never reap it (ptrace(2)).
     """
-    bundle = "[bundle]\nstop_timeout = '1s'\n" + sh("daemon", "d", "setsid sleep 1000 & echo up; exec sleep 1000")
-    with running(tmp_path, bundle) as init:
+    bundle = "[bundle]\nstop_timeout = '1h'\n" + sh("daemon", "d", "setsid sleep 1000 & echo up; exec sleep 1000")
+    with running(tmp_path, bundle, leaps=True) as init:
         init.line("[d] up")
         daemon = init.event("child_started", "d")["pid"]
         (orphan,) = (pid for pid in descendants(init.pid) if pid != daemon)
         with tracer_of(orphan):
-            assert init.stop() == 0
+            init.send(signal.SIGTERM)
+            init.event("child_exited", "d")
+            init.leap(3_600)
+            assert init.wait() == 0
         assert [survivor["pid"] for survivor in init.report()["survivors"]] == [orphan]
 
 

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -39,13 +38,15 @@ def test_a_slow_reader_does_not_move_the_deadline(tmp_path: Path) -> None:
     """
     out = Pipe()
     script = "seq -f 'line %090.0f' 9000; echo up >&2; exec sleep 1000"
-    bundle = f"[bundle]\nstop_timeout = '500ms'\n[daemons.d]\ncommand = ['/bin/sh', '-c', {json.dumps(script)}]\n"
-    with running(tmp_path, bundle, stdout=out.writer) as init:
+    bundle = f"[bundle]\nstop_timeout = '1h'\n[daemons.d]\ncommand = ['/bin/sh', '-c', {json.dumps(script)}]\n"
+    with running(tmp_path, bundle, stdout=out.writer, leaps=True) as init:
         eventually(lambda: "[d] up" in init.err)
+        init.hold()
         init.send(signal.SIGTERM)
-        while init.process.poll() is None:
-            out.read(4_096)
-            time.sleep(0.02)
+        init.event("child_exited", "d")
+        for _ in range(20):
+            eventually(lambda: out.read(4_096), "more lines")
+        init.leap(3_600)
         assert init.wait() == 0
         assert init.report()["lines_dropped"] > 0
     out.close()
@@ -53,15 +54,18 @@ def test_a_slow_reader_does_not_move_the_deadline(tmp_path: Path) -> None:
 
 def test_a_slow_reader_gets_lines_until_the_deadline(tmp_path: Path) -> None:
     out = Pipe()
-    bundle = f"[bundle]\nstop_timeout = '2s'\n{FLOOD}"
-    with running(tmp_path, bundle, stdout=out.writer) as init:
-        eventually(lambda: is_full(out.writer))
-        os.kill(init.pid, signal.SIGTERM)
-        while init.process.poll() is None:
-            time.sleep(0.03)
-            out.read(4_096)  # A megabyte takes eight seconds so.
+    bundle = f"[bundle]\nstop_timeout = '1h'\n{FLOOD}"
+    with running(tmp_path, bundle, stdout=out.writer, leaps=True) as init:
+        flood = init.event("child_started", "flood")["pid"]
+        init.hold()
+        with open(f"/proc/{flood}/fd/1", "wb", buffering=0) as pipe:
+            eventually(lambda: is_full(out.writer) and is_full(pipe.fileno()), "a child that has to wait")
+        init.send(signal.SIGTERM)
+        init.event("child_exited", "flood")
+        eventually(lambda: out.read(4_096) and len(out.got) > 64 * 4_096, "more than was in the pipe")
+        init.leap(3_600)
         assert init.wait() == 0
-        assert len(out.got) > 20 * 4_096
+        assert init.report()["lines_dropped"] > 0
     out.close()
 
 

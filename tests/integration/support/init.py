@@ -25,6 +25,26 @@ ROOT = Path(__file__).resolve().parents[3]
 PYTHON = [sys.executable, "-m", "bottle_init"]
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
+MAIN = "from bottle_init.cli.main import main; sys.exit(main(sys.argv[1:]))"
+LEAPS = "LEAPS"
+LEAPING = f"""
+import os, sys
+from bottle_init.linux.sys import clock
+kernels_ms, leaps = clock.monotonic_ms, os.open(os.environ["{LEAPS}"], os.O_RDONLY | os.O_CLOEXEC)
+
+def monotonic_ms():
+    held, ahead = os.pread(leaps, 64, 0).split()
+    return int(ahead) + (int(held) or kernels_ms())
+
+clock.monotonic_ms = monotonic_ms
+"""
+"""An init whose clock a file may hold at a time, or put ahead: a time limit passes when the test wants it to."""
+
+
+def clock_file(held_ms: int, ahead_ms: int) -> str:
+    """The file of an init that leaps. Always of one length, so that it is replaced as a whole."""
+    return f"{held_ms:<31} {ahead_ms:<31}\n"
+
 
 def sh(kind: str, name: str, script: str, more: str = "") -> str:
     """One child that runs a shell script."""
@@ -72,6 +92,7 @@ class Init:
     out: list[str] = field(default_factory=list)
     err: list[str] = field(default_factory=list)
     readers: list[threading.Thread] = field(default_factory=list)
+    leaps: Path | None = None
 
     @property
     def pid(self) -> int:
@@ -111,6 +132,22 @@ class Init:
         """Send a signal to the init."""
         os.kill(self.pid, number)
 
+    def hold(self) -> None:
+        """Stop the clock of an init that `leaps`: from now on only a leap moves it."""
+        self._set_clock(time.monotonic_ns() // 1_000_000, 0)
+
+    def leap(self, seconds: int) -> None:
+        """Put the clock of an init that `leaps` ahead, and wake it. The init passes the CONT on, which does no harm."""
+        assert self.leaps
+        held_ms, ahead_ms = map(int, self.leaps.read_text().split())
+        self._set_clock(held_ms, ahead_ms + seconds * 1_000)
+        self.send(signal.SIGCONT)
+
+    def _set_clock(self, held_ms: int, ahead_ms: int) -> None:
+        assert self.leaps
+        with self.leaps.open("r+") as file:
+            file.write(clock_file(held_ms, ahead_ms))
+
     def wait(self) -> int:
         """The init's exit code, as a shell would give it."""
         code = self.process.wait(PATIENCE_S)
@@ -137,14 +174,22 @@ def running(
     env: Mapping[str, str] | None = None,
     prefix: tuple[str, ...] = (),
     executable_code: tuple[str, ...] = (),
+    leaps: bool = False,
     **popen: Any,
 ) -> Iterator[Init]:
     """Start an init on this bundle file, made `patient`; whatever is left of it is killed at the end.
 
     `executable_code` is run in place of `-m bottle_init`, with its own arguments before the options.
+    With `leaps`, `Init.leap` and `Init.hold` work.
     """
     path = tmp_path / "bundle.toml"
     path.write_text(patient(bundle))
+    if leaps:
+        code, *arguments = executable_code or (MAIN,)
+        executable_code = (LEAPING + code, *arguments)
+        file = tmp_path / LEAPS
+        file.write_text(clock_file(0, 0))
+        env = {**(env or {}), LEAPS: str(file)}
     python = [sys.executable, "-c", *executable_code] if executable_code else PYTHON
     command = [*prefix, *(NAMESPACE if pid_1 else []), *python, f"--config={path}", *options]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
@@ -152,7 +197,7 @@ def running(
     popen.setdefault("stdout", subprocess.PIPE)
     popen.setdefault("stderr", subprocess.PIPE)
     process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, **popen)
-    init = Init(process, pid_1, control)
+    init = Init(process, pid_1, control, leaps=tmp_path / LEAPS if leaps else None)
     for stream, lines in ((process.stdout, init.out), (process.stderr, init.err)):
         if stream is not None:
             reader = threading.Thread(target=_collect, args=(stream, lines), daemon=True)
