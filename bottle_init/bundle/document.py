@@ -90,7 +90,7 @@ def _read_children(kind: str, inherited: Fields, owner: Table) -> list[tuple[str
     """All children of one kind by their names, in file order; None for what is not even a table."""
     for name in owner:
         if not readers.NAME.fullmatch(name):
-            owner.fault(name, "a name must be made of letters, digits, _ and -")
+            owner.fault(name, "a name must be made of letters, digits, _ and -, and not begin with -")
     return [(name, owner.within(name, partial(_read_child, name, kind, inherited), None)) for name in owner]
 
 

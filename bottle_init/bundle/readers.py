@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
+NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+"""A hyphen does not begin a name: `ctl stop -x` would read it as an option."""
+VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""What POSIX calls a name: what a shell can set."""
 LONGEST_MS: Final = 10 * 365 * 24 * 3_600_000
 """Ten years: what is longer is a slip of the pen."""
 
@@ -135,11 +138,11 @@ def word(value: object) -> str:
     return "" if value == "" and isinstance(value, str) else text(value)
 
 
-@reads("name", {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}, shared="name")
+@reads("name", {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_-]*$"}, shared="name")
 def name(value: object) -> str:
     """The name of a child."""
     if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise Wrong(f"must be a name of letters, digits, _ and -, is {shown(value)}")
+        raise Wrong(f"must be a name of letters, digits, _ and -, not beginning with -, is {shown(value)}")
     return value
 
 
@@ -364,7 +367,7 @@ def umask(value: object) -> int:
     "table of strings",
     {
         "type": "object",
-        "propertyNames": {"pattern": "^[^=\\u0000]+$"},
+        "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
         "additionalProperties": {"$ref": "#/definitions/word"},
     },
     dict,
@@ -374,8 +377,8 @@ def env(value: object) -> tuple[tuple[str, str], ...]:
     faults: Faults = []
     variables = Table("", table(value), faults)
     for key in table(value):
-        if not key or "=" in key or "\0" in key:
-            variables.fault(key, "a name of the environment must not be empty, nor contain = or a NUL byte")
+        if not VARIABLE.fullmatch(key):
+            variables.fault(key, "the name of a variable must be of letters, digits and _, not beginning with a digit")
     found = tuple((key, variables.read(key, _env_value, "")) for key in table(value))
     if faults:
         raise Wrong("", [("." + below, message) for below, message in faults])

@@ -21,7 +21,7 @@ from bottle_init.linux.starts import Starts
 from bottle_init.linux.sys import environ as environ_of
 from bottle_init.linux.sys import libc
 from bottle_init.linux.sys.clock import monotonic_ms
-from bottle_init.linux.sys.environ import Room, hold_stdio, open_cwd
+from bottle_init.linux.sys.environ import Given, Room, hold_stdio
 from bottle_init.linux.sys.poller import Bulk, Poller
 from bottle_init.linux.sys.signals import SIGCHLD, Signals
 
@@ -86,8 +86,8 @@ class Init:
         self.poller = Poller()
         self.poller.watch(self.signals.fd, EPOLLIN, self._on_signals)
         self.logs = Logs(bundle.logs, [spec.name for spec in bundle.children], Bulk(self.poller))
-        self.starts = Starts(bundle, self.poller, self.emit, self.view, self.logs, open_cwd())
         self.room = Room()
+        self.starts = Starts(bundle, self.poller, self.emit, self.view, self.logs, self.room, Given())
         self.bundle = bundle
         self.state: State = supervisor.begin(bundle, monotonic_ms())
 

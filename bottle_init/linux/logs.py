@@ -82,7 +82,9 @@ class Logs:
         self._flow = Flow(out, err, self._own, self._report)
         self._accounts = [(Account(name, "stdout"), Account(name, "stderr")) for name in names]
         self._sources: dict[int, list[Source]] = {}
-        self._handed: dict[int, tuple[int, ...]] = {}
+        self._handed: dict[int, list[tuple[Source, int]]] = {}
+        self._left: list[Source] = []
+        """Pipes of processes that have ended, which others hold open; the oldest first."""
         self._tails: dict[int, list[bytes]] = {}
         self._renderer: Renderer | None = None
         self._held: list[bytes] = []
@@ -98,19 +100,14 @@ class Logs:
         """
         if self._inherit:
             return self._given
-        writes: list[int] = []
-        try:
-            for sink, account in zip(self._sinks, self._accounts[child], strict=True):
-                writes.append(self._open_pipe(child, sink, account))
-        except OSError:
-            for fd in writes:
-                os.close(fd)
-            raise
-        self._handed[child] = tuple(writes)
-        return writes[0], writes[1]
+        handed = self._handed[child] = []
+        for sink, account in zip(self._sinks, self._accounts[child], strict=True):
+            handed.append(self._open_pipe(child, sink, account))
+        (_, out), (_, err) = handed
+        return out, err
 
-    def _open_pipe(self, child: int, sink: Sink, account: Account) -> int:
-        """A pipe whose read end is watched; returns its write end."""
+    def _open_pipe(self, child: int, sink: Sink, account: Account) -> tuple[Source, int]:
+        """A pipe whose read end is watched, and its write end."""
         read, write = os.pipe()
         try:
             os.set_blocking(read, False)
@@ -121,19 +118,15 @@ class Logs:
             os.close(read)
             os.close(write)
             raise
-        try:
-            # So that a daemon of another user can open its /dev/stdout. Only its own processes can even try: the way to
-            # the pipe is their /proc/PID/fd, which is closed to other users (proc(5)).
-            os.fchmod(write, 0o622)
-        except OSError:
-            pass  # Then it is as it is with any pipe of root's.
         self._sources.setdefault(child, []).append(source)
-        return write
+        return source, write
 
-    def opened(self, child: int) -> None:
-        """The fork has been tried: the write ends are the child's alone from now on."""
-        for fd in self._handed.pop(child, ()):
-            os.close(fd)
+    def opened(self, child: int, *, forked: bool = True) -> None:
+        """The fork has been tried: the write ends are the child's alone from now on, if there is one."""
+        for source, write in self._handed.pop(child, ()):
+            os.close(write)
+            if not forked:
+                self._close(source)
 
     def drain(self, child: int) -> None:
         """The child has died: take its last words, and end the line that it did not.
@@ -142,6 +135,23 @@ class Logs:
         """
         for source in list(self._sources.get(child, ())):
             self._drain(source)
+            if source in self._sources[child] and source not in self._left:
+                self._left.append(source)
+
+    def let_go(self) -> bool:
+        """Close the oldest pipe that only what escaped from a child still holds; whether there was one.
+
+        Each restart would otherwise keep two more, until no descriptor is left to start anything with.
+        """
+        if not self._left:
+            return False
+        source = self._left[0]
+        self._drain(source)
+        if source in self._left:
+            self._close(source)
+        facts = (("child", source.account.name), ("stream", source.account.stream))
+        self._note("leftover_output_closed", (*facts, ("reason", "no descriptor is left for a start")))
+        return True
 
     def _drain(self, source: Source) -> None:
         """Take what a pipe holds, within bounds: what is left is read when its turn comes."""
@@ -206,11 +216,13 @@ class Logs:
 
     def _report(self, account: Account, count: int) -> None:
         """Say how many lines are missing."""
+        whose = (("child", account.name),) if account.name else ()
+        self._note("lines_dropped", (*whose, ("stream", account.stream), ("count", count)))
+
+    def _note(self, event: str, facts: tuple[tuple[str, object], ...]) -> None:
         from bottle_init.words import jsonlines
 
-        whose = (("child", account.name),) if account.name else ()
-        facts = (*whose, ("stream", account.stream), ("count", count))
-        self.event(jsonlines.encode("lines_dropped", "warning", facts, jsonlines.timestamp(wall_s())))
+        self.event(jsonlines.encode(event, "warning", facts, jsonlines.timestamp(wall_s())))
 
     # Time, and the end.
 
@@ -322,6 +334,8 @@ class Logs:
             self._poller.forget(source.fd)
         os.close(source.fd)
         self._sources[source.child].remove(source)
+        if source in self._left:
+            self._left.remove(source)
 
     def _wrote(self, sink: Sink) -> None:
         """A reader has taken something, or is gone."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import posix
 from _signal import SIG_DFL, SIG_SETMASK, getsignal, pthread_sigmask, signal
+from resource import RLIMIT_NOFILE, setrlimit
 
 from bottle_init.linux.sys import libc
 
@@ -20,12 +21,20 @@ if TYPE_CHECKING:
     from typing import Any
 
     from bottle_init.core.spec import Process
+    from bottle_init.linux.sys.environ import Given
 
 CANNOT_EXECUTE = 126
 NOT_FOUND = 127
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _SHELL = b"/bin/sh"
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_FORMAT = 0o170000
+_REGULAR = 0o100000
+_CHARACTER = 0o020000
+_NULL = posix.makedev(1, 3)
+"""The device number of /dev/null (null(4))."""
 
 _UNSETTABLE = (9, 19, 32, 33)
 _NOT_DEFAULT = tuple(
@@ -80,14 +89,15 @@ def group_id(group: str | int) -> int:
 class Plan:
     """All that a child needs to know before the fork. Made once for each child, used at every start."""
 
-    __slots__ = ("command", "cwd_fd", "environ", "identity", "keep", "process")
+    __slots__ = ("command", "cwd_fd", "environ", "identity", "keep", "nofile", "process")
 
-    def __init__(self, command: tuple[str, ...], process: Process, environ: dict[bytes, bytes], cwd_fd: int) -> None:
+    def __init__(self, command: tuple[str, ...], process: Process, given: Given) -> None:
         self.command = [encode(word) for word in command]
         self.process = process
         self.identity = Identity(process)
-        self.environ = environ_for(self.identity, environ)
-        self.cwd_fd = cwd_fd
+        self.environ = environ_for(self.identity, given.environ)
+        self.cwd_fd = given.cwd_fd
+        self.nofile = given.nofile
         names = process.capabilities
         self.keep = None if names is None else tuple(sorted(libc.CAPABILITIES.index(name) for name in names))
 
@@ -147,14 +157,15 @@ def _become(
     try:
         posix.setsid()
         _attach(stdio)
+        _open_to_others(plan.identity.uid is not None)
         # As the init itself: to inherit a directory takes no right to enter it.
         _do("cwd: where the init was started", posix.fchdir, plan.cwd_fd)
         environ = dict(plan.environ)
-        _set_limits(plan.process)
         for path in plan.process.env_files:
             environ.update(read_env_file(path))
         environ.update((encode(name), encode(value)) for name, value in plan.process.env)
         environ.update(extra)
+        _set_limits(plan)  # From here on no file can be opened where the init has more open than the child may.
         _set_identity(plan)
         if plan.process.cwd is not None:
             _do(f"cwd: {plan.process.cwd}", posix.chdir, plan.process.cwd)
@@ -185,19 +196,36 @@ def _attach(stdio: tuple[int, int, int]) -> None:
             posix.dup2(source, target, True)
 
 
-def _set_limits(process: Process) -> None:
+def _open_to_others(has_user: bool) -> None:
+    """Let the child open its /dev/stdout and /dev/stderr as another user too, where that harms nobody.
+
+    An anonymous pipe can be reached by the /proc/PID/fd of those who have it alone, which is closed to other users
+    (proc(5)). A terminal has a path of its own, so it is only opened for a child that the init runs as another user.
+    """
+    for fd in (1, 2):
+        try:
+            is_pipe = posix.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
+            if is_pipe or (has_user and posix.isatty(fd)):
+                posix.fchmod(fd, posix.fstat(fd).st_mode & 0o7777 | 0o022)
+        except OSError:
+            pass  # It is another user's, as a pipe of root's is to an init that is not root: opening it stays refused.
+
+
+def _set_limits(plan: Plan) -> None:
     """What needs the init's own privileges: before the user changes."""
+    process = plan.process
     if process.umask is not None:
         posix.umask(process.umask)
     if process.oom_score_adj is not None:
         _do("oom_score_adj", _write, "/proc/self/oom_score_adj", str(process.oom_score_adj))
     if process.nice is not None:
         _do("nice", posix.setpriority, posix.PRIO_PROCESS, 0, process.nice)
+    _do("rlimits.nofile", setrlimit, RLIMIT_NOFILE, plan.nofile)
     if process.rlimits:
         import resource
 
         for name, soft, hard in process.rlimits:
-            _do(f"rlimits.{name}", resource.setrlimit, getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
+            _do(f"rlimits.{name}", setrlimit, getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
 
 
 def _do(key: str, call: Callable[..., object], *arguments: Any) -> None:
@@ -267,28 +295,51 @@ def reset_signals() -> None:
 
 
 def read_env_file(path: str) -> dict[bytes, bytes]:
-    """The `K=V` lines of a file; blank lines and lines that begin with `#` do not count.
+    """The `NAME=VALUE` lines of a file; blank lines and lines that begin with `#` do not count.
 
-    Raises CannotStart for a file that cannot be read and a line that is neither, without showing it.
+    Raises CannotStart for a file that cannot be read, and for any other line. No message shows a line: it may be a
+    secret.
+    """
+    found = {}
+    for number, line in enumerate(_read_env_file(path).removeprefix(_BYTE_ORDER_MARK).split(b"\n"), 1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith(b"#"):
+            continue
+        name, equals, value = line.lstrip().rstrip(b"\r").partition(b"=")
+        problem = _fault_of(name, value) if equals else "is not of the form NAME=VALUE"
+        if problem:
+            raise CannotStart(f"env_files: {path}: line {number} {problem}")
+        found[name] = value
+    return found
+
+
+def _fault_of(name: bytes, value: bytes) -> str:
+    """What is wrong with a line of an env file, "" for nothing."""
+    if name.startswith((b"export ", b"export\t")):
+        return "begins with export, which is a shell's: write NAME=VALUE"
+    if not name.replace(b"_", b"a").isalnum() or name[:1].isdigit():
+        return "has a name that is not of letters, digits and _, not beginning with a digit"
+    return "has a NUL byte in its value" if b"\0" in value else ""
+
+
+def _read_env_file(path: str) -> bytes:
+    """All of an env file. Raises CannotStart.
+
+    What is no file could keep the child waiting (a pipe), or give it a controlling terminal.
     """
     try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY)
+        status = posix.fstat(fd)
+        is_null = status.st_mode & _FORMAT == _CHARACTER and status.st_rdev == _NULL
+        if status.st_mode & _FORMAT != _REGULAR and not is_null:
+            raise CannotStart(f"env_files: {path}: is no regular file")
         parts = []
         while part := posix.read(fd, 65_536):
             parts.append(part)
         posix.close(fd)
     except OSError as problem:
         raise CannotStart(f"env_files: {path}: {problem.strerror}") from None
-    found = {}
-    for number, line in enumerate(b"".join(parts).split(b"\n"), 1):
-        stripped = line.strip()
-        if not stripped or stripped.startswith(b"#"):
-            continue
-        name, equals, value = line.lstrip().rstrip(b"\r").partition(b"=")
-        if not equals or not name or b"\0" in line:
-            raise CannotStart(f"env_files: {path}: line {number} is not of the form NAME=VALUE")
-        found[name] = value
-    return found
+    return b"".join(parts)
 
 
 def execute(command: list[bytes], environ: dict[bytes, bytes], *, scripts: bool = False) -> None:

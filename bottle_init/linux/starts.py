@@ -5,12 +5,12 @@ This is all of the children that a start needs; the rest (`children.py`) is impo
 
 from __future__ import annotations
 
+import errno
 import posix
 from select import EPOLLIN
 
 from bottle_init.core import events as ev
 from bottle_init.linux import spawn
-from bottle_init.linux.sys import environ as environ_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from bottle_init.core.state import State
     from bottle_init.linux.logs import Logs
     from bottle_init.linux.notify import Notify
+    from bottle_init.linux.sys.environ import Given, Room
     from bottle_init.linux.sys.poller import Poller
 
 
 class Starts:
     """Forks children, and emits what becomes of that.
 
-    `view` gives the core's present state; `logs` the descriptors that children write to; `cwd_fd` is the directory
-    that they start in.
+    `view` gives the core's present state; `logs` the descriptors that children write to; `room` those in reserve;
+    `given` is what children inherit.
     """
 
     def __init__(
@@ -39,7 +40,8 @@ class Starts:
         emit: Callable[[Event], None],
         view: Callable[[], State],
         logs: Logs,
-        cwd_fd: int,
+        room: Room,
+        given: Given,
     ) -> None:
         self.pids: dict[int, tuple[int, int] | None] = {}
         """What the init has started and not reaped: whose process each is, None for a probe's."""
@@ -48,25 +50,60 @@ class Starts:
         self._emit = emit
         self._view = view
         self._logs = logs
+        self._room = room
         self._reports: dict[int, int] = {}
         """Where each child reports to that has not become its program yet, by its pid."""
-        environ = environ_of.inherited()
-        self._plans = [spawn.Plan(spec.command, spec.process, environ, cwd_fd) for spec in bundle.children]
+        self._waiting: list[act.Spawn] = []
+        """Starts for which no descriptor is left until another child has become its program."""
+        self._plans = [spawn.Plan(spec.command, spec.process, given) for spec in bundle.children]
         self._null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
         self._notify: Notify | None = None
 
     def spawn(self, action: act.Spawn) -> None:
         """Fork a child; `ChildForked` or `ForkFailed` answers."""
+        try:
+            self._spawn(action)
+        except OSError as problem:
+            if problem.errno == errno.EMFILE:
+                self._spawn_in_need(action)
+            else:
+                self._fail(action, problem)
+
+    def _spawn_in_need(self, action: act.Spawn) -> None:
+        """No descriptor is left: use those in reserve, take back what can be, or wait for one that comes back."""
+        with self._room:
+            while True:
+                try:
+                    self._spawn(action)
+                except OSError as problem:
+                    if problem.errno == errno.EMFILE and self._logs.let_go():
+                        continue
+                    if problem.errno == errno.EMFILE and self._reports:
+                        self._waiting.append(action)
+                    else:
+                        self._fail(action, problem)
+                return
+
+    def _spawn_waiting(self) -> None:
+        """A descriptor has come back."""
+        waiting, self._waiting = self._waiting, []
+        for action in waiting:
+            self.spawn(action)
+
+    def _fail(self, action: act.Spawn, problem: OSError) -> None:
+        self._emit(ev.ForkFailed(action.child, action.generation, problem.strerror or str(problem)))
+
+    def _spawn(self, action: act.Spawn) -> None:
+        """Fork a child. Raises OSError, with nothing left of the attempt."""
         child, generation = action.child, action.generation
+        forked = False
         try:
             extra = self._environment(child, generation)
             stdio = self._logs.open(child)
             pid, report = spawn.start(self._plans[child], (self._null, *stdio), extra)
-        except OSError as problem:
-            self._emit(ev.ForkFailed(child, generation, problem.strerror or str(problem)))
-            return
+            forked = True
         finally:
-            self._logs.opened(child)
+            self._logs.opened(child, forked=forked)
         self.pids[pid] = (child, generation)
         self._reports[pid] = report
         self._emit(ev.ChildForked(child, generation, pid))
@@ -74,6 +111,7 @@ class Starts:
         def on_report(_mask: int) -> None:
             if self._reports.pop(pid, None) is not None:
                 self._read_report(report, child, generation)
+                self._spawn_waiting()
 
         self._poller.watch(report, EPOLLIN, on_report)
 
@@ -89,6 +127,7 @@ class Starts:
         report = self._reports.pop(pid, None)
         if report is not None:
             self._read_report(report, child, generation)
+            self._spawn_waiting()
         self._logs.drain(child)
         if self._notify is not None and self._bundle.children[child].ready is not None:
             self._notify.drain(child)

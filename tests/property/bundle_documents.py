@@ -12,7 +12,7 @@ import copy
 import grp
 import pwd
 import tomllib
-from string import ascii_letters, ascii_lowercase, digits
+from string import ascii_lowercase, digits
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     Draw = Callable[[st.SearchStrategy[Any]], Any]
     Document = dict[str, Any]
 
-NAMES = st.text(ascii_letters + digits + "_-", min_size=1, max_size=12)
+NAMES = st.from_regex(readers.NAME, fullmatch=True).map(lambda name: name[:12])
+VARIABLES = st.from_regex(readers.VARIABLE, fullmatch=True)
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 COMMANDS = st.tuples(TEXTS, st.lists(WORDS, max_size=3)).map(lambda parts: (parts[0], *parts[1]))
@@ -78,9 +79,7 @@ STRATEGIES: dict[readers.Reader[Any], st.SearchStrategy[Any]] = {
         st.integers(0, 2**32 - 2),
     ),
     readers.umask: st.integers(0, 0o777),
-    readers.env: st.dictionaries(
-        st.text(st.characters(codec="utf-8", exclude_characters="\0="), min_size=1, max_size=8), WORDS, max_size=3
-    ).map(lambda variables: tuple(variables.items())),
+    readers.env: st.dictionaries(VARIABLES, WORDS, max_size=3).map(lambda variables: tuple(variables.items())),
     readers.rlimits: st.dictionaries(st.sampled_from(readers.RLIMITS), st.tuples(LIMITS, LIMITS), max_size=3).map(
         lambda limits: tuple((name, *_ordered(*pair)) for name, pair in limits.items())
     ),

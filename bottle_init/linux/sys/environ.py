@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 
 _COERCED = b"LC_CTYPE"
 
@@ -66,6 +67,33 @@ def absolute(path: str) -> str:
         return posix.getcwd().rstrip("/") + "/" + path
     except OSError:
         return "/" + path  # That directory is gone.
+
+
+def raise_nofile() -> tuple[int, int]:
+    """Let the init have as many open files as its hard limit allows; returns the pair that it was started with.
+
+    Each daemon takes two for its output, and the usual soft limit of 1024 is for programs that call select(2).
+    """
+    soft, hard = getrlimit(RLIMIT_NOFILE)
+    try:
+        setrlimit(RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        pass  # Above /proc/sys/fs/nr_open, which was lowered since (setrlimit(2)); what there is has to do.
+    return soft, hard
+
+
+class Given:
+    """What children inherit of what the init was started with; taking it, the init goes its own way.
+
+    `environ` is its environment, `cwd_fd` the directory, `nofile` the soft and the hard limit of open files.
+    """
+
+    __slots__ = ("cwd_fd", "environ", "nofile")
+
+    def __init__(self) -> None:
+        self.environ = inherited()
+        self.cwd_fd = open_cwd()
+        self.nofile = raise_nofile()
 
 
 class Room:

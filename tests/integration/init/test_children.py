@@ -107,6 +107,51 @@ def test_a_missing_path_is_a_death_with_126(tmp_path: Path, key: str) -> None:
         assert init.event("child_exited")["detail"] == f"{key}: {missing}: No such file or directory"
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (b"A=1\nexport TOKEN=s3cret\n", "line 2 begins with export"),
+        (b"TOKEN =s3cret\n", "line 1 has a name that is not of letters"),
+        (b"#\n\n1K=s3cret\n", "line 3 has a name that is not of letters"),
+        (b"=s3cret\n", "line 1 has a name that is not of letters"),
+        ("KÜCHE=s3cret\n".encode(), "line 1 has a name that is not of letters"),
+        (b"s3cret\n", "line 1 is not of the form NAME=VALUE"),
+        (b"A=s3cret\0\n", "line 1 has a NUL byte in its value"),
+    ],
+)
+def test_no_line_of_an_env_file_is_lost(tmp_path: Path, text: bytes, line: str) -> None:
+    """A line that sets no variable is a death with 126 that names file and line, and shows nothing of it."""
+    path = tmp_path / "child.env"
+    path.write_bytes(text)
+    with running(tmp_path, f"[jobs.j]\ncommand = ['true']\nenv_files = ['{path}']\n") as init:
+        assert init.wait() == 126
+        detail = init.event("child_exited")["detail"]
+        assert detail.startswith(f"env_files: {path}: {line}")
+        assert "s3cret" not in detail
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "child.env"
+    path.write_bytes(b"\xef\xbb\xbfFIRST=1\r\nSECOND=2\r\n")
+    env = told(tmp_path, f"env_files = ['{path}', '/dev/null']")["env"]
+    assert (env["FIRST"], env["SECOND"]) == ("1", "2")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "/dev/zero"])
+def test_an_env_file_is_a_file(tmp_path: Path, kind: str) -> None:
+    """What is neither a regular file nor /dev/null is a death with 126; a pipe without a writer is not waited for."""
+    path = tmp_path / "strange"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path = Path(kind)
+    with running(tmp_path, f"[jobs.j]\ncommand = ['true']\nenv_files = ['{path}']\n") as init:
+        assert init.wait() == 126
+        assert init.event("child_exited")["detail"] == f"env_files: {path}: is no regular file"
+
+
 def test_no_notify_socket_of_the_inits_own(tmp_path: Path) -> None:
     assert "NOTIFY_SOCKET" not in told(tmp_path, env={"NOTIFY_SOCKET": "/run/systemd/notify"})["env"]
 
@@ -180,6 +225,43 @@ def test_limits(tmp_path: Path) -> None:
     assert child["status"]["NoNewPrivs"] == "0"
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert soft <= hard
+
+
+def start_with(soft: int, hard: int) -> Any:
+    """What sets the limits of open files in an init to be."""
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_children_get_the_limits_that_the_init_got(tmp_path: Path) -> None:
+    """The init raises its own soft limit to the hard one; its children have the pair that it inherited."""
+    assert told(tmp_path, preexec_fn=start_with(300, 900))["nofile"] == [300, 900]
+    with running(tmp_path, "[daemons.d]\ncommand = ['sleep', '600']\n", preexec_fn=start_with(300, 900)) as init:
+        init.event("child_ready")
+        limits = Path(f"/proc/{init.pid}/limits").read_text()
+        assert limits.partition("Max open files")[2].split()[:2] == ["900", "900"]
+        assert init.stop() == 0
+
+
+@pytest.mark.parametrize(("soft", "hard", "count"), [(64, 4_096, 60), (64, 64, 22)], ids=["soft", "hard"])
+def test_daemons_start_with_few_descriptors(tmp_path: Path, soft: int, hard: int, count: int) -> None:
+    """What bounds the number of daemons is the hard limit, and what lasts: two descriptors for each of them."""
+    bundle = "".join(f"[daemons.d{n}]\ncommand = ['sleep', '600']\n" for n in range(count))
+    with running(tmp_path, bundle, preexec_fn=start_with(soft, hard)) as init:
+        for n in range(count):
+            init.event("child_ready", f"d{n}")
+        assert init.stop() == 0
+
+
+def test_what_escaped_uses_up_no_descriptors(tmp_path: Path) -> None:
+    """A process that escaped and holds its daemon's output keeps no restart from starting."""
+    script = "setsid sleep 600 & exit 1"
+    more = "backoff = { initial = 0 }\nrestarts = { max = 60, window = '1h' }\npolicy = 'restart'"
+    bundle = f"[daemons.d]\ncommand = ['/bin/sh', '-c', '{script}']\n{more}\n"
+    with running(tmp_path, bundle, preexec_fn=start_with(64, 64), pid_1=True) as init:
+        assert init.wait() == 1
+        assert init.event("leftover_output_closed", "d")["stream"] == "stdout"
+        assert ("fork_failed", "d") not in init.names()
+        assert len([name for name, _ in init.names() if name == "child_started"]) == 61
 
 
 def test_environments_are_private(tmp_path: Path) -> None:

@@ -471,6 +471,24 @@ def test_an_exec_probe_runs_as_its_daemon_does(tmp_path: Path, everybodys: Path)
         assert init.stop() == 0
 
 
+@pytest.mark.parametrize("logs", ["tag", "inherit"])
+def test_an_exec_probe_opens_its_dev_stdout(tmp_path: Path, logs: str) -> None:
+    """What a daemon of another user may open, its probe may open too."""
+    script = "echo x > /dev/stdout && echo y > /dev/stderr"
+    bundle = f"""
+    [bundle]
+    logs = "{logs}"
+    [daemons.d]
+    command = ["/bin/sh", "-c", "{script} && exec sleep 600"]
+    user = 65534
+    ready = {{ exec = ["/bin/sh", "-c", "{script}"] }}
+    """
+    with running(tmp_path, bundle) as init:
+        init.event("child_ready", "d")
+        init.line("x" if logs == "inherit" else "[d] x")
+        assert init.stop() == 0
+
+
 @pytest.mark.parametrize("pid_1", [False, True], ids=["subreaper", "pid1"])
 def test_timed_out_exec_checks_leave_nothing(tmp_path: Path, pid_1: bool) -> None:
     """Exec checks that time out leave neither a process nor a zombie."""

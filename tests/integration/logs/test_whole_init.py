@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pty
 import signal
 from pathlib import Path
 
@@ -119,6 +120,36 @@ def test_another_users_daemon_opens_dev_stdout(tmp_path: Path) -> None:
         assert init.out == ["[a] out"]
         assert "[a] err" in init.err
         assert any("Permission denied" in line for line in init.err)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a daemon as another user")
+@pytest.mark.parametrize(("user", "code"), [("user = 65534", 0), ("", 0)], ids=["another", "own"])
+def test_another_user_opens_an_inherited_terminal(tmp_path: Path, user: str, code: int) -> None:
+    """With `inherit` a child of another user can open a terminal; without such a child the terminal stays closed."""
+    master, slave = pty.openpty()
+    os.fchmod(slave, 0o600)
+    try:
+        script = "echo x > /dev/stdout && echo y > /dev/stderr"
+        bundle = f"[bundle]\nlogs = 'inherit'\n[jobs.a]\ncommand = ['/bin/sh', '-c', '{script}']\n{user}\n"
+        with running(tmp_path, bundle, stdout=slave, stderr=slave) as init:
+            assert init.wait() == code
+        assert os.fstat(slave).st_mode & 0o777 == (0o622 if user else 0o600)
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def test_an_inherited_file_keeps_its_mode(tmp_path: Path) -> None:
+    """A file, or a FIFO that has a path, is opened to no other user: whoever knows the path could write to it."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo, 0o600)
+    for path in (fifo, tmp_path / "file"):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        bundle = "[bundle]\nlogs = 'inherit'\n[jobs.a]\ncommand = ['true']\nuser = 65534\n"
+        with running(tmp_path, bundle, stdout=fd, stderr=fd) as init:
+            assert init.wait() == 0
+        assert os.fstat(fd).st_mode & 0o777 == 0o600
+        os.close(fd)
 
 
 def test_a_hundred_daemons_lose_and_tear_nothing(tmp_path: Path) -> None:
