@@ -141,9 +141,7 @@ func serve(daemon string) error {
 	switch daemon {
 	case "egress":
 		engine.Port = egressPort
-		if engine.Role, err = egress.New(engine.Live, filepath.Join(own, "origins.pem"), filepath.Join(own, "credentials.json")); err != nil {
-			return err
-		}
+		engine.Role = egress.New(engine.Live, filepath.Join(own, "origins.pem"), filepath.Join(own, "credentials.json"), network)
 	case "pipelock":
 		engine.Port = pipelockPort
 		engine.Role = pipelock.New(engine.Live, fmt.Sprintf("127.0.0.1:%d", egressPort))

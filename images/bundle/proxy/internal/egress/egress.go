@@ -5,6 +5,7 @@ package egress
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,8 +13,8 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"bottle/proxy/internal/judge"
@@ -33,46 +34,27 @@ type Role struct {
 	live        *live.Set
 	credentials string // the path of the copy
 	origins     string // the path of the authorities
-	transports  map[string]*http.Transport
-	judge       atomic.Pointer[judge.Judge]
+	internal    netip.Prefix
 	lookup      func(ctx context.Context, name string) ([]netip.Addr, error)
 	connect     func(ctx context.Context, address string) (net.Conn, error)
+	own         func() ([]net.Addr, error)
 }
 
 // New returns egress' role. origins is a PEM file with the authorities of origins, credentials a JSON object of values by
-// the paths of their files.
-func New(set *live.Set, origins, credentials string) (*Role, error) {
-	roots, err := mitm.Roots(origins)
-	if err != nil {
-		return nil, err
-	}
-	role := &Role{live: set, credentials: credentials, origins: origins, lookup: lookup, connect: connect}
-	role.transports = make(map[string]*http.Transport)
-	// One for each consumer: a connection that one may use is not the other's.
-	for _, consumer := range []string{policy.Agent, policy.Git} {
-		role.transports[consumer] = &http.Transport{
-			DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
-				return role.dial(ctx, consumer, address)
-			},
-			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(256)},
-			ForceAttemptHTTP2:      true,
-			DisableCompression:     true,
-			MaxIdleConns:           512,
-			MaxIdleConnsPerHost:    256,
-			IdleConnTimeout:        time.Minute,
-			TLSHandshakeTimeout:    dialTimeout,
-			ExpectContinueTimeout:  2 * time.Second,
-			MaxResponseHeaderBytes: 256 << 10,
-		}
-	}
-	return role, nil
+// the paths of their files, internal the agents' network, if it is known.
+func New(set *live.Set, origins, credentials string, internal netip.Prefix) *Role {
+	return &Role{live: set, credentials: credentials, origins: origins, internal: internal, lookup: lookup, connect: connect, own: net.InterfaceAddrs}
 }
 
-// Transport carries requests to their origins.
-func (r *Role) Transport(consumer string) http.RoundTripper { return r.transports[consumer] }
+// way is what connections may be shared by: one that a consumer may use is not the other's, and one to a private address
+// is not for a rule that allows none.
+type way struct {
+	consumer string
+	private  bool
+}
 
-// Reloaded reads the credentials again. One that is not there is an error.
-func (r *Role) Reloaded(state *proxy.State) error {
+// Fill reads the credentials and the authorities again. A credential that is not there is an error.
+func (r *Role) Fill(state *proxy.State) error {
 	text, err := os.ReadFile(r.credentials)
 	if err != nil {
 		return err
@@ -89,11 +71,40 @@ func (r *Role) Reloaded(state *proxy.State) error {
 	if len(missing) > 0 {
 		return fmt.Errorf("not read when the bundle started, start a new one or use bottle-rotate: %s", strings.Join(missing, ", "))
 	}
-	r.judge.Store(state.Judge)
-	for _, transport := range r.transports {
-		transport.CloseIdleConnections()
+	roots, err := mitm.Roots(r.origins)
+	if err != nil {
+		return err
+	}
+	transports := make(map[way]*http.Transport)
+	for _, consumer := range []string{policy.Agent, policy.Git} {
+		for _, private := range []bool{false, true} {
+			transports[way{consumer, private}] = r.transport(roots, private)
+		}
+	}
+	state.Transport = func(consumer string, private bool) http.RoundTripper { return transports[way{consumer, private}] }
+	state.Retire = func() {
+		for _, transport := range transports {
+			transport.CloseIdleConnections()
+		}
 	}
 	return nil
+}
+
+func (r *Role) transport(roots *x509.CertPool, private bool) *http.Transport {
+	return &http.Transport{
+		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+			return r.dial(ctx, address, private)
+		},
+		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(256)},
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true,
+		MaxIdleConns:           512,
+		MaxIdleConnsPerHost:    256,
+		IdleConnTimeout:        time.Minute,
+		TLSHandshakeTimeout:    dialTimeout,
+		ExpectContinueTimeout:  2 * time.Second,
+		MaxResponseHeaderBytes: 256 << 10,
+	}
 }
 
 // Prepare sets the credentials, after what the agent has sent under their names is gone.
@@ -107,21 +118,17 @@ func (r *Role) Prepare(x *proxy.Exchange, out *http.Request) {
 		}
 	}
 	x.Used(names)
-	if x.State.Judge.HasCredential(x.Host) {
+	if x.State.Judge.HasCredential(x.Host.Name) {
 		// The answer is looked through for credentials.
 		out.Header.Set("Accept-Encoding", "identity")
 	}
 }
 
 // dial connects to a host, at an address that was judged.
-func (r *Role) dial(ctx context.Context, consumer, text string) (net.Conn, error) {
+func (r *Role) dial(ctx context.Context, text string, private bool) (net.Conn, error) {
 	host, err := judge.ParseHost(text, 0)
 	if err != nil {
 		return nil, err
-	}
-	private, known := r.judge.Load().Private(consumer, host)
-	if !known {
-		return nil, judge.Refuse(403, "%s is not allowed by egress.allow", host)
 	}
 	addresses, err := r.resolve(ctx, host.Name)
 	if err != nil {
@@ -129,17 +136,42 @@ func (r *Role) dial(ctx context.Context, consumer, text string) (net.Conn, error
 	}
 	var last error
 	for _, address := range addresses {
-		if reason := judge.Address(address, private); reason != "" {
+		reason := judge.Address(address, private)
+		if reason == "" && r.isOwn(address) {
+			reason = address.String() + " is the bundle's own, or in the agent's network"
+		}
+		if reason != "" {
 			last = judge.Refuse(403, "%s leads to an address that it may not lead to: %s", host, reason)
 			continue
 		}
 		conn, err := r.connect(ctx, netip.AddrPortFrom(address, uint16(host.Port)).String())
 		if err == nil {
-			return r.live.Track(conn.(*net.TCPConn), true), nil
+			return r.live.Track(conn.(*net.TCPConn), true)
 		}
 		last = err
 	}
 	return nil, last
+}
+
+// isOwn reports whether an address leads back into the bundle, or to the agent. The kernel's rules refuse that too, where
+// there are any.
+func (r *Role) isOwn(address netip.Addr) bool {
+	address = address.WithZone("").Unmap()
+	if r.internal.IsValid() && r.internal.Contains(address) {
+		return true
+	}
+	own, err := r.own()
+	if err != nil {
+		return true
+	}
+	return slices.ContainsFunc(own, func(a net.Addr) bool {
+		prefix, ok := a.(*net.IPNet)
+		if !ok {
+			return false
+		}
+		mine, ok := netip.AddrFromSlice(prefix.IP)
+		return ok && mine.Unmap() == address
+	})
 }
 
 func connect(ctx context.Context, address string) (net.Conn, error) {
@@ -174,6 +206,6 @@ func lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 }
 
 // Tunnel opens git-gate's way to an ssh or git:// upstream.
-func (r *Role) Tunnel(ctx context.Context, consumer string, host judge.Host) (net.Conn, error) {
-	return r.dial(ctx, consumer, host.String())
+func (r *Role) Tunnel(ctx context.Context, host judge.Host, private bool) (net.Conn, error) {
+	return r.dial(ctx, host.String(), private)
 }

@@ -124,8 +124,10 @@ func newBench(t *testing.T, compiled map[string]any) *bench {
 	check(t, os.WriteFile(filepath.Join(directory, "ca.pem"), own, 0o600))
 	check(t, os.WriteFile(filepath.Join(directory, "credentials.json"), []byte(fmt.Sprintf(`{"/token": %q}`, credential)), 0o600))
 	set := live.NewSet()
-	role, err := New(set, filepath.Join(directory, "origins.pem"), filepath.Join(directory, "credentials.json"))
-	check(t, err)
+	role := New(set, filepath.Join(directory, "origins.pem"), filepath.Join(directory, "credentials.json"), netip.MustParsePrefix("10.99.0.0/28"))
+	role.own = func() ([]net.Addr, error) {
+		return []net.Addr{&net.IPNet{IP: net.IPv4(10, 98, 0, 2), Mask: net.CIDRMask(28, 32)}}, nil
+	}
 	role.lookup = func(_ context.Context, name string) ([]netip.Addr, error) {
 		switch strings.TrimSuffix(name, ".") {
 		case "metadata.test":

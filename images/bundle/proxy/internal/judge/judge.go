@@ -78,19 +78,16 @@ func (j *Judge) allowed(consumer string, host Host) []policy.Rule {
 	return found
 }
 
-// Tunnel judges a CONNECT: whether some request to that host may follow. raw is set for a tunnel whose bytes are not
-// looked at: git-gate's to an ssh or git:// upstream.
-func (j *Judge) Tunnel(consumer string, host Host) (raw bool, refusal *Refusal) {
-	if _, found := j.tunnel(consumer, host); found {
-		return true, nil
-	}
+// Connect judges a CONNECT: whether some request to that host may follow.
+func (j *Judge) Connect(consumer string, host Host) *Refusal {
 	if len(j.allowed(consumer, host)) == 0 {
-		return false, j.notAllowed(consumer, host)
+		return j.notAllowed(consumer, host)
 	}
-	return false, nil
+	return nil
 }
 
-func (j *Judge) tunnel(consumer string, host Host) (policy.Tunnel, bool) {
+// Tunnel returns the tunnel to that host whose bytes are not looked at, git-gate's to an ssh or git:// upstream.
+func (j *Judge) Tunnel(consumer string, host Host) (policy.Tunnel, bool) {
 	if consumer != policy.Git {
 		return policy.Tunnel{}, false
 	}
@@ -103,18 +100,6 @@ func (j *Judge) tunnel(consumer string, host Host) (policy.Tunnel, bool) {
 		return policy.Tunnel{}, false
 	}
 	return all[i], true
-}
-
-// Private reports whether the consumer may connect to that host at all, and whether to an address that is not globally
-// reachable.
-func (j *Judge) Private(consumer string, host Host) (private, known bool) {
-	if t, found := j.tunnel(consumer, host); found {
-		return t.Private, true
-	}
-	for _, r := range j.allowed(consumer, host) {
-		known, private = true, private || r.Private
-	}
-	return private, known
 }
 
 // Names reports whether a request to that name may be allowed, by whatever a client would ask without a port: what the
@@ -156,11 +141,9 @@ func (j *Judge) Request(consumer string, host Host, method, target string) (*Ver
 	return verdict, nil
 }
 
-// HasCredential reports whether a credential goes to that host: its answers may hold one.
-func (j *Judge) HasCredential(host Host) bool {
-	return slices.ContainsFunc(j.policy.Egress.Credentials, func(c policy.Credential) bool {
-		return c.Host == host.Name && portMatches(c.Port, host.Port)
-	})
+// HasCredential reports whether a credential goes to that name, by whatever port: its answers may hold one.
+func (j *Judge) HasCredential(name string) bool {
+	return slices.ContainsFunc(j.policy.Egress.Credentials, func(c policy.Credential) bool { return c.Host == name })
 }
 
 // Released reports whether the operator has let the request go, which was asked about under that id.

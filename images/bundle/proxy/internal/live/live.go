@@ -2,6 +2,7 @@
 package live
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -84,18 +85,26 @@ type Set struct {
 
 const sweepInterval = time.Second
 
+var errClosed = errors.New("everything is cut")
+
 // NewSet returns an empty set.
 func NewSet() *Set {
 	return &Set{conns: make(map[*Conn]struct{}), exchanges: make(map[*Exchange]struct{})}
 }
 
-// Track adds a connection to the set: one to the next hop where back is true, else a client's.
-func (s *Set) Track(conn *net.TCPConn, back bool) *Conn {
+// Track adds a connection to the set: one to the next hop where back is true, else a client's. One to the next hop that
+// comes about while everything is cut is reset, before a byte of TLS has left by it.
+func (s *Set) Track(conn *net.TCPConn, back bool) (*Conn, error) {
 	c := &Conn{Conn: conn, tcp: conn, set: s, back: back}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
+	if back && s.closed {
+		conn.SetLinger(0)
+		conn.Close()
+		return nil, errClosed
+	}
 	s.conns[c] = struct{}{}
-	return c
+	return c, nil
 }
 
 // Clients returns how many connections of clients are open.

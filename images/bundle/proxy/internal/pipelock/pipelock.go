@@ -26,7 +26,7 @@ func New(set *live.Set, egress string) *Role {
 			if err != nil {
 				return nil, judge.Refuse(502, "egress can't be reached: %s", err)
 			}
-			return set.Track(conn.(*net.TCPConn), true), nil
+			return set.Track(conn.(*net.TCPConn), true)
 		},
 		DisableCompression:     true,
 		MaxIdleConnsPerHost:    512,
@@ -35,9 +35,6 @@ func New(set *live.Set, egress string) *Role {
 		MaxResponseHeaderBytes: 320 << 10,
 	}}
 }
-
-// Transport carries requests to egress.
-func (r *Role) Transport(string) http.RoundTripper { return hop{r.transport} }
 
 // hop writes requests in absolute form, https ones too, which http.Transport would put into a tunnel.
 type hop struct{ *http.Transport }
@@ -51,13 +48,17 @@ func (h hop) RoundTrip(out *http.Request) (*http.Response, error) {
 	return h.Transport.RoundTrip(out)
 }
 
-// Reloaded has nothing to do: a policy has no part that is pipelock's alone.
-func (r *Role) Reloaded(*proxy.State) error { return nil }
+// Fill sets the transport, which is the same for every state: where a connection leads, egress judges.
+func (r *Role) Fill(state *proxy.State) error {
+	state.Transport = func(string, bool) http.RoundTripper { return hop{r.transport} }
+	state.Retire = func() {}
+	return nil
+}
 
 // Prepare changes nothing.
 func (r *Role) Prepare(*proxy.Exchange, *http.Request) {}
 
 // Tunnel is not for agents.
-func (r *Role) Tunnel(context.Context, string, judge.Host) (net.Conn, error) {
+func (r *Role) Tunnel(context.Context, judge.Host, bool) (net.Conn, error) {
 	return nil, judge.Refuse(405, "tunnels that are not looked at are git-gate's alone")
 }

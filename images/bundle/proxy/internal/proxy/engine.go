@@ -34,6 +34,11 @@ type State struct {
 	Scan *scan.Set
 	// Secrets are what no answer may hold.
 	Secrets *scan.Set
+	// Transport carries requests to the next hop: those of a consumer, to a host that may be at a private address or not.
+	// It is the state's own, so that no connection outlives what allowed it.
+	Transport func(consumer string, private bool) http.RoundTripper
+	// Retire ends what the transports keep open for later.
+	Retire func()
 }
 
 // prepare compiles what is looked for.
@@ -75,12 +80,10 @@ func secretsOf(name, value string) []scan.Secret {
 type Role interface {
 	// Prepare changes the request that is about to leave. The Values of the state are at hand.
 	Prepare(x *Exchange, out *http.Request)
-	// Transport carries requests to the next hop.
-	Transport(consumer string) http.RoundTripper
 	// Tunnel opens a connection whose bytes nobody looks at: git-gate's to an ssh or git:// upstream.
-	Tunnel(ctx context.Context, consumer string, host judge.Host) (net.Conn, error)
-	// Reloaded is called with each state that becomes the current one, and before the first request.
-	Reloaded(state *State) error
+	Tunnel(ctx context.Context, host judge.Host, private bool) (net.Conn, error)
+	// Fill completes a state that is about to become the current one with its values and its transport.
+	Fill(state *State) error
 }
 
 // An Engine is a proxy.
@@ -108,15 +111,18 @@ func (e *Engine) Use(p *policy.Policy) error {
 	e.reloadMutex.Lock()
 	defer e.reloadMutex.Unlock()
 	state := &State{Judge: judge.New(p)}
-	if err := e.Role.Reloaded(state); err != nil {
+	if err := e.Role.Fill(state); err != nil {
 		return err
 	}
 	if err := state.prepare(); err != nil {
 		return err
 	}
-	e.state.Store(state)
+	before := e.state.Swap(state)
 	e.Audit.Limit(p.Limits.Audit)
 	e.Live.Review()
+	if before != nil {
+		before.Retire()
+	}
 	return nil
 }
 
@@ -213,7 +219,10 @@ func (e *Engine) Serve(door Door) error {
 			}
 			return err
 		}
-		client := e.Live.Track(conn.(*net.TCPConn), false)
+		client, err := e.Live.Track(conn.(*net.TCPConn), false)
+		if err != nil {
+			continue
+		}
 		if !door.admits(conn.LocalAddr()) {
 			client.Reset()
 			continue

@@ -92,6 +92,9 @@ func (x *Exchange) judge() *judge.Refusal {
 	if f.tunnel == nil && f.kind == ProxyDoor && r.URL.Host == "" {
 		return judge.Refuse(400, "this is a proxy; a request to it names the whole URL")
 	}
+	if err := wire.CheckTarget(r.RequestURI); err != nil { // HTTP/2's server takes more than HTTP/1.1 can carry.
+		return judge.Refuse(400, "%s", err)
+	}
 	host, scheme, refusal := f.target(r)
 	x.Host, x.Scheme = host, scheme
 	x.entry.Host, x.entry.Port = host.Name, host.Port
@@ -275,7 +278,7 @@ func (x *Exchange) run() {
 		return
 	}
 	x.engine.Role.Prepare(x, out)
-	answer, err := x.engine.Role.Transport(x.Consumer).RoundTrip(out)
+	answer, err := x.State.Transport(x.Consumer, x.Verdict.Rule.Private).RoundTrip(out)
 	if err != nil {
 		x.failed(err)
 		return
@@ -497,7 +500,7 @@ func (x *Exchange) copyBody(source io.Reader, blotting *scan.Set) (received int6
 
 // blotting is what has to be blotted out of the answer: nothing where no credential goes to that host.
 func (x *Exchange) blotting() *scan.Set {
-	if x.State.Judge.HasCredential(x.Host) {
+	if x.State.Judge.HasCredential(x.Host.Name) {
 		return x.State.Secrets
 	}
 	return nil

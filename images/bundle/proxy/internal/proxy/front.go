@@ -18,6 +18,7 @@ import (
 	"bottle/proxy/internal/audit"
 	"bottle/proxy/internal/judge"
 	"bottle/proxy/internal/live"
+	"bottle/proxy/internal/policy"
 	"bottle/proxy/internal/wire"
 )
 
@@ -211,13 +212,13 @@ func (f *front) connect(w http.ResponseWriter, r *http.Request) {
 		f.refuse(w, r, entry, judge.Refuse(503, killReason))
 		return
 	}
-	raw, refusal := f.engine.State().Judge.Tunnel(f.consumer, host)
-	if refusal != nil {
-		f.refuse(w, r, entry, refusal)
+	judged := f.engine.State().Judge
+	if tunnel, raw := judged.Tunnel(f.consumer, host); raw {
+		f.rawTunnel(response, r, host, tunnel)
 		return
 	}
-	if raw {
-		f.rawTunnel(response, r, host)
+	if refusal := judged.Connect(f.consumer, host); refusal != nil {
+		f.refuse(w, r, entry, refusal)
 		return
 	}
 	response.SetReason("Connection established")
@@ -268,9 +269,9 @@ func (f *front) serveTunnel(conn net.Conn, in *bufio.Reader) {
 }
 
 // rawTunnel joins git-gate to an ssh or git:// upstream.
-func (f *front) rawTunnel(w *wire.Response, r *http.Request, host judge.Host) {
+func (f *front) rawTunnel(w *wire.Response, r *http.Request, host judge.Host, tunnel policy.Tunnel) {
 	entry := audit.Entry{Event: "connect", Host: host.Name, Port: host.Port, Consumer: f.consumer}
-	next, err := f.engine.Role.Tunnel(r.Context(), f.consumer, host)
+	next, err := f.engine.Role.Tunnel(r.Context(), host, tunnel.Private)
 	if err != nil {
 		f.refuse(w, r, entry, refusalOf(err))
 		return
@@ -279,8 +280,8 @@ func (f *front) rawTunnel(w *wire.Response, r *http.Request, host judge.Host) {
 	conn, in, err := establish(w)
 	x := &live.Exchange{Idle: 10 * time.Minute,
 		Stale: func() string {
-			if _, refusal := f.engine.State().Judge.Tunnel(f.consumer, host); refusal != nil {
-				return refusal.Reason
+			if now, still := f.engine.State().Judge.Tunnel(f.consumer, host); !still || now != tunnel {
+				return "revoked: the tunnel to " + host.String()
 			}
 			return ""
 		},

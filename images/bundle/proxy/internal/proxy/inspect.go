@@ -296,8 +296,11 @@ func (b *outgoingBody) fill() {
 			return
 		}
 	}
-	if found != nil {
+	switch {
+	case found != nil:
 		b.refuse(secretRefusal("the body", found))
+	case err != nil && err != io.EOF:
+		b.refuse(judge.Refuse(400, "the body ended early: %s", err))
 	}
 }
 

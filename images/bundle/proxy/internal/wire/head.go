@@ -121,15 +121,23 @@ func ReadHead(r *bufio.Reader) (*Head, error) {
 	if method == "" || len(method) > 32 || !isToken(method) {
 		return nil, malformed("the method is no token")
 	}
-	for i := range len(target) {
-		if c := target[i]; c <= ' ' || c >= 0x7f || c == '#' {
-			return nil, malformed("the request target holds the byte %#02x", c)
-		}
+	if err := CheckTarget(target); err != nil {
+		return nil, err
 	}
 	if head.Header, err = readFields(r, &budget, &head.Names); err != nil {
 		return nil, err
 	}
 	return head, head.frame()
+}
+
+// CheckTarget refuses bytes that end a target, or that are read in more than one way (RFC 9112, 3.2; RFC 3986, 2).
+func CheckTarget(target string) error {
+	for i := range len(target) {
+		if c := target[i]; c <= ' ' || c >= 0x7f || c == '#' {
+			return malformed("the request target holds the byte %#02x", c)
+		}
+	}
+	return nil
 }
 
 // frame takes Host, Content-Length and Transfer-Encoding out of the header fields and checks them (RFC 9112, 3.2 and 6).
