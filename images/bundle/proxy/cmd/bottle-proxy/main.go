@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"bottle/proxy/internal/audit"
 	"bottle/proxy/internal/egress"
@@ -30,6 +31,10 @@ const (
 	egressPort   = 9099
 	gitPort      = 9098
 	redirectPort = 18082 // where the kernel sends what the real pipelock sends
+
+	realHealthPort = 18889 // where the state of the real pipelock is told
+
+	approvalLag = 10 * time.Second // both daemons read the policy at the same signal
 
 	defaultRun   = "/run/bottle"
 	defaultState = "/var/lib/bottle"
@@ -141,6 +146,9 @@ func serve(daemon string) error {
 	switch daemon {
 	case "egress":
 		engine.Port = egressPort
+		if setupChose() == "portable" { // The real engine asks nobody.
+			engine.Lag = approvalLag
+		}
 		engine.Role = egress.New(engine.Live, filepath.Join(own, "origins.pem"), filepath.Join(own, "credentials.json"), network)
 	case "pipelock":
 		engine.Port = pipelockPort
@@ -178,21 +186,46 @@ func serve(daemon string) error {
 		})
 	}
 	notify.Send("READY=1")
+	reloads := newReloads(func() {
+		engine.Reload(func() (*policy.Policy, error) { return policy.Compile(compiler) })
+	})
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	for received := range signals {
 		switch received {
 		case syscall.SIGHUP:
-			engine.Reload(func() (*policy.Policy, error) { return policy.Compile(compiler) })
+			reloads.ask()
 		case syscall.SIGUSR1:
 			engine.Switch.Toggle()
 		case syscall.SIGUSR2:
 		default:
+			engine.Live.Close(true, "the bundle stops") // What is cut must not look whole.
 			engine.Audit.Flush()
 			return nil
 		}
 	}
 	return nil
+}
+
+// reloads runs a function whenever it was asked for, one run at a time. What is asked for while one is under way is done
+// after it.
+type reloads chan struct{}
+
+func newReloads(do func()) reloads {
+	asked := make(reloads, 1)
+	go func() {
+		for range asked {
+			do()
+		}
+	}()
+	return asked
+}
+
+func (r reloads) ask() {
+	select {
+	case r <- struct{}{}:
+	default:
+	}
 }
 
 // tellSwitch makes the bundle unhealthy at once while the switch is on.

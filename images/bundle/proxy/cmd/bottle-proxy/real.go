@@ -1,11 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"bottle/proxy/internal/audit"
@@ -13,6 +16,7 @@ import (
 	"bottle/proxy/internal/killswitch"
 	"bottle/proxy/internal/notify"
 	"bottle/proxy/internal/policy"
+	"bottle/proxy/internal/proxy"
 	"bottle/proxy/internal/real"
 )
 
@@ -41,8 +45,17 @@ func serveReal() error {
 	if compiled.Transparent && network.IsValid() {
 		go serveTransparent(network, log, engine.Judge, map[uint16]func(net.Listener) error{80: engine.ServeHTTP, 443: engine.ServeTLS})
 	}
+	state := &realState{engine: engine, log: log}
+	state.generation.Store(compiled.Generation)
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", realHealthPort))
+	if err != nil {
+		return err
+	}
+	go http.Serve(listener, state)
 	notify.Send("READY=1")
-	go killswitch.New(switched, tellSwitch).Watch()
+	state.killSwitch = killswitch.New(switched, tellSwitch)
+	go state.killSwitch.Watch()
+	reloads := newReloads(state.reload)
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	for {
@@ -53,7 +66,7 @@ func serveReal() error {
 		case received := <-signals:
 			switch received {
 			case syscall.SIGHUP:
-				reloadReal(engine, log)
+				reloads.ask()
 			case syscall.SIGUSR1:
 				engine.Signal(syscall.SIGUSR1)
 			case syscall.SIGUSR2:
@@ -66,16 +79,37 @@ func serveReal() error {
 	}
 }
 
-func reloadReal(engine *real.Engine, log *audit.Log) {
+// A realState is what the engine's own health route does not tell: which policy it obeys, and how a reload went.
+type realState struct {
+	engine     *real.Engine
+	log        *audit.Log
+	killSwitch *killswitch.Switch
+	generation atomic.Value // string
+	refused    atomic.Value // string; "" where the last reload was good
+	reloads    atomic.Int64
+}
+
+func (s *realState) reload() {
+	defer s.reloads.Add(1)
 	fresh, err := policy.Compile(compiler)
 	if err == nil {
-		err = engine.Reload(fresh)
+		err = s.engine.Reload(fresh)
 	}
 	if err != nil {
+		s.refused.Store(judge.Cut(err.Error()))
 		audit.Print("pipelock.reload_refused", map[string]any{"faults": strings.Split(err.Error(), "\n")})
-		log.Write(audit.Entry{Event: "reload", Verdict: "refused", Reason: judge.Cut(err.Error())})
+		s.log.Write(audit.Entry{Event: "reload", Verdict: "refused", Reason: judge.Cut(err.Error())})
 		return
 	}
+	s.refused.Store("")
+	s.generation.Store(fresh.Generation)
 	audit.Print("pipelock.reloaded", map[string]any{"generation": fresh.Generation})
-	log.Write(audit.Entry{Event: "reload", Verdict: "allowed", Reason: fresh.Generation})
+	s.log.Write(audit.Entry{Event: "reload", Verdict: "allowed", Reason: fresh.Generation})
+}
+
+// ServeHTTP answers /health as the portable engine does.
+func (s *realState) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	refused, _ := s.refused.Load().(string)
+	on := s.killSwitch.On()
+	proxy.WriteHealth(w, proxy.Health{Engine: "pipelock", Generation: s.generation.Load().(string), Reloads: s.reloads.Load(), KillSwitch: on, ReloadError: refused})
 }

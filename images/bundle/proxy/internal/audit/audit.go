@@ -31,6 +31,7 @@ type Entry struct {
 	Method        string `json:"method,omitempty"`
 	Path          string `json:"path,omitempty"`
 	Credential    string `json:"credential,omitempty"`
+	Blotted       string `json:"blotted,omitempty"` // names of what was taken out, of the request or the answer
 	SentBytes     int64  `json:"sent_bytes"`
 	ReceivedBytes int64  `json:"received_bytes"`
 	Status        int    `json:"status,omitempty"`

@@ -3,6 +3,7 @@ package egress
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/tls"
@@ -26,6 +27,7 @@ import (
 	"testing"
 	"time"
 
+	"bottle/proxy/internal/audit"
 	"bottle/proxy/internal/killswitch"
 	"bottle/proxy/internal/live"
 	"bottle/proxy/internal/mitm"
@@ -68,8 +70,8 @@ func standard() map[string]any {
 	return policyOf(
 		host("origin.test"), host("plain.test"),
 		host("limited.test", "methods", []string{"GET"}, "paths", []string{"/v1", "/only/"}),
-		host("redact.test", "on_secret", "redact"), host("pass.test", "on_secret", "pass"),
-		host("public.test", "private", false), host("metadata.test"), host("loopback.test"), host("idle.test", "idle_ms", 1),
+		host("redact.test", "on_secret", "redact"), host("ask.test", "on_secret", "ask"), host("pass.test", "on_secret", "pass"),
+		host("public.test", "private", false), host("metadata.test"), host("loopback.test"), host("bundle.test"), host("agent.test"), host("idle.test", "idle_ms", 1),
 		host("git.test", "for", []string{"git"}, "paths", []string{"/team/demo.git"}, "on_secret", "pass"),
 		host("both.test"),
 	)
@@ -82,10 +84,14 @@ type bench struct {
 	addresses map[string]string // of the doors, by their consumers
 	roots     *x509.CertPool
 	switches  string // the kill switch's file
+	audit     string // the audit's directory
 	mutex     sync.Mutex
 	seen      []string // requests that have reached the origin
 	origin    http.HandlerFunc
 	raw       net.Listener
+	role      *Role
+	secure    string // the address of the origin that speaks TLS
+	unnamed   string // the address that it is certified for where it is asked by no name
 }
 
 func (b *bench) saw() []string {
@@ -115,13 +121,16 @@ func newBench(t *testing.T, compiled map[string]any) *bench {
 	check(t, os.WriteFile(filepath.Join(directory, "origins.pem"), authority, 0o600))
 	issuer, err := mitm.Load(filepath.Join(directory, "origins.pem"))
 	check(t, err)
-	secure.TLS = &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return issuer.For(hello.ServerName) }}
+	own := &tls.Config{NextProtos: []string{"h2", "http/1.1"}, GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return issuer.For(cmp.Or(hello.ServerName, b.unnamed))
+	}}
+	secure.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return own, nil }}
 	secure.StartTLS()
 	b.raw, err = net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
-	own, err := mitm.New("egress")
+	pair, err := mitm.New("egress")
 	check(t, err)
-	check(t, os.WriteFile(filepath.Join(directory, "ca.pem"), own, 0o600))
+	check(t, os.WriteFile(filepath.Join(directory, "ca.pem"), pair, 0o600))
 	check(t, os.WriteFile(filepath.Join(directory, "credentials.json"), []byte(fmt.Sprintf(`{"/token": %q}`, credential)), 0o600))
 	set := live.NewSet()
 	role := New(set, filepath.Join(directory, "origins.pem"), filepath.Join(directory, "credentials.json"), netip.MustParsePrefix("10.99.0.0/28"))
@@ -134,6 +143,10 @@ func newBench(t *testing.T, compiled map[string]any) *bench {
 			return []netip.Addr{netip.MustParseAddr("169.254.169.254")}, nil
 		case "loopback.test":
 			return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+		case "bundle.test":
+			return []netip.Addr{netip.MustParseAddr("10.98.0.2")}, nil
+		case "agent.test":
+			return []netip.Addr{netip.MustParseAddr("10.99.0.3")}, nil
 		}
 		return []netip.Addr{netip.MustParseAddr("10.9.8.7")}, nil
 	}
@@ -144,11 +157,14 @@ func newBench(t *testing.T, compiled map[string]any) *bench {
 		}
 		return connect(ctx, to)
 	}
+	b.role, b.secure = role, secure.Listener.Addr().String()
 	issued, err := mitm.Load(filepath.Join(directory, "ca.pem"))
 	check(t, err)
 	b.roots = x509.NewCertPool()
 	b.roots.AppendCertsFromPEM(issued.PEM())
-	b.engine = &proxy.Engine{Daemon: "egress", Port: 9099, Authority: issued, Role: role, Live: set}
+	b.audit = filepath.Join(directory, "audit")
+	check(t, os.Mkdir(b.audit, 0o700))
+	b.engine = &proxy.Engine{Daemon: "egress", Port: 9099, Lag: time.Millisecond, Authority: issued, Role: role, Live: set, Audit: audit.Open("egress", b.audit), AskSocket: filepath.Join(directory, "ask.sock")}
 	b.engine.Switch = killswitch.New(b.switches, b.engine.Switched)
 	b.use(compiled)
 	go b.engine.Switch.Watch()
@@ -271,6 +287,8 @@ func TestRefusals(t *testing.T) {
 		{"a private address", "agent", "GET", "https://public.test/", "", nil, "private = true"},
 		{"the metadata service", "agent", "GET", "http://metadata.test/", "", nil, "metadata service"},
 		{"loopback", "agent", "GET", "http://loopback.test/", "", nil, "loopback"},
+		{"the bundle's own address", "agent", "GET", "http://bundle.test/", "", nil, "the bundle's own"},
+		{"the agent's network", "agent", "GET", "http://agent.test/", "", nil, "the agent's network"},
 		{"an upgrade", "agent", "GET", "https://plain.test/", "", []string{"Connection", "Upgrade", "Upgrade", "foo"}, "upgrade"},
 		{"a secret in the URL", "agent", "GET", "https://plain.test/?q=" + token, "", nil, "github-token"},
 		{"in the URL's base64", "agent", "GET", "https://plain.test/?q=" + base64.URLEncoding.EncodeToString([]byte("x"+token)), "", nil, "github-token"},

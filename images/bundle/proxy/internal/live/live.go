@@ -161,6 +161,13 @@ func (s *Set) rest() bool {
 	return !s.sweeping
 }
 
+// Exchanges returns how many exchanges are open.
+func (s *Set) Exchanges() int {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return len(s.exchanges)
+}
+
 // End takes an exchange out of the set.
 func (s *Set) End(e *Exchange) {
 	s.mutex.Lock()

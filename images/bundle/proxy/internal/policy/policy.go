@@ -114,6 +114,7 @@ type Policy struct {
 		Repos map[string]Repository `json:"repos"`
 	} `json:"git"`
 	Limits struct {
+		Header           int   `json:"header"` // bytes of a request's head
 		Connections      int   `json:"connections"`
 		WebsocketMessage int   `json:"websocket_message"` // bytes
 		Audit            int64 `json:"audit"`             // bytes
@@ -124,7 +125,8 @@ type Policy struct {
 const (
 	defaultIdleMs      = 600_000
 	defaultScanLimit   = 8 << 20
-	defaultConnections = 1024
+	defaultHeader      = 64 << 10
+	defaultConnections = 512
 	defaultMessage     = 16 << 20
 )
 
@@ -144,6 +146,9 @@ func Parse(text []byte) (*Policy, error) {
 	}
 	if p.Egress.ScanLimit == 0 {
 		p.Egress.ScanLimit = defaultScanLimit
+	}
+	if p.Limits.Header == 0 {
+		p.Limits.Header = defaultHeader
 	}
 	if p.Limits.Connections == 0 {
 		p.Limits.Connections = defaultConnections

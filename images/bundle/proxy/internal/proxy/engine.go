@@ -5,6 +5,7 @@ package proxy
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -15,6 +16,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"bottle/proxy/internal/audit"
 	"bottle/proxy/internal/judge"
@@ -37,6 +40,8 @@ type State struct {
 	// Transport carries requests to the next hop: those of a consumer, to a host that may be at a private address or not.
 	// It is the state's own, so that no connection outlives what allowed it.
 	Transport func(consumer string, private bool) http.RoundTripper
+	// held bounds the bodies that are held as a whole.
+	held *semaphore.Weighted
 	// Retire ends what the transports keep open for later.
 	Retire func()
 }
@@ -44,6 +49,7 @@ type State struct {
 // prepare compiles what is looked for.
 func (s *State) prepare() (err error) {
 	p := s.Judge.Policy()
+	s.held = semaphore.NewWeighted(max(heldBytes, int64(p.Egress.ScanLimit)))
 	var known []scan.Secret
 	var placeholders []string
 	for _, c := range p.Egress.Credentials {
@@ -96,11 +102,15 @@ type Engine struct {
 	Live      *live.Set
 	Audit     *audit.Log
 	AskSocket string // supervise's, for requests that are held
+	// Lag is how much later this daemon may learn of an approval than the one before it, which has asked about requests
+	// where it had to; 0 where there is none before.
+	Lag time.Duration
 
 	state       atomic.Pointer[State]
 	reloadMutex sync.Mutex
 	reloadError atomic.Pointer[string]
 	reloads     atomic.Int64
+	released    released
 }
 
 // State returns what requests are judged by now.
@@ -159,21 +169,33 @@ func (e *Engine) Switched(on bool) {
 
 const killReason = "the operator's kill switch is on"
 
-// Health answers /health.
-func (e *Engine) health(w http.ResponseWriter) {
-	on := e.Switch.On()
-	status, code := "healthy", http.StatusOK
-	if on {
-		status, code = "unhealthy", http.StatusServiceUnavailable
+// A Health is what /health says.
+type Health struct {
+	Status      string `json:"status"`
+	Engine      string `json:"engine"`
+	Generation  string `json:"generation"`
+	Reloads     int64  `json:"reloads"` // attempts that are over, good or refused
+	KillSwitch  bool   `json:"kill_switch_active"`
+	ReloadError string `json:"reload_error,omitempty"` // why the last one was refused
+}
+
+// WriteHealth answers /health: with 503 while the kill switch is on.
+func WriteHealth(w http.ResponseWriter, health Health) {
+	code := http.StatusOK
+	if health.Status = "healthy"; health.KillSwitch {
+		health.Status, code = "unhealthy", http.StatusServiceUnavailable
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	reloadError := ""
+	json.NewEncoder(w).Encode(health)
+}
+
+func (e *Engine) health(w http.ResponseWriter) {
+	health := Health{Engine: "portable", Generation: e.State().Judge.Policy().Generation, Reloads: e.reloads.Load(), KillSwitch: e.Switch.On()}
 	if text := e.reloadError.Load(); text != nil {
-		reloadError = fmt.Sprintf(`, "reload_error": %q`, judge.Cut(*text))
+		health.ReloadError = judge.Cut(*text)
 	}
-	fmt.Fprintf(w, `{"status": %q, "engine": "portable", "generation": %q, "reloads": %d, "kill_switch_active": %t%s}`+"\n",
-		status, e.State().Judge.Policy().Generation, e.reloads.Load(), on, reloadError)
+	WriteHealth(w, health)
 }
 
 // A Door is a listener, and who comes in by it.

@@ -31,6 +31,10 @@ var quiet = log.New(io.Discard, "", 0)
 // hopByHop are the fields that a proxy keeps to itself (RFC 9110, 7.6.1 and 11.7.2).
 var hopByHop = []string{"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings"}
 
+// perConnection is how many requests there may be at once, as a multiple of limits.connections: streams of HTTP/2 cost
+// nearly as much as connections.
+const perConnection = 4
+
 // An Exchange is one request and its answer.
 type Exchange struct {
 	engine    *Engine
@@ -42,11 +46,13 @@ type Exchange struct {
 	Verdict   *judge.Verdict
 	websocket bool
 	// target is what the origin is asked for, in origin form, with what was blotted out of it.
-	target   string
-	redacted bool
-	context  context.Context
-	request  *http.Request
-	writer   http.ResponseWriter
+	target     string
+	redacted   atomic.Bool
+	suspicions []suspicion
+	release    func() // gives back the room of a body that is held as a whole; nil for none
+	context    context.Context
+	request    *http.Request
+	writer     http.ResponseWriter
 
 	live     live.Exchange
 	cancel   context.CancelFunc
@@ -56,6 +62,7 @@ type Exchange struct {
 	sent     atomic.Int64
 	sending  atomic.Bool
 	mutex    sync.Mutex
+	blotted  []string       // names of what was taken out, of the request or the answer
 	refusal  *judge.Refusal // why it was ended while under way
 	answered bool
 }
@@ -254,6 +261,10 @@ func (x *Exchange) run() {
 	x.cancel = cancel
 	x.live.Stale, x.live.Cut, x.live.Idle = x.stale, x.cut, time.Duration(x.Verdict.Rule.IdleMs)*time.Millisecond
 	x.sending.Store(true)
+	if limit := perConnection * x.State.Judge.Policy().Limits.Connections; x.engine.Live.Exchanges() >= limit {
+		x.front.refuse(x.writer, x.request, x.entry, judge.Refuse(503, "more than %d requests at once", limit))
+		return
+	}
 	if !x.engine.Live.Begin(&x.live) {
 		x.front.refuse(x.writer, x.request, x.entry, judge.Refuse(503, killReason))
 		return
@@ -277,6 +288,10 @@ func (x *Exchange) run() {
 		x.refuse(refusal)
 		return
 	}
+	if refusal := x.ask(); refusal != nil {
+		x.refuse(refusal)
+		return
+	}
 	x.engine.Role.Prepare(x, out)
 	answer, err := x.State.Transport(x.Consumer, x.Verdict.Rule.Private).RoundTrip(out)
 	if err != nil {
@@ -288,6 +303,9 @@ func (x *Exchange) run() {
 
 func (x *Exchange) finish() {
 	x.engine.Live.End(&x.live)
+	if x.release != nil {
+		x.release()
+	}
 	x.mutex.Lock()
 	x.answered = true
 	x.mutex.Unlock()
@@ -313,7 +331,7 @@ func (x *Exchange) trace() *httptrace.ClientTrace {
 			}
 			header := x.writer.Header()
 			for name, values := range fields {
-				header[name] = values
+				header[name] = x.blotAll(x.blotting(), values)
 			}
 			x.writer.WriteHeader(code)
 			clear(header)
@@ -343,7 +361,9 @@ func (x *Exchange) failed(err error) {
 	}
 }
 
+// refuse answers the request itself. The reason may hold what the host sent.
 func (x *Exchange) refuse(refusal *judge.Refusal) {
+	refusal.Reason = x.blot(x.State.Secrets, refusal.Reason)
 	x.front.refuse(x.writer, x.request, x.account(0, 0), refusal)
 }
 
@@ -361,7 +381,7 @@ func refusalOf(err error) *judge.Refusal {
 	if errors.As(err, &certificate) {
 		return judge.Refuse(502, "the host's certificate is not trusted: %s", certificate.Err)
 	}
-	return judge.Refuse(502, "no answer from the host: %s", err)
+	return judge.Refuse(502, "no answer from the host: %s", judge.Cut(err.Error()))
 }
 
 func (x *Exchange) account(received int64, status int) audit.Entry {
@@ -369,6 +389,9 @@ func (x *Exchange) account(received int64, status int) audit.Entry {
 	entry.Path = x.auditedPath()
 	entry.SentBytes, entry.ReceivedBytes, entry.Status = x.sent.Load(), received, status
 	entry.DurationMs = time.Since(x.began).Milliseconds()
+	x.mutex.Lock()
+	entry.Blotted = strings.Join(x.blotted, ", ")
+	x.mutex.Unlock()
 	return entry
 }
 
@@ -391,11 +414,11 @@ func (x *Exchange) answer(answer *http.Response) {
 		return
 	}
 	for name, values := range answer.Header {
-		header[name] = blotted(blotting, values)
+		header[name] = x.blotAll(blotting, values)
 	}
 	if _, phrase, _ := strings.Cut(answer.Status, " "); phrase != http.StatusText(answer.StatusCode) {
 		if w, ok := x.writer.(*wire.Response); ok {
-			w.SetReason(blotted(blotting, []string{phrase})[0])
+			w.SetReason(x.blot(blotting, phrase))
 		}
 	}
 	empty := answer.Body == http.NoBody || answer.ContentLength == 0
@@ -419,10 +442,10 @@ func (x *Exchange) answer(answer *http.Response) {
 		panic(http.ErrAbortHandler)
 	}
 	for name, values := range answer.Trailer {
-		header[http.TrailerPrefix+name] = blotted(blotting, values)
+		header[http.TrailerPrefix+name] = x.blotAll(blotting, values)
 	}
 	x.entry.Verdict = "allowed"
-	if x.redacted {
+	if x.redacted.Load() {
 		x.entry.Verdict = "redacted"
 	}
 	x.engine.Audit.Write(x.account(received, answer.StatusCode))
@@ -443,7 +466,7 @@ func (x *Exchange) ended(err error, received int64, status int) {
 	case errors.As(err, &gone) || x.request.Context().Err() != nil:
 		x.entry.Reason = "the client hung up"
 	default:
-		x.entry.Reason = "the answer ended early: " + err.Error()
+		x.entry.Reason = "the answer ended early: " + x.blot(x.State.Secrets, judge.Cut(err.Error()))
 	}
 	x.entry.Verdict = "reset"
 	if entry := x.account(received, status); refusal != nil {
@@ -472,7 +495,7 @@ func (x *Exchange) copyBody(source io.Reader, blotting *scan.Set) (received int6
 	pooled := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(pooled)
 	buffer := *pooled
-	stream := blotting.Stream()
+	stream := x.blotter(blotting)
 	for {
 		n, readErr := source.Read(buffer)
 		x.live.Touch()
@@ -504,15 +527,6 @@ func (x *Exchange) blotting() *scan.Set {
 		return x.State.Secrets
 	}
 	return nil
-}
-
-func blotted(set *scan.Set, values []string) []string {
-	if !set.Empty() {
-		for i, value := range values {
-			values[i] = blot(set, value)
-		}
-	}
-	return values
 }
 
 // decoded is the answer's body as it can be looked through. Hosts that get a credential are asked for no encoding; one
@@ -549,7 +563,7 @@ func blotPath(set *scan.Set, path string) string {
 	if set.FindDeep(path) == nil {
 		return path
 	}
-	if path = blot(set, path); set.FindDeep(path) != nil {
+	if path = string(set.Stream().Blot([]byte(path), true)); set.FindDeep(path) != nil {
 		return "…"
 	}
 	return path

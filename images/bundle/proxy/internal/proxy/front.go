@@ -90,7 +90,8 @@ func (f *front) handler() http.Handler {
 
 func (f *front) serveHTTP(conn net.Conn, in *bufio.Reader) {
 	wire.Serve(context.Background(), conn, in, wire.Options{
-		Name: f.engine.Daemon,
+		Name:      f.engine.Daemon,
+		HeadLimit: f.engine.State().Judge.Policy().Limits.Header,
 		Refused: func(err error) {
 			entry := audit.Entry{Event: "request", Verdict: "refused", Reason: err.Error(), Consumer: f.consumer}
 			if f.tunnel != nil {
@@ -130,7 +131,9 @@ func (f *front) serveTLS(conn net.Conn, in *bufio.Reader) {
 	f.secure = true
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"h2", "http/1.1"},
+		// A session that is resumed asks for no certificate, and so names no server.
+		SessionTicketsDisabled: true,
+		NextProtos:             []string{"h2", "http/1.1"},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return f.certificate(hello.ServerName)
 		},
@@ -152,9 +155,9 @@ func (f *front) serveTLS(conn net.Conn, in *bufio.Reader) {
 		return
 	}
 	if session.ConnectionState().NegotiatedProtocol == "h2" {
-		server := http2.Server{MaxConcurrentStreams: 256, IdleTimeout: 10 * time.Minute, MaxUploadBufferPerConnection: 4 << 20, MaxUploadBufferPerStream: 1 << 20}
+		server := http2.Server{MaxConcurrentStreams: 256, IdleTimeout: 10 * time.Minute, MaxUploadBufferPerConnection: 1 << 20, MaxUploadBufferPerStream: 512 << 10}
 		server.ServeConn(session, &http2.ServeConnOpts{
-			BaseConfig: &http.Server{MaxHeaderBytes: wire.HeadLimit, ErrorLog: quiet},
+			BaseConfig: &http.Server{MaxHeaderBytes: f.engine.State().Judge.Policy().Limits.Header, ErrorLog: quiet},
 			Handler:    f.handler(),
 		})
 		return

@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -20,13 +22,42 @@ import (
 	"bottle/proxy/internal/judge"
 	"bottle/proxy/internal/policy"
 	"bottle/proxy/internal/scan"
+	"bottle/proxy/internal/wire"
 )
 
 // decodedFactor bounds what a compressed body may become, in multiples of scan_limit.
 const decodedFactor = 16
 
-func secretRefusal(where string, found *scan.Finding) *judge.Refusal {
-	return judge.Refuse(403, "%s holds what looks like a secret (%s)", where, found)
+// heldBytes is how much of all bodies together may be held as a whole, in bytes; a larger egress.scan_limit is the bound.
+const heldBytes = 64 << 20
+
+func secretRefusal(where, names string) *judge.Refusal {
+	return judge.Refuse(403, "%s holds what looks like a secret (%s)", where, names)
+}
+
+// A suspicion is a secret that the operator is to be asked about.
+type suspicion struct {
+	where string
+	names []string
+}
+
+// deal does what the rule says about the secrets that a part of the request holds, if it holds any. redact takes them out
+// of it, and reports whether that can be done; nil: it can't.
+func (x *Exchange) deal(where string, names []string, redact func() bool) *judge.Refusal {
+	if len(names) == 0 {
+		return nil
+	}
+	switch x.Verdict.Rule.OnSecret {
+	case policy.Ask:
+		x.suspicions = append(x.suspicions, suspicion{where, names})
+		return nil
+	case policy.Redact:
+		if redact != nil && redact() {
+			x.redacted.Store(true)
+			return nil
+		}
+	}
+	return secretRefusal(where, strings.Join(names, ", "))
 }
 
 // overwritten are the header fields that egress sets: what the agent sends in their place goes nowhere.
@@ -38,70 +69,85 @@ func (x *Exchange) overwritten() []string {
 	return names
 }
 
-// inspectHead looks through what leaves with a request's head. What is found is dealt with as the rule says.
+// inspectHead looks through what leaves with a request's head. What is found is dealt with as the rule says; methods, host
+// names and names of header fields are no place for a secret whatever it says.
 func (x *Exchange) inspectHead() *judge.Refusal {
-	rule := x.Verdict.Rule.OnSecret
-	if rule == policy.Pass || x.State.Scan.Empty() {
+	if x.Verdict.Rule.OnSecret == policy.Pass || x.State.Scan.Empty() {
 		return nil
 	}
 	set, r := x.State.Scan, x.request
-	deal := func(where string, found *scan.Finding, redact func()) *judge.Refusal {
-		switch rule {
-		case policy.Redact:
-			redact()
-			x.redacted = true
-			return nil
-		case policy.Ask:
-			return x.ask(where, found)
-		}
-		return secretRefusal(where, found)
-	}
 	for where, text := range map[string]string{"the method": r.Method, "the host name": x.Host.Name} {
 		if found := set.FindDeep(text); found != nil {
-			return secretRefusal(where, found)
+			return secretRefusal(where, found.String())
 		}
 	}
-	target := originForm(r)
-	if found := set.FindDeep(target); found != nil {
-		if refusal := deal("the URL", found, func() { target = blot(set, target) }); refusal != nil {
-			return refusal
-		}
-		if rule == policy.Redact && set.FindDeep(target) != nil {
-			return secretRefusal("the URL", found) // Behind an encoding: it can't be taken out.
+	for name := range x.fieldNames() {
+		if found := set.FindDeep(name); found != nil {
+			return secretRefusal("a header's name", found.String())
 		}
 	}
-	x.target = target
-	if w, ok := x.writer.(interface{ RequestNames() []byte }); ok {
-		if found := set.Find(w.RequestNames()); found != nil {
-			return secretRefusal("a header's name", found)
+	without := func(text *string) func() bool {
+		return func() bool {
+			*text = x.blot(set, *text)
+			return set.FindDeep(*text) == nil
 		}
+	}
+	if refusal := x.deal("the URL", set.NamesDeep(x.target), without(&x.target)); refusal != nil {
+		return refusal
 	}
 	spared := x.overwritten()
 	for name, values := range r.Header {
 		if slices.Contains(spared, name) {
 			continue
 		}
-		where := fmt.Sprintf("the header %q", judge.Cut(name))
-		if found := set.FindDeep(name); found != nil {
-			return secretRefusal("a header's name", found)
-		}
 		for i, value := range values {
-			found := set.FindDeep(value)
-			if found == nil {
-				continue
-			}
-			if refusal := deal(where, found, func() { values[i] = blot(set, value) }); refusal != nil {
+			if refusal := x.deal(fmt.Sprintf("the header %q", judge.Cut(name)), set.NamesDeep(value), without(&values[i])); refusal != nil {
 				return refusal
-			}
-			if rule == policy.Redact && set.FindDeep(values[i]) != nil {
-				return secretRefusal(where, found)
 			}
 		}
 	}
 	return nil
 }
 
-func blot(set *scan.Set, text string) string { return string(set.Stream().Blot([]byte(text), true)) }
+// fieldNames are the names of the request's header fields: as they were written, where they were in HTTP/1.1, since the usual
+// form has another case.
+func (x *Exchange) fieldNames() iter.Seq[string] {
+	if w, ok := x.writer.(*wire.Response); ok {
+		return strings.Lines(w.RequestNames())
+	}
+	return maps.Keys(x.request.Header)
+}
+
+// blotter is a stream whose findings stand in the audit.
+func (x *Exchange) blotter(set *scan.Set) *scan.Stream {
+	stream := set.Stream()
+	stream.Blotted = x.blottedOut
+	return stream
+}
+
+func (x *Exchange) blottedOut(found *scan.Finding) {
+	x.mutex.Lock()
+	defer x.mutex.Unlock()
+	if name := found.String(); !slices.Contains(x.blotted, name) {
+		x.blotted = append(x.blotted, name)
+	}
+}
+
+func (x *Exchange) blot(set *scan.Set, text string) string {
+	if set.Empty() {
+		return text
+	}
+	return string(x.blotter(set).Blot([]byte(text), true))
+}
+
+func (x *Exchange) blotAll(set *scan.Set, values []string) []string {
+	if !set.Empty() {
+		for i, value := range values {
+			values[i] = x.blot(set, value)
+		}
+	}
+	return values
+}
 
 // codings are the content codings that can be looked into (RFC 9110, 8.4.1).
 var codings = []string{"gzip", "x-gzip", "deflate", "br", "zstd"}
@@ -176,65 +222,81 @@ func (x *Exchange) inspectBody(out *http.Request) *judge.Refusal {
 		}
 		return nil
 	}
-	whole, refusal := x.readWhole(r.Body)
+	whole, refusal := x.readWhole(r)
 	if refusal != nil {
 		return refusal
 	}
-	body.stream, body.source = (*scan.Set)(nil).Stream(), io.NopCloser(bytes.NewReader(whole))
+	body.stream = (*scan.Set)(nil).Stream()
+	redact := func() bool {
+		whole = bytes.Clone(x.blotter(set).Blot(whole, true))
+		return true
+	}
 	if coding != "" {
-		return x.inspectEncoded(coding, whole, rule)
+		redact = nil
+		if refusal := x.inspectEncoded(coding, whole); refusal != nil {
+			return refusal
+		}
 	}
-	found := set.Find(whole)
-	switch {
-	case found == nil:
-		return nil
-	case rule == policy.Ask:
-		return x.ask("the body", found)
-	}
-	body.source = io.NopCloser(bytes.NewReader(bytes.Clone(set.Stream().Blot(whole, true))))
-	x.redacted = true
-	return nil
+	refusal = x.deal("the body", set.Names(whole), redact)
+	body.source = io.NopCloser(bytes.NewReader(whole))
+	return refusal
 }
 
-func (x *Exchange) readWhole(source io.Reader) ([]byte, *judge.Refusal) {
+// readWhole reads a body as a whole. Where too many are held, it waits until there is room.
+func (x *Exchange) readWhole(r *http.Request) ([]byte, *judge.Refusal) {
 	limit := x.State.Judge.Policy().Egress.ScanLimit
-	whole, err := io.ReadAll(io.LimitReader(source, int64(limit)+1))
+	tooLarge := judge.Refuse(413, "the body is larger than egress.scan_limit (%d bytes), and can't be looked through as it streams", limit)
+	size := int64(limit)
+	if r.ContentLength > size {
+		return nil, tooLarge
+	} else if r.ContentLength >= 0 {
+		size = r.ContentLength
+	}
+	if err := x.State.held.Acquire(x.context, size); err != nil {
+		return nil, judge.Refuse(503, "the request was given up while others were looked through")
+	}
+	x.release = func() { x.State.held.Release(size) }
+	whole, err := io.ReadAll(io.LimitReader(r.Body, int64(limit)+1))
 	if err != nil {
 		return nil, judge.Refuse(400, "the body ended early: %s", err)
 	}
 	if len(whole) > limit {
-		return nil, judge.Refuse(413, "the body is larger than egress.scan_limit (%d bytes), and can't be looked through as it streams", limit)
+		return nil, tooLarge
 	}
 	return whole, nil
 }
 
-func (x *Exchange) inspectEncoded(coding string, whole []byte, rule string) *judge.Refusal {
+// inspectEncoded looks through what a body decodes to. The body as it is has to be looked through as well: decoders pass
+// over what follows the end.
+func (x *Exchange) inspectEncoded(coding string, whole []byte) *judge.Refusal {
 	limit := int64(decodedFactor * x.State.Judge.Policy().Egress.ScanLimit)
 	reader, err := decoder(coding, bytes.NewReader(whole))
 	if err != nil {
 		return judge.Refuse(400, "the body is not %s: %s", coding, err)
 	}
 	stream, buffer, total := x.State.Scan.Stream(), make([]byte, 64<<10), int64(0)
-	for {
+	var names []string
+	for ended := false; !ended; {
 		n, err := reader.Read(buffer)
 		total += int64(n)
-		_, found := stream.Write(buffer[:n])
-		if err == io.EOF && found == nil {
-			_, found = stream.Close()
-		}
-		switch {
-		case found != nil && rule == policy.Ask:
-			return x.ask("the body", found)
-		case found != nil:
-			return secretRefusal("the body", found)
-		case total > limit:
-			return judge.Refuse(413, "the body is larger than %d bytes when it is decoded", limit)
-		case err == io.EOF:
-			return nil
-		case err != nil:
+		if ended = err == io.EOF; err != nil && !ended {
 			return judge.Refuse(400, "the body is not %s: %s", coding, err)
 		}
+		if total > limit {
+			return judge.Refuse(413, "the body is larger than %d bytes when it is decoded", limit)
+		}
+		_, found := stream.Write(buffer[:n])
+		if ended && found == nil {
+			_, found = stream.Close()
+		}
+		for ; found != nil; _, found = stream.Write(nil) {
+			if name := found.String(); !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+			stream.Release(found)
+		}
 	}
+	return x.deal("the body", names, nil)
 }
 
 var errRefused = errors.New("the body was refused")
@@ -298,7 +360,7 @@ func (b *outgoingBody) fill() {
 	}
 	switch {
 	case found != nil:
-		b.refuse(secretRefusal("the body", found))
+		b.refuse(secretRefusal("the body", found.String()))
 	case err != nil && err != io.EOF:
 		b.refuse(judge.Refuse(400, "the body ended early: %s", err))
 	}
@@ -326,7 +388,7 @@ func (x *Exchange) inspectTrailers() *judge.Refusal {
 		}
 		for _, value := range append(values, name) {
 			if found := x.State.Scan.FindDeep(value); found != nil {
-				return secretRefusal("a trailer", found)
+				return secretRefusal("a trailer", found.String())
 			}
 		}
 	}

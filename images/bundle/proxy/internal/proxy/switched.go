@@ -9,6 +9,7 @@ import (
 
 	"bottle/proxy/internal/judge"
 	"bottle/proxy/internal/policy"
+	"bottle/proxy/internal/scan"
 	"bottle/proxy/internal/websocket"
 	"bottle/proxy/internal/wire"
 )
@@ -25,7 +26,7 @@ func (x *Exchange) switched(answer *http.Response) {
 	header := response.Header()
 	removeHops(answer.Header)
 	for name, values := range answer.Header {
-		header[name] = values
+		header[name] = x.blotAll(x.blotting(), values)
 	}
 	header["Upgrade"] = []string{"websocket"}
 	response.WriteHeader(http.StatusSwitchingProtocols)
@@ -34,16 +35,22 @@ func (x *Exchange) switched(answer *http.Response) {
 		x.front.conn.Reset()
 		return
 	}
+	x.sending.Store(true) // As long as it lasts: patterns that change end it.
 	limit := x.State.Judge.Policy().Limits.WebsocketMessage
 	set := x.State.Scan
 	if x.Verdict.Rule.OnSecret == policy.Pass {
 		set = nil
 	}
 	client := websocket.NewSink(conn)
-	up := &websocket.Relay{In: in, Out: websocket.NewSink(back), Masked: true, Set: set, Limit: limit,
-		Moved: func(n int) { x.live.Touch(); x.sent.Add(int64(n)) }}
+	rule := x.Verdict.Rule.OnSecret
+	up := &websocket.Relay{In: in, Out: websocket.NewSink(back), Masked: true, Set: set, Limit: limit, Blot: rule == policy.Redact,
+		Blotted: func(found *scan.Finding) { x.redacted.Store(true); x.blottedOut(found) },
+		Moved:   func(n int) { x.live.Touch(); x.sent.Add(int64(n)) }}
+	if rule == policy.Ask {
+		up.Ask = x.askAbout
+	}
 	received := int64(0)
-	down := &websocket.Relay{In: bufio.NewReader(back), Out: client, Set: x.blotting(), Blot: true, Limit: limit,
+	down := &websocket.Relay{In: bufio.NewReader(back), Out: client, Set: x.blotting(), Blot: true, Blotted: x.blottedOut, Limit: limit,
 		Moved: func(n int) { x.live.Touch(); received += int64(n) }}
 	ended := make(chan error, 2)
 	go func() { ended <- x.guarded(up.Run) }()
@@ -56,9 +63,21 @@ func (x *Exchange) switched(answer *http.Response) {
 	case err = <-downEnded:
 		x.closeWebsocket(err, client, nil)
 	}
+	if x.redacted.Load() && x.entry.Verdict == "allowed" {
+		x.entry.Verdict = "redacted"
+	}
 	back.Close()
 	conn.Close()
 	x.engine.record(x.account(received, http.StatusSwitchingProtocols))
+}
+
+// askAbout asks the operator about what a message holds.
+func (x *Exchange) askAbout(found *scan.Finding) error {
+	x.suspicions = []suspicion{{"a websocket message", []string{found.String()}}}
+	if refusal := x.ask(); refusal != nil {
+		return &websocket.Error{Code: websocket.PolicyViolation, Reason: refusal.Reason}
+	}
+	return nil
 }
 
 // guarded makes of a bug the end of one conversation.

@@ -183,7 +183,22 @@ func (s *Set) search(p []byte, last bool) (found *Finding, clean int) {
 		hold(s.finder.tail(p))
 	}
 	// What is longer than the window is not waited for.
-	return nil, max(clean, len(p)-Window)
+	return nil, max(clean, len(p)-max(Window, s.longest))
+}
+
+// Names returns the names of all secrets in p.
+func (s *Set) Names(p []byte) (names []string) {
+	for at := 0; at < len(p); {
+		found := s.Find(p[at:])
+		if found == nil {
+			break
+		}
+		if !slices.Contains(names, found.String()) {
+			names = append(names, found.String())
+		}
+		at += max(found.End, 1)
+	}
+	return names
 }
 
 // searchAll runs the patterns without beginnings over all of p.
@@ -315,23 +330,48 @@ const (
 )
 
 // FindDeep looks through a short text as it is and behind up to three encodings, one inside of the other.
-func (s *Set) FindDeep(text string) *Finding {
+func (s *Set) FindDeep(text string) (found *Finding) {
+	s.deep(text, func(candidate string, depth int) bool {
+		if found = s.Find([]byte(candidate)); found != nil && depth > 0 {
+			found.Where = " behind an encoding"
+		}
+		return found == nil
+	})
+	return found
+}
+
+// NamesDeep returns the names of all secrets that are in a short text, or behind its encodings.
+func (s *Set) NamesDeep(text string) (names []string) {
+	s.deep(text, func(candidate string, depth int) bool {
+		for _, name := range s.Names([]byte(candidate)) {
+			if depth > 0 {
+				name, _, _ = strings.Cut(name, " ")
+				name += " behind an encoding"
+			}
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+		return true
+	})
+	return names
+}
+
+// deep calls visit with the text and with what it may have been before it was encoded, until that returns false.
+func (s *Set) deep(text string, visit func(candidate string, depth int) bool) {
 	if s.Empty() {
-		return nil
+		return
 	}
 	layer, seen, budget := []string{text}, map[string]bool{}, deepBudget
 	for depth := 0; depth <= layers && len(layer) > 0; depth++ {
 		var deeper []string
 		for _, candidate := range layer {
-			if f := s.Find([]byte(candidate)); f != nil {
-				if depth > 0 {
-					f.Where = " behind an encoding"
-				}
-				return f
+			if !visit(candidate, depth) {
+				return
 			}
 			for _, decoded := range decodings(candidate) {
 				if budget -= len(decoded); budget < 0 {
-					return nil
+					return
 				}
 				if !seen[decoded] {
 					seen[decoded] = true
@@ -341,7 +381,6 @@ func (s *Set) FindDeep(text string) *Finding {
 		}
 		layer = deeper
 	}
-	return nil
 }
 
 // decodings are what a text may have been before it was encoded.

@@ -2,7 +2,9 @@ package scan
 
 // A Stream is a body, or one direction of a conversation, that is looked through as it comes.
 type Stream struct {
-	set *Set
+	// Blotted is called with each finding that Blot takes out; it may be nil.
+	Blotted func(*Finding)
+	set     *Set
 	// pending is what has not left, and before it what has left and may be the beginning of a match.
 	pending []byte
 	kept    int // how much of pending the next call needs
@@ -33,18 +35,34 @@ func (s *Stream) Flush() []byte {
 	return rest
 }
 
+// Release lets go what was found, as if it had been none: it returns that and what is before it.
+func (s *Stream) Release(found *Finding) []byte {
+	out := s.pending[s.sent:max(s.sent, found.End)]
+	s.sent = max(s.sent, found.End)
+	s.kept = found.End
+	return out
+}
+
 // Blot adds p and returns what may leave now, with asterisks in the place of matches.
 func (s *Stream) Blot(p []byte, last bool) []byte {
 	s.add(p)
-	for {
-		clean, found := s.search(last)
+	clean := len(s.pending)
+	for at := 0; !s.set.Empty(); {
+		found, end := s.set.search(s.pending[at:], last)
 		if found == nil {
-			return clean
+			clean = at + end
+			break
 		}
-		for i := found.Start; i < found.End; i++ {
+		if s.Blotted != nil {
+			s.Blotted(found)
+		}
+		// Asterisks are not looked at again: there are patterns that they match.
+		for i := at + found.Start; i < at+found.End; i++ {
 			s.pending[i] = '*'
 		}
+		at += found.End
 	}
+	return s.pass(clean)
 }
 
 func (s *Stream) add(p []byte) {
@@ -59,12 +77,15 @@ func (s *Stream) search(last bool) ([]byte, *Finding) {
 	if !s.set.Empty() {
 		var found *Finding
 		if found, clean = s.set.search(s.pending, last); found != nil {
-			out := s.pending[s.sent:max(s.sent, clean)]
-			return out, found
+			return s.pass(clean), found
 		}
 	}
-	s.kept = clean
+	return s.pass(clean), nil
+}
+
+// pass lets what is clean leave.
+func (s *Stream) pass(clean int) []byte {
 	out := s.pending[s.sent:max(s.sent, clean)]
-	s.sent = max(s.sent, clean)
-	return out, nil
+	s.sent, s.kept = max(s.sent, clean), clean
+	return out
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"bottle/proxy/internal/scan"
@@ -59,7 +60,7 @@ func (s *Sink) write(p []byte, inside bool) error {
 
 // Close writes a close frame as soon as no other is under way, and nothing after it. It reports whether that is done.
 func (s *Sink) Close(code int, reason string) bool {
-	reason = reason[:min(len(reason), 123)]
+	reason = strings.ToValidUTF8(reason[:min(len(reason), 123)], "")
 	frame := append([]byte{0x88, byte(2 + len(reason)), byte(code >> 8), byte(code)}, reason...)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -90,10 +91,13 @@ type Relay struct {
 	Out *Sink
 	// Masked says that the frames have to be masked: those of clients.
 	Masked bool
-	// Set is looked for in payloads. Blot has what is found blotted out; else it ends the conversation.
-	Set   *scan.Set
-	Blot  bool
-	Limit int // bytes of a message
+	// Set is looked for in payloads. Blot has what is found blotted out, and Blotted told of it; else Ask is asked about it,
+	// and where that returns an error, or is nil, the conversation ends.
+	Set     *scan.Set
+	Blot    bool
+	Blotted func(*scan.Finding)
+	Ask     func(*scan.Finding) error
+	Limit   int // bytes of a message
 	// Moved is called with the size of each piece.
 	Moved func(n int)
 
@@ -109,6 +113,7 @@ type Relay struct {
 // Run returns when either side has ended, with an *Error where the frames are to blame.
 func (r *Relay) Run() error {
 	r.data, r.control = r.Set.Stream(), r.Set.Stream()
+	r.data.Blotted, r.control.Blotted = r.Blotted, r.Blotted
 	r.buffer = make([]byte, pieceSize)
 	for {
 		if err := r.frame(); err != nil {
@@ -176,8 +181,11 @@ func (r *Relay) controlFrame(current *run, length int) error {
 	if r.Blot {
 		payload = append(append([]byte(nil), r.control.Blot(payload, false)...), r.control.Flush()...)
 	} else {
-		if _, found := r.control.Write(payload); found != nil {
-			return secret(found)
+		for _, found := r.control.Write(payload); found != nil; _, found = r.control.Write(nil) {
+			if err := r.ask(found); err != nil {
+				return err
+			}
+			r.control.Release(found)
 		}
 		r.control.Flush()
 	}
@@ -187,8 +195,12 @@ func (r *Relay) controlFrame(current *run, length int) error {
 	return r.drain(nil)
 }
 
-func secret(found *scan.Finding) error {
-	return &Error{PolicyViolation, fmt.Sprintf("a message holds what looks like a secret (%s)", found)}
+// ask returns why what was found may not leave, or nil.
+func (r *Relay) ask(found *scan.Finding) error {
+	if r.Ask == nil {
+		return &Error{PolicyViolation, fmt.Sprintf("a message holds what looks like a secret (%s)", found)}
+	}
+	return r.Ask(found)
 }
 
 func (r *Relay) dataFrame(current *run, length int, final bool) error {
@@ -209,10 +221,17 @@ func (r *Relay) dataFrame(current *run, length int, final bool) error {
 			err = r.drain(r.data.Blot(piece, false))
 		} else {
 			clean, found := r.data.Write(piece)
-			if found != nil {
-				return secret(found)
+			for ; found != nil && err == nil; clean, found = r.data.Write(nil) {
+				if err := r.ask(found); err != nil {
+					return err
+				}
+				if err = r.drain(clean); err == nil {
+					err = r.drain(r.data.Release(found))
+				}
 			}
-			err = r.drain(clean)
+			if err == nil {
+				err = r.drain(clean)
+			}
 		}
 		if err != nil {
 			return err

@@ -108,6 +108,52 @@ func TestEchoesAreBlottedOut(t *testing.T) {
 	}
 }
 
+// What the rule has taken out of messages leaves frames as long as they were.
+func TestSecretsAreTakenOutOfFrames(t *testing.T) {
+	for _, frames := range [][][]byte{
+		{frame(0x81, true, "a "+token+" b")}, {frame(0x89, true, token)}, {frame(0x01, true, token[:20]), frame(0x80, true, token[20:])},
+	} {
+		var out bytes.Buffer
+		names := []string{}
+		r := &Relay{In: bufio.NewReader(bytes.NewReader(bytes.Join(frames, nil))), Out: NewSink(&out), Masked: true, Set: set(t), Blot: true, Limit: 1 << 20, Moved: func(int) {},
+			Blotted: func(found *scan.Finding) { names = append(names, found.Name) }}
+		if err := r.Run(); err != io.EOF || len(names) != 1 || out.Len() != len(bytes.Join(frames, nil)) {
+			t.Errorf("%v, %v, %d bytes", err, names, out.Len())
+		}
+		plain := []byte{}
+		for i := range out.Len() {
+			plain = append(plain, out.Bytes()[i]^byte(i&3+1))
+		}
+		if bytes.Contains(plain, []byte(token[:8])) || bytes.Contains(out.Bytes(), []byte(token[:8])) {
+			t.Error("part of it left")
+		}
+	}
+}
+
+// What the operator lets go leaves as it came, and what comes after it is looked at as well.
+func TestTheOperatorIsAskedAboutEachSecret(t *testing.T) {
+	sent := [][]byte{frame(0x81, true, "a "+token+" and "+token+" b"), frame(0x89, true, token), frame(0x81, true, "c")}
+	for _, yes := range []bool{true, false} {
+		var out bytes.Buffer
+		asked := 0
+		r := &Relay{In: bufio.NewReader(bytes.NewReader(bytes.Join(sent, nil))), Out: NewSink(&out), Masked: true, Set: set(t), Limit: 1 << 20, Moved: func(int) {},
+			Ask: func(*scan.Finding) error {
+				if asked++; yes {
+					return nil
+				}
+				return &Error{PolicyViolation, "no"}
+			}}
+		err := r.Run()
+		var wrong *Error
+		switch {
+		case yes && (err != io.EOF || asked != 3 || !bytes.Equal(out.Bytes(), bytes.Join(sent, nil))):
+			t.Errorf("%v, asked %d times: %q", err, asked, out.Bytes())
+		case !yes && (!errors.As(err, &wrong) || asked != 1 || out.Len() != 0):
+			t.Errorf("%v, asked %d times: %q", err, asked, out.Bytes())
+		}
+	}
+}
+
 func TestBrokenFrames(t *testing.T) {
 	for name, f := range map[string][]byte{
 		"an extension": frame(0xc1, true, "x"), "unmasked": frame(0x81, false, "x"), "an unknown kind": frame(0x83, true, "x"), "a ping in pieces": frame(0x09, true, "x"),

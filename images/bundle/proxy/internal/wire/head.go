@@ -15,11 +15,15 @@ import (
 	"strings"
 )
 
-// HeadLimit is the longest head of a request that is read, in bytes.
-const HeadLimit = 64 << 10
+// A HeadTooLargeError is a head that is longer than it may be, in bytes.
+type HeadTooLargeError int
 
-// ErrHeadTooLarge reports a head that is longer than HeadLimit.
-var ErrHeadTooLarge = errors.New("the request's head is larger than 64 KiB")
+func (e HeadTooLargeError) Error() string {
+	return fmt.Sprintf("the request's head is larger than %d bytes (limits.header)", int(e))
+}
+
+// A budget is how much of a head may still be read.
+type budget struct{ limit, left int }
 
 // A MalformedError is a request that is refused before anything in it is judged. Its text is meant for the client.
 type MalformedError struct{ Reason string }
@@ -45,19 +49,19 @@ type Head struct {
 }
 
 // readLine returns the next line without its CRLF. The slice is valid until the next read.
-func readLine(r *bufio.Reader, budget *int) ([]byte, error) {
+func readLine(r *bufio.Reader, b *budget) ([]byte, error) {
 	line, err := r.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) {
 		whole := append([]byte(nil), line...)
-		for errors.Is(err, bufio.ErrBufferFull) && len(whole) <= *budget {
+		for errors.Is(err, bufio.ErrBufferFull) && len(whole) <= b.left {
 			line, err = r.ReadSlice('\n')
 			whole = append(whole, line...)
 		}
 		line = whole
 	}
-	*budget -= len(line)
-	if *budget < 0 {
-		return nil, ErrHeadTooLarge
+	b.left -= len(line)
+	if b.left < 0 {
+		return nil, HeadTooLargeError(b.limit)
 	}
 	if err != nil {
 		return nil, err
@@ -69,10 +73,10 @@ func readLine(r *bufio.Reader, budget *int) ([]byte, error) {
 }
 
 // readFields reads header or trailer fields up to the empty line.
-func readFields(r *bufio.Reader, budget *int, names *[]byte) (http.Header, error) {
+func readFields(r *bufio.Reader, b *budget, names *[]byte) (http.Header, error) {
 	header := make(http.Header, 16)
 	for {
-		line, err := readLine(r, budget)
+		line, err := readLine(r, b)
 		if err != nil {
 			return nil, err
 		}
@@ -98,10 +102,10 @@ func readFields(r *bufio.Reader, budget *int, names *[]byte) (http.Header, error
 	}
 }
 
-// ReadHead reads a request's head. The error is io.EOF where the client has nothing more to ask.
-func ReadHead(r *bufio.Reader) (*Head, error) {
-	budget := HeadLimit
-	line, err := readLine(r, &budget)
+// ReadHead reads a request's head of at most limit bytes. The error is io.EOF where the client has nothing more to ask.
+func ReadHead(r *bufio.Reader, limit int) (*Head, error) {
+	b := &budget{limit, limit}
+	line, err := readLine(r, b)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +128,7 @@ func ReadHead(r *bufio.Reader) (*Head, error) {
 	if err := CheckTarget(target); err != nil {
 		return nil, err
 	}
-	if head.Header, err = readFields(r, &budget, &head.Names); err != nil {
+	if head.Header, err = readFields(r, b, &head.Names); err != nil {
 		return nil, err
 	}
 	return head, head.frame()

@@ -52,7 +52,7 @@ func (w *Response) SetReason(reason string) {
 }
 
 // RequestNames are the names of the request's header fields as they were written, a line each.
-func (w *Response) RequestNames() []byte { return w.head.Names }
+func (w *Response) RequestNames() string { return string(w.head.Names) }
 
 // Close makes this the connection's last answer.
 func (w *Response) Close() { w.closing = true }

@@ -42,6 +42,8 @@ func Reset(conn net.Conn) {
 type Options struct {
 	// Refused is called for a request that is refused before the handler sees it.
 	Refused func(err error)
+	// HeadLimit is the longest head of a request that is read, in bytes.
+	HeadLimit int
 	// Name stands before the reasons that the server itself gives.
 	Name string
 }
@@ -104,7 +106,7 @@ func (s *session) next() bool {
 		return false
 	}
 	s.conn.SetReadDeadline(time.Now().Add(headTimeout))
-	head, err := ReadHead(s.in)
+	head, err := ReadHead(s.in, s.options.HeadLimit)
 	if err != nil {
 		s.refuse(err)
 		return false
@@ -117,8 +119,9 @@ func (s *session) next() bool {
 func (s *session) refuse(err error) {
 	code := http.StatusBadRequest
 	var wrong *MalformedError
+	var large HeadTooLargeError
 	switch {
-	case errors.Is(err, ErrHeadTooLarge):
+	case errors.As(err, &large):
 		code = http.StatusRequestHeaderFieldsTooLarge
 	case !errors.As(err, &wrong):
 		return
@@ -303,9 +306,9 @@ func (b *body) Read(p []byte) (int, error) {
 }
 
 func (b *body) readTrailer() error {
-	budget := HeadLimit
+	limit := b.session.options.HeadLimit
 	var names []byte
-	fields, err := readFields(b.session.in, &budget, &names)
+	fields, err := readFields(b.session.in, &budget{limit, limit}, &names)
 	if err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
