@@ -180,6 +180,13 @@ BUNDLE: Final = Shape(
             "control",
             'The control socket: a path, "@name" for an abstract one, "" for none.',
         ),
+        Key(
+            "http",
+            readers.listen,
+            "http",
+            'Where /health, /live and /metrics are served: "HOST:PORT", or "unix:PATH". Whoever reaches it may read '
+            "them. Default: nowhere.",
+        ),
         Key("lease", LEASE, "lease", LEASE.sentence),
     ),
     Bundle(()),

@@ -740,3 +740,15 @@ def connect(value: object) -> str:
     else:
         raise Wrong(f'must be "tcp:HOST:PORT" or "unix:PATH", is {shown(value)}')
     return address
+
+
+@reads('`"HOST:PORT"` or `"unix:PATH"`', {"type": "string", "pattern": f"^({_HOST}:[0-9]{{1,5}}|unix:{_SOCKET})$"})
+def listen(value: object) -> str:
+    """An address to listen at: `HOST:PORT` or `unix:PATH`."""
+    address = text(value)
+    scheme, _, path = address.partition(":")
+    if scheme == "unix":
+        socket_address(path)
+    else:
+        host_and_port(address)
+    return address

@@ -117,4 +117,5 @@ class Bundle(Value):
     exit_code_from: str | None = None
     logs: str = "tag"
     control: str = "@bottle_init"
+    http: str | None = None
     lease: Lease | None = None

@@ -192,6 +192,7 @@ class State:
         "lease_at_ms",
         "needs",
         "phase",
+        "refused_signals",
         "stop",
         "stop_signals",
         "survivors",
@@ -206,6 +207,7 @@ class State:
         self.phase: str = UP
         self.stop: Stop | None = None
         self.stop_signals = 0
+        self.refused_signals = 0
         self.code: int | None = None
         self.finishing = False
         self.give_up_at_ms: int | None = None

@@ -78,6 +78,7 @@ class Init:
             libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
         self.report = environ_of.absolute(report) if report else None
         self.control = environ_of.socket_address(bundle.control)
+        self.http = address_as_given(bundle.http)
         self.events: list[Event] = []
         self.sigchld = False
         self.deadline_ms: int | None = None
@@ -141,7 +142,7 @@ class Init:
         from bottle_init.linux import emergency  # noqa: F401 - by then there may be no descriptor to import with.
 
         self.children.open_late()
-        self.journal.open_late(self.control)
+        self.journal.open_late(self.control, self.http)
         if self.lease is not None and self.lease.renew_ms is None:
             from bottle_init.linux.lease import Watch
 
@@ -159,6 +160,7 @@ class Init:
             self.children.reap()
             self._on_signals(EPOLLIN)  # A request that came in while deaths were collected came before them.
         self.logs.tick(now_ms)
+        self.journal.tick(now_ms)
         if self.events or is_late:
             self._step(now_ms)  # Bulk output alone gives the core nothing to judge.
 
@@ -169,7 +171,7 @@ class Init:
     def _timeout_ms(self) -> int | None:
         if self.events or self._has_deaths():
             return 0
-        times = (self.deadline_ms, self.logs.deadline_ms())
+        times = (self.deadline_ms, self.logs.deadline_ms(), self.journal.deadline_ms())
         soonest = min((at_ms for at_ms in times if at_ms is not None), default=None)
         return None if soonest is None else min(max(0, soonest - monotonic_ms()), LONGEST_SLEEP_MS)
 
@@ -217,7 +219,11 @@ def lease_as_given(lease: Lease | None) -> tuple[Lease | None, bool]:
     """The lease, a path in it made absolute, and whether its descriptor is there: to be asked before any is opened."""
     if lease is None:
         return None, False
-    scheme, _, path = (lease.connect or "").partition(":")
-    if scheme == "unix":
-        lease = lease.but(connect=f"unix:{environ_of.socket_address(path)}")
+    lease = lease.but(connect=address_as_given(lease.connect))
     return lease, lease.fd is not None and environ_of.is_open(lease.fd)
+
+
+def address_as_given(address: str | None) -> str | None:
+    """An address with its path, if it has one, from the directory where the init was started."""
+    scheme, _, path = (address or "").partition(":")
+    return f"unix:{environ_of.socket_address(path)}" if scheme == "unix" else address

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bottle_init.linux.control import Control
     from bottle_init.linux.logs import Logs
     from bottle_init.linux.sys.poller import Poller
+    from bottle_init.linux.web import Web
 
     Facts = tuple[tuple[str, object], ...]
 
@@ -43,6 +44,7 @@ class Journal:
         self._logs = logs
         self._report = report
         self._control: Control | None = None
+        self._web: Web | None = None
         self._untold: list[tuple[str, str, Facts]] = []
         self._asker = ""
         self._asker_pid = 0
@@ -52,8 +54,8 @@ class Journal:
             act.NoteStop: self._note_stop,
         }
 
-    def open_late(self, address: str) -> None:
-        """What no daemon has to wait for: the control socket, "" for none, and what the end will need."""
+    def open_late(self, address: str, http: str | None) -> None:
+        """What no daemon has to wait for: the control socket, "" for none, the pages, and what the end will need."""
         from bottle_init.linux import report  # noqa: F401 - at the end there may be no descriptor to import with.
 
         jsonlines.quoting()
@@ -64,6 +66,24 @@ class Journal:
             problem = self._control.open()
             if problem:
                 self.log("control_unavailable", "warning", (("reason", problem),))
+        if http is not None:
+            from bottle_init.linux.web import Web
+
+            self._web = Web(http, self._poller, self._view, self._logs)
+            problem = self._web.open()
+            if problem:
+                self.log("http_unavailable", "warning", (("reason", problem),))
+
+    def deadline_ms(self) -> int | None:
+        """When `tick` has to be called even if nothing happens."""
+        servers = [server.deadline_ms() for server in (self._control, self._web) if server is not None]
+        return min((at_ms for at_ms in servers if at_ms is not None), default=None)
+
+    def tick(self, now_ms: int) -> None:
+        """What clients of the init have been waiting for."""
+        for server in (self._control, self._web):
+            if server is not None:
+                server.tick(now_ms)
 
     def _answer(self, action: act.Answer) -> None:
         """Answer a client of the control socket."""
@@ -113,6 +133,8 @@ class Journal:
         if self._control is not None:
             self._control.publish(line)
             self._control.close()
+        if self._web is not None:
+            self._web.close()
         self._flush(end.stop.deadline_ms)
 
     def _flush(self, deadline_ms: int) -> None:

@@ -89,6 +89,7 @@ STRATEGIES: dict[readers.Reader[Any], st.SearchStrategy[Any]] = {
     readers.signal_rules: RULES,
     readers.control: st.sampled_from(["@bottle_init", "", "@other", "/run/bottle.sock", "relative/path"]),
     readers.connect: _PEERS,
+    readers.listen: _PEERS.map(lambda peer: peer.removeprefix("tcp:")),
     readers.tcp: st.builds(lambda host, port: Probe("tcp", host, port), HOSTS, PORTS),
     readers.http: st.builds(lambda host, port, path: Probe("http", host, port, path), HOSTS, PORTS, _HTTP_PATHS),
     readers.exec_probe: st.builds(lambda command: Probe("exec", command=command), COMMANDS),
@@ -283,6 +284,7 @@ stop_timeout = "8s"
 exit_code_from = "tests"
 logs = "json"
 control = "/run/bottle.sock"
+http = "127.0.0.1:9800"
 backoff = { initial = "1s", factor = 2.0, limit = 60 }
 restarts = { max = 5, window = "60s" }
 lease = { renew = "1m" }

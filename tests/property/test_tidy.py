@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 """Folders (and files of the top) of `bottle_init/`, each with all that it may stand on. `docs/design.md` says why."""
 
-ASSEMBLIES = ("children", "emergency", "init", "journal", "one", "remote", "starts")
+ASSEMBLIES = ("children", "emergency", "init", "journal", "one", "remote", "starts", "web")
 """The files of `linux/` that bring others of them together; all others are leaves."""
 
 ENTRANCES = ("bottle_init.testing.__main__", "bottle_init.testing.plugin", "bottle_init.testing.real")

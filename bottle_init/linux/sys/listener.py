@@ -15,7 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bottle_init.linux.sys.poller import Poller
+    from bottle_init.linux.sys.poller import Bulk, Poller
+
+    Watcher = Poller | Bulk
 
 _ACCEPTS = 16
 _PAUSE_MS = 1_000
@@ -28,16 +30,25 @@ _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
 class Listener:
     """Listens at one address of a Unix socket: a path, or `@name` for an abstract one.
 
-    `clock` gives monotonic milliseconds; `welcome` is called with each new connection, which does not block.
+    `clock` gives monotonic milliseconds; `welcome` is called with each new connection, which does not block. `mode` is
+    what the file of a path lets others do; connecting takes the right to write (unix(7)).
     """
 
+    family = _socket.AF_UNIX
+
     def __init__(
-        self, address: str, poller: Poller, clock: Callable[[], int], welcome: Callable[[_socket.socket], None]
+        self,
+        address: str,
+        poller: Watcher,
+        clock: Callable[[], int],
+        welcome: Callable[[_socket.socket], None],
+        mode: int = 0o600,
     ) -> None:
         self._address = address
         self._poller = poller
         self._clock = clock
         self._welcome = welcome
+        self._mode = mode
         self._socket: _socket.socket | None = None
         self._resume_at_ms: int | None = None
         self._owned: tuple[int, int] | None = None
@@ -75,21 +86,24 @@ class Listener:
             self._poller.watch(self._socket.fileno(), EPOLLIN, self._accept)
 
     def _listen(self) -> _socket.socket:
-        listener = _socket.socket(_socket.AF_UNIX, _STREAM)
+        listener = _socket.socket(self.family, _STREAM)
         try:
-            if self._address.startswith("@"):
-                listener.bind("\0" + self._address[1:])
-            else:
-                self._bind_path(listener)
+            self._bind(listener)
             listener.listen(_BACKLOG)
         except BaseException:
             listener.close()
             raise
         return listener
 
+    def _bind(self, listener: _socket.socket) -> None:
+        if self._address.startswith("@"):
+            listener.bind("\0" + self._address[1:])
+        else:
+            self._bind_path(listener)
+
     def _bind_path(self, listener: _socket.socket) -> None:
-        """Bind for the owner alone; what a dead init has left there makes room, anything else does not."""
-        umask = posix.umask(0o177)
+        """Bind for those whom the mode names; what a dead init has left there makes room, anything else does not."""
+        umask = posix.umask(0o777 & ~self._mode)
         try:
             try:
                 listener.bind(self._address)
@@ -126,13 +140,30 @@ class Listener:
                 if problem.errno != errno.ECONNABORTED:
                     self._pause()
                 return
-            self._welcome(_socket.socket(_socket.AF_UNIX, _STREAM, 0, fd))
+            self._welcome(_socket.socket(self.family, _STREAM, 0, fd))
 
     def _pause(self) -> None:
         """No descriptor or no memory is left: a client that cannot be let in must not wake the init all the time."""
         if self._socket is not None:
             self._poller.forget(self._socket.fileno())
             self._resume_at_ms = self._clock() + _PAUSE_MS
+
+
+class TcpListener(Listener):
+    """The same at `HOST:PORT`: an IP literal, one of IPv6 in brackets, or `localhost`, which is 127.0.0.1."""
+
+    def __init__(
+        self, address: str, poller: Watcher, clock: Callable[[], int], welcome: Callable[[_socket.socket], None]
+    ) -> None:
+        super().__init__(address, poller, clock, welcome)
+        self.family = _socket.AF_INET6 if address.startswith("[") else _socket.AF_INET
+
+    def _bind(self, listener: _socket.socket) -> None:
+        host, _, port = self._address.rpartition(":")
+        listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)  # Connections of an earlier init linger there.
+        if self.family == _socket.AF_INET6:
+            listener.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
+        listener.bind(("127.0.0.1" if host == "localhost" else host.strip("[]"), int(port)))
 
 
 class Connection:
@@ -143,7 +174,7 @@ class Connection:
 
     __slots__ = ("_mask", "_poller", "_socket", "heard", "received", "to_send")
 
-    def __init__(self, connection: _socket.socket, poller: Poller, serve: Callable[[], None]) -> None:
+    def __init__(self, connection: _socket.socket, poller: Watcher, serve: Callable[[], None]) -> None:
         connection.setblocking(False)
         self._socket = connection
         self._poller = poller
@@ -179,6 +210,13 @@ class Connection:
             return False
         del self.to_send[:sent]
         return True
+
+    def end_output(self) -> None:
+        """Tell the client that nothing more comes; what it still says can be heard."""
+        try:
+            self._socket.shutdown(_socket.SHUT_WR)
+        except OSError:
+            pass  # It has gone already.
 
     def watch(self) -> None:
         """Wait for what there is to wait for. A hang-up is always seen; data that nobody will read wakes nobody."""

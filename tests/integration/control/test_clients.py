@@ -473,3 +473,21 @@ def test_a_taken_address_is_said_and_harms_nothing(tmp_path: Path, operator: Ope
             said = init.event("control_unavailable")
             assert said["reason"] == f"{_address(operator)}: somebody else listens there, or it is no socket"
             assert init.stop() == 0
+
+
+def test_clients_are_let_in_after_a_shortage(tmp_path: Path) -> None:
+    """An init without a descriptor for another client takes a pause; that it ends is the loop's work."""
+    with running(tmp_path, SLEEPER.format(name="one"), prefix=("prlimit", "--nofile=32:32")) as init:
+        operator = Operator(init.control)
+        init.event("child_started", "one")
+        eventually(lambda: operator.run("health").returncode == 0, "the control socket")
+        idle = []
+        for _ in range(30):
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect("\0" + init.control[1:])
+            idle.append(connection)
+        eventually(lambda: len(os.listdir(f"/proc/{init.pid}/fd")) == 32, "the shortage")
+        for connection in idle:
+            connection.close()
+        eventually(lambda: operator.run("health").returncode == 0, "an answer after the shortage")
+        assert init.stop() == 0
