@@ -107,6 +107,8 @@ PHRASES: dict[str, tuple[tuple[str, str], ...]] = {
     "deadline_passed": (("", "the deadline is over, everything is killed"), ("after_ms", " after {}")),
     "lines_dropped": (("count", "{} lines dropped"), ("stream", " of {}")),
     "control_unavailable": (("", "no control socket"), ("reason", ": {}")),
+    "leftover_output_closed": (("", "output of processes that it has left behind is read no more"),),
+    "http_unavailable": (("", "no pages are served"), ("reason", ": {}")),
     "report_unwritten": (("", "the report could not be written"), ("reason", ": {}")),
     "internal_error": (("", "the init itself failed"), ("code", ", code {}")),
 }
@@ -219,6 +221,7 @@ def tell(life: Life) -> str:
     """The paragraph, the last words of those it is about, and the timeline."""
     parts = [ending(life)]
     if life.report is not None:
+        parts.extend(faults(life.report))
         parts.extend(last_words(life.report))
     timeline = list(timeline_of(life))
     if timeline:
@@ -321,6 +324,13 @@ def cleanup(report: Event) -> Iterator[str]:
 def milliseconds(count: int) -> str:
     """A time that may be short."""
     return f"{count} ms" if count < 1_000 else span(count)
+
+
+def faults(report: Event) -> Iterator[str]:
+    """What was wrong with a bundle file that could not be run."""
+    found = report.get("faults")
+    if isinstance(found, list) and found:
+        yield "\n".join(["Faults:", *(f"  {plain(fault, _TEXT)}" for fault in found if isinstance(fault, str))])
 
 
 def last_words(report: Event) -> Iterator[str]:

@@ -34,10 +34,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(options: Options) -> int:
     pthread_sigmask(SIG_BLOCK, valid_signals())  # From here on no request to stop is lost, or ends PID 1 half-way.
+    from bottle_init.bundle.source import BundleInvalid
     from bottle_init.cli import chosen
     from bottle_init.linux import init
 
-    return init.run(chosen.find_bundle(options), options.report)
+    try:
+        bundle = chosen.find_bundle(options)
+    except BundleInvalid as problem:
+        from bottle_init.cli import mishap
+
+        return mishap.not_started(problem, options.report)
+    return init.run(bundle, options.report)
 
 
 def _one(options: Options) -> int:

@@ -1,10 +1,15 @@
-"""What becomes of an exception that reaches the command line: one message, one exit code."""
+"""What becomes of an exception that reaches the command line: one message, one exit code.
+
+Where the command is PID 1 of a container, that ends with it, and the message is in its termination log, too.
+"""
 
 from __future__ import annotations
 
+import posix
+
 from bottle_init.bundle.source import BundleInvalid
 from bottle_init.cli.console import OutputLost, say
-from bottle_init.cli.options import UsageError
+from bottle_init.cli.options import DEFAULT_CONFIG, UsageError
 from bottle_init.words.exits import EX_CONFIG, EX_NO, EX_SOFTWARE, EX_USAGE
 
 _SIGPIPE = 128 + 13
@@ -15,12 +20,13 @@ def exit_code(problem: BaseException) -> int:
     """Says what happened on stderr, as far as that is still open, and returns the code for it."""
     if isinstance(problem, UsageError):
         _tell(f"bottle-init: {problem}\n{problem.hint}\n")
+        _note_end(EX_USAGE, f"{problem}\n{problem.hint}")
         return EX_USAGE
     if isinstance(problem, OutputLost):
         _tell(f"bottle-init: {problem}\n")
         return EX_NO
     if isinstance(problem, BundleInvalid):
-        _tell(f"bottle-init: {problem}\n")
+        _tell(f"bottle-init: {problem}\n{_elsewhere(problem.source)}")
         return EX_CONFIG
     if isinstance(problem, BrokenPipeError):
         return _SIGPIPE  # The reader has seen enough: `bottle-init check | head -1`.
@@ -32,7 +38,31 @@ def exit_code(problem: BaseException) -> int:
 
     trace = "".join(traceback.format_exception(problem))
     _tell(f"{trace}bottle-init: internal error; please report it with the lines above.\n")
+    _note_end(EX_SOFTWARE, f"internal error: {type(problem).__name__}: {problem}")
     return EX_SOFTWARE
+
+
+def not_started(problem: BundleInvalid, path: str | None) -> int:
+    """A bundle that cannot be run is reported on as any other end is (contract 7); `path` is the report's."""
+    from bottle_init.linux import report
+
+    for unwritten in report.publish_invalid(problem.source, [str(fault) for fault in problem.faults], path):
+        _tell(f"bottle-init: {unwritten}\n")
+    return exit_code(problem)
+
+
+def _elsewhere(source: str) -> str:
+    """What to do where there is no bundle file at the default place, as for a `bottle-init` without any words."""
+    if source != DEFAULT_CONFIG or posix.access(source, posix.F_OK):
+        return ""
+    return "Run another file with --config FILE, or one program with -- COMMAND; --help shows the command line.\n"
+
+
+def _note_end(code: int, text: str) -> None:
+    if posix.getpid() == 1:
+        from bottle_init.linux import report
+
+        report.publish_text(report.cut(f"exit code {code}: {text}\n", report.TERMINATION_LOG_BYTES))
 
 
 def _tell(text: str) -> None:

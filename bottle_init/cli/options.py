@@ -255,6 +255,22 @@ VERBS: Final[dict[str, Command]] = {
     "renew": Command("", 0, 0, "renew the lease"),
 }
 
+MEANT: Final = {
+    "help": "--help",
+    "version": "--version",
+    "run": "--config FILE",
+    "up": "--config FILE",
+    "down": "ctl stop",
+    "shutdown": "ctl stop",
+    "kill": "ctl signal NAME KILL",
+    "reload": "ctl signal NAME HUP",
+    "ps": "status",
+    "list": "status",
+    "logs": "ctl events --follow",
+    "validate": "check",
+}
+"""What other tools call a command, and how it is typed here."""
+
 WHERE: Final = {RUN: "a bundle", ONE: "one command (-- COMMAND)"}
 """How messages call the commands that have no word."""
 
@@ -317,13 +333,24 @@ def _command(words: list[str], command: str) -> str:
     if not words:
         return command
     if words[0] not in COMMANDS:
-        raise UsageError(
-            f"unknown command {words[0]}{_nearest(words[0], COMMANDS)}",
-            f"To run one program under the init: -- {words[0]} ...",
-        )
+        raise _unknown(words)
     if command == ONE:
         raise UsageError(f"{words[0]} takes no -- COMMAND")
     return words[0]
+
+
+def _unknown(words: list[str]) -> UsageError:
+    """A first word that is no command: what was most likely meant by it."""
+    word = words[0]
+    meant = MEANT.get(word, "")
+    if word in VERBS:
+        meant = " ".join(("ctl", *words))
+    elif word.endswith(".toml"):
+        meant = f"--config {word}"
+    if meant:
+        return UsageError(f"unknown command {word}", f"You may want: bottle-init {meant}")
+    hint = f"To run one program under the init: bottle-init -- {' '.join(words)}"
+    return UsageError(f"unknown command {word}{_nearest(word, COMMANDS)}", hint)
 
 
 def _belongs(name: str, text: str, command: str) -> bool:
@@ -386,7 +413,9 @@ def _take_ctl(options: Options, words: list[str]) -> None:
     *front, last = (f"{verb} {row.words}".rstrip() for verb, row in VERBS.items())
     verbs = f"There are {', '.join(front)} and {last}."
     if not words or words[0] not in VERBS:
-        raise UsageError(f"ctl cannot {words[0]}" if words else "ctl needs a verb", verbs)
+        meant = words[0] if words and words[0] in COMMANDS else MEANT.get(words[0], "") if words else ""
+        hint = f"You may want: bottle-init {meant}" if meant else verbs
+        raise UsageError(f"ctl cannot {words[0]}" if words else "ctl needs a verb", hint)
     options.verb, *rest = words
     row = VERBS[options.verb]
     if not row.fewest <= len(rest) <= row.most:

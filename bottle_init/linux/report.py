@@ -16,8 +16,9 @@ from stat import S_ISREG
 from bottle_init.core import verdict
 from bottle_init.core.words import REQUESTED
 from bottle_init.linux.sys import outputs
-from bottle_init.linux.sys.clock import monotonic_ms
+from bottle_init.linux.sys.clock import monotonic_ms, wall_s
 from bottle_init.words import jsonlines, signames
+from bottle_init.words.exits import EX_CONFIG
 from bottle_init.words.text import plain
 
 TYPE_CHECKING = False
@@ -68,6 +69,22 @@ def build(
         "deaths": [_death(death, stop, bundle.children[death.child].kind, tail(death.child)) for death in end.deaths],
         "survivors": [_survivor(survivor) for survivor in end.survivors],
         "lines_dropped": lines_dropped,
+    }
+
+
+def of_invalid(source: str, faults: Sequence[str]) -> Record:
+    """The report of a bundle that was not started, because its file has these faults (contract 9)."""
+    return {
+        "code": EX_CONFIG,
+        "kind": "invalid",
+        "cause": f"{source} is not a valid bundle",
+        "faults": [_bounded(fault, _LAST_LINE_LIMIT) for fault in faults],
+        "sender": None,
+        "culprit": None,
+        "stop_ms": None,
+        "deaths": [],
+        "survivors": [],
+        "lines_dropped": 0,
     }
 
 
@@ -123,14 +140,25 @@ def publish(record: Record, line: bytes, path: str | None = None) -> list[str]:
             write_file(path, line + b"\n")
         except OSError as problem:
             problems.append(f"{path}: {problem.strerror}")
+    return problems + publish_text(text(record))
+
+
+def publish_invalid(source: str, faults: Sequence[str], path: str | None) -> list[str]:
+    """The same for a bundle that was not started, because its file has these faults."""
+    record = of_invalid(source, faults)
+    return publish(record, encode(record, jsonlines.timestamp(wall_s())), path)
+
+
+def publish_text(told: bytes) -> list[str]:
+    """Write to the termination log if there is one; returns what could not be done, in words."""
     log = termination_log(posix.environ)
     try:
-        write_existing(log, text(record), truncate=True)
+        write_existing(log, told, truncate=True)
     except FileNotFoundError:
         pass  # Nobody wants one.
     except OSError as problem:
-        problems.append(f"{log}: {problem.strerror}")
-    return problems
+        return [f"{log}: {problem.strerror}"]
+    return []
 
 
 def termination_log(environ: Mapping[bytes, bytes]) -> str:
@@ -144,6 +172,7 @@ def text(record: Record) -> bytes:
     culprit = [death for death in deaths if death["name"] == record["culprit"]]
     unclean = [death for death in deaths if death["severity"] != "clean" and death not in culprit]
     lines = [f"exit code {record['code']}: {_cause(record)}"]
+    lines.extend(f"  {plain(fault, _LAST_LINE_LIMIT)}" for fault in record.get("faults", ()))
     for death in (*culprit, *unclean):
         lines.append(f"{death['name']}: {_ending(death)}")
         lines.extend(f"  {plain(line, _LINE_LIMIT)}" for line in death["last_lines"])

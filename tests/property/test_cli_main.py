@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import bottle_init
-from bottle_init.cli import asking, main
+from bottle_init.bundle.source import BundleInvalid
+from bottle_init.cli import asking, main, mishap
 from bottle_init.cli.options import VERSION, Options
 
 BUNDLE = """
@@ -136,6 +137,19 @@ def test_a_missing_file_is_78_and_named(tmp_path: Path) -> None:
         "",
         f"bottle-init: {missing}: not a valid bundle (1 fault)\n  the file cannot be read: No such file or directory\n",
     )
+
+
+def test_no_file_at_all_gets_a_way_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The default place is hinted at; a file that was named is not second-guessed."""
+    faults = [("", "the file cannot be read: No such file or directory")]
+    missing = str(tmp_path / "none.toml")
+    monkeypatch.setattr(mishap, "DEFAULT_CONFIG", missing)
+    assert mishap.exit_code(BundleInvalid(missing, faults)) == 78
+    assert "Run another file with --config FILE, or one program with -- COMMAND;" in capfd.readouterr().err
+    assert mishap.exit_code(BundleInvalid("other.toml", faults)) == 78
+    assert "--config" not in capfd.readouterr().err
 
 
 def test_a_choice_that_cannot_run_is_78(file: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bottle_init.cli import usage
-from bottle_init.cli.options import COMMANDS, CTL, ONE, OPTIONS, RUN, VERBS, Options, UsageError, parse
+from bottle_init.cli.options import COMMANDS, CTL, MEANT, ONE, OPTIONS, RUN, VERBS, Options, UsageError, parse
 from bottle_init.core.policies import POLICIES
 from tools import cli_page
 
@@ -105,8 +105,17 @@ def test_what_is_understood(argv: tuple[str, ...], found: dict[str, Any]) -> Non
         (("--config", "--", "x"), "--config needs a value"),
         (("--config=",), "--config needs a path"),
         (("--only=,",), "--only needs names"),
-        (("chek",), "unknown command chek; did you mean check? | To run one program under the init: -- chek"),
-        (("sleep", "5"), "unknown command sleep | To run one program under the init: -- sleep"),
+        (
+            ("chek",),
+            "unknown command chek; did you mean check? | To run one program under the init: bottle-init -- chek",
+        ),
+        (("sleep", "5"), "unknown command sleep | To run one program under the init: bottle-init -- sleep 5"),
+        (("stop",), "unknown command stop | You may want: bottle-init ctl stop"),
+        (("restart", "web"), "unknown command restart | You may want: bottle-init ctl restart web"),
+        (("signal", "web", "HUP"), "unknown command signal | You may want: bottle-init ctl signal web HUP"),
+        (("my.toml",), "unknown command my.toml | You may want: bottle-init --config my.toml"),
+        (("help",), "unknown command help | You may want: bottle-init --help"),
+        (("down",), "unknown command down | You may want: bottle-init ctl stop"),
         (("--",), "a command must come after --"),
         (("check", "--", "x"), "check takes no -- COMMAND"),
         (("check", "a", "b"), "check does not know what to do with b"),
@@ -123,7 +132,9 @@ def test_what_is_understood(argv: tuple[str, ...], found: dict[str, Any]) -> Non
         (("--map-exit=²", "--", "x"), "must be an exit code from 0 to 255"),
         (("--parent-death-signal=0", "--", "x"), "there is no signal 0"),
         (("ctl",), "ctl needs a verb | There are restart NAME"),
-        (("ctl", "kill", "web"), "ctl cannot kill | There are restart NAME"),
+        (("ctl", "kick", "web"), "ctl cannot kick | There are restart NAME"),
+        (("ctl", "kill", "web"), "ctl cannot kill | You may want: bottle-init ctl signal NAME KILL"),
+        (("ctl", "status"), "ctl cannot status | You may want: bottle-init status"),
         (("ctl", "restart"), "ctl restart has too few words after it"),
         (("ctl", "renew", "x"), "ctl renew has too many words after it"),
         (("ctl", "signal", "web", "x"), "there is no signal 'x'"),
@@ -227,3 +238,8 @@ def test_the_reference_is_complete() -> None:
 
 def test_the_reference_is_drawn_from_the_rows() -> None:
     assert cli_page.PAGE.read_text(encoding="utf-8") == cli_page.page(), "python -m tools.cli_page"
+
+
+def test_what_is_hinted_at_is_understood() -> None:
+    for words in MEANT.values():
+        parse(words.split(), {})

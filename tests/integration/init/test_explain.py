@@ -280,7 +280,7 @@ def announced() -> Iterator[str]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
                 name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
                 first = node.args[0] if node.args else None
-                is_event = name == "announce" or (name in ("log", "encode") and len(node.args) > 1)
+                is_event = name == "announce" or (name in ("log", "_note", "encode") and len(node.args) > 1)
                 if (
                     is_event
                     and isinstance(first, ast.Constant)

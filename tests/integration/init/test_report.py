@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bottle_init.cli import explain
 from bottle_init.core import verdict
 from bottle_init.core.actions import Exit
 from bottle_init.core.spec import Bundle, Spec
@@ -495,3 +496,45 @@ def test_the_oom_killers_deaths_are_told_from_others(small_cgroup: Path, tmp_pat
         facts = json.loads(path.read_text())
         assert (facts["deaths"][0]["signal"], facts["deaths"][0]["oom"]) == ("KILL", oom_kill)
         assert ("out of memory" in facts["cause"]) == oom_kill
+
+
+# What could not even start.
+
+INVALID = """
+[daemons.web]
+command = ["true"]
+stop_timeout = "soon"
+users = "www"
+"""
+
+
+@pytest.mark.real
+def test_an_invalid_bundle_is_reported_too(tmp_path: Path) -> None:
+    log, path = tmp_path / "termination-log", tmp_path / "report.json"
+    log.write_text("an old one")
+    env = {"BOTTLE_INIT_TERMINATION_LOG": str(log)}
+    with running_bundle(tmp_path, INVALID, f"--report={path}", env=env) as init:
+        assert init.wait() == 78
+    lines = log.read_text().splitlines()
+    assert lines[0] == f"exit code 78: {tmp_path}/bundle.toml is not a valid bundle"
+    assert [line.partition(": ")[0] for line in lines[1:]] == ["  daemons.web.users", "  daemons.web.stop_timeout"]
+    record = json.loads(path.read_text())
+    assert (record["code"], record["kind"], record["deaths"]) == (78, "invalid", [])
+    assert [fault.partition(":")[0] for fault in record["faults"]] == ["daemons.web.users", "daemons.web.stop_timeout"]
+    assert [line for line in init.err if line.startswith("{")] == []
+    assert all(fault in "\n".join(init.err) for fault in record["faults"])
+    story = explain.story([path.read_bytes()])
+    cause = f"It ended with code 78: {tmp_path}/bundle.toml is not a valid bundle."
+    assert story.startswith(f"{cause}\n\nFaults:\n  daemons.")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("pid_1", [False, True], ids=["child", "pid1"])
+def test_only_pid_1_notes_a_command_line(tmp_path: Path, pid_1: bool) -> None:
+    """A wrong word to `docker exec` is not the end of the container."""
+    log = tmp_path / "termination-log"
+    log.touch()
+    with running_bundle(tmp_path, "", "--onyl=a", pid_1=pid_1, env={"BOTTLE_INIT_TERMINATION_LOG": str(log)}) as init:
+        assert init.wait() == 2
+    text = "exit code 2: unknown option --onyl; did you mean --only?\n`bottle-init --help` shows the command line.\n"
+    assert log.read_text() == (text if pid_1 else "")
