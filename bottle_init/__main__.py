@@ -1,4 +1,4 @@
-"""`python -m bottle_init`, and the console script `bottle-init`."""
+"""`python3 -I -m bottle_init`, and the console script `bottle-init`."""
 
 from __future__ import annotations
 

@@ -1,16 +1,42 @@
 """Whether the users and groups that a bundle names exist on this machine (contract 9).
 
 The one part of a bundle file's check that a compiled form cannot answer for: it is made where the
-bundle runs, at every start.
+bundle runs, at every start. A child looks its own up once more when it starts.
 """
 
 from __future__ import annotations
 
+from bottle_init.bundle.source import path_of
+from bottle_init.core.words import ONESHOT
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from bottle_init.core.spec import Process
+    from bottle_init.core.spec import Process, Spec
+
+
+def faults(children: Iterable[Spec]) -> Iterator[tuple[str, str]]:
+    """`(path in the file, message)` for each user and group that is unknown, and that no oneshot can make in time."""
+    specs = tuple(children)
+    for spec in specs:
+        missing = [(f"{path_of(spec)}.{key}", message) for key, message in unknown(spec.process)]
+        if missing and not runs_after_a_oneshot(spec, specs):
+            yield from missing
+
+
+def runs_after_a_oneshot(spec: Spec, children: Iterable[Spec]) -> bool:
+    """Whether a child waits for a oneshot, directly or not. Names may dangle here, and go round in circles."""
+    by_name = {each.name: each for each in children}
+    todo, seen = list(spec.after), set[str]()
+    while todo:
+        name = todo.pop()
+        if name in by_name and name not in seen:
+            seen.add(name)
+            if by_name[name].kind == ONESHOT:
+                return True
+            todo.extend(by_name[name].after)
+    return False
 
 
 def unknown(process: Process) -> Iterator[tuple[str, str]]:

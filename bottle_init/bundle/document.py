@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from bottle_init.bundle import accounts, graph, keys, readers, toml
 from bottle_init.bundle.keys import BUNDLE, CHILD, INHERITED, KINDS, PLAIN_CHILD, Key, Shape
+from bottle_init.bundle.source import path_of
 from bottle_init.bundle.table import Table, join
+from bottle_init.core import words
 from bottle_init.core.spec import Bundle, Process, Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from bottle_init.bundle.table import Faults
     from bottle_init.core.values import Value
@@ -44,11 +46,22 @@ def parse(text: bytes | str, *, here: bool = True) -> tuple[Bundle | None, Fault
             nodes.append(graph.Node(name, kind, join(key, name), spec.after if spec else ()))
             if spec:
                 children.append(spec)
-                unknown = accounts.unknown(spec.process) if here else ()
-                faults.extend((f"{join(key, name)}.{path}", message) for path, message in unknown)
+    faults.extend(_second_readers(children))
+    if here:
+        faults.extend(accounts.faults(children))
     if all(isinstance(content.get(key, {}), dict) for key in KINDS):
         faults.extend(graph.faults(nodes, bundle.exit_code_from))
     return (None if faults else bundle.but(children=tuple(children))), faults
+
+
+def _second_readers(children: Iterable[Spec]) -> Iterator[tuple[str, str]]:
+    """Of two that read the same input, each would get a part of it."""
+    first: Spec | None = None
+    for spec in children:
+        if spec.process.stdin == words.INHERIT:
+            if first is not None:
+                yield f"{path_of(spec)}.stdin", f"{path_of(first)} has the init's standard input already"
+            first = first or spec
 
 
 def _read_bundle(table: Table) -> tuple[Bundle, Fields]:

@@ -218,6 +218,12 @@ CHILD: Final = (
         "process.cwd",
         "The directory that it starts in. Default: the one that the init was started in.",
     ),
+    Key(
+        "stdin",
+        readers.choice(words.STDIN),
+        "process.stdin",
+        '"inherit": the init\'s own standard input, for one child at most; "null": /dev/null.',
+    ),
     Key("umask", readers.umask, "process.umask", 'Octal, such as "0027". Default: inherited.'),
     Key(
         "env",

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from bottle_init.core.spec import Bundle, Spec
 
 _INHERITED = ""
-_TABLES = {"oneshot": "oneshots", "daemon": "daemons", "job": "jobs"}
 
 
 def from_text(text: bytes | str, source: str, policy: str | None = None, *, here: bool = True) -> Bundle:
@@ -65,11 +64,7 @@ def settle(bundle: Bundle, policy: str | None) -> Bundle:
 def _check_accounts(bundle: Bundle, source: str) -> None:
     from bottle_init.bundle import accounts
 
-    faults = [
-        (f"{_TABLES[spec.kind]}.{spec.name}.{key}", message)
-        for spec in bundle.children
-        for key, message in accounts.unknown(spec.process)
-    ]
+    faults = list(accounts.faults(bundle.children))
     if faults:
         raise BundleInvalid(source, faults)
 

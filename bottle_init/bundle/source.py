@@ -8,6 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from bottle_init.core.spec import Spec
+
 
 class Fault(Value):
     """One thing that is wrong. `path` is a key of the file, a line of it, or empty for the file as a whole."""
@@ -31,6 +33,11 @@ class BundleInvalid(Exception):
         """One header line, and one line for each fault."""
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         return "\n  ".join((f"{self.source}: not a valid bundle ({count})", *map(str, self.faults)))
+
+
+def path_of(spec: Spec) -> str:
+    """The path of a child's table in the file, such as `daemons.web`."""
+    return f"{spec.kind}s.{spec.name}"
 
 
 def read_text(path: str) -> bytes:

@@ -1,1 +1,1 @@
-"""What a person types: `python -m bottle_init`. See docs/cli.md."""
+"""What a person types: `python3 -I -m bottle_init`. See docs/cli.md."""

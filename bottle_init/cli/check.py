@@ -6,7 +6,7 @@ import os
 
 from bottle_init.bundle import compiled, graph, load
 from bottle_init.bundle.readers import spelled_ms
-from bottle_init.bundle.source import read_text
+from bottle_init.bundle.source import path_of, read_text
 from bottle_init.cli import chosen, console
 from bottle_init.cli.options import UsageError
 from bottle_init.words.exits import EX_NO, EX_OK
@@ -74,7 +74,7 @@ def _notes(bundle: Bundle) -> Iterator[str]:
     if bundle.stop_timeout_ms >= _DOCKER_STOP_MS:
         yield "bundle.stop_timeout: `docker stop` kills after 10 s unless told otherwise (--timeout, stop_grace_period)"
     for spec in bundle.children:
-        path = f"{spec.kind}s.{spec.name}"
+        path = path_of(spec)
         own_ms = spec.stop_delay_ms + spec.stop_timeout_ms
         if own_ms > bundle.stop_timeout_ms:
             yield f"{path}: its stop may take {spelled_ms(own_ms)}, but the bundle's ends earlier"

@@ -22,7 +22,7 @@ ASKING = (HEALTH, STATUS, CTL)
 END = """\
 Every --option VALUE can be written --option=VALUE; the last one counts. Exit codes: the bundle's or the program's own,
 2 for a command line that cannot be understood, 78 for an invalid bundle file, 70 for an error of the init itself.
-`python -m bottle_init` is the same as `bottle-init`.
+`python3 -I -m bottle_init` is the same as `bottle-init`.
 """
 
 

@@ -5,7 +5,7 @@ All of it is frozen. Times are whole milliseconds.
 
 from __future__ import annotations
 
-from bottle_init.core import policies
+from bottle_init.core import policies, words
 from bottle_init.core.values import Value
 from bottle_init.core.words import IGNORE_UNHEALTHY
 
@@ -67,6 +67,7 @@ class Process(Value):
     group: str | int | None = None
     groups: tuple[str | int, ...] | None = None
     cwd: str | None = None
+    stdin: str = words.NULL
     umask: int | None = None
     env: tuple[tuple[str, str], ...] = ()
     env_files: tuple[str, ...] = ()

@@ -20,6 +20,11 @@ ON_UNHEALTHY: Final = (IGNORE_UNHEALTHY, RESTART_UNHEALTHY, STOP_UNHEALTHY)
 # Where the children's lines go (contract 9).
 LOGS: Final = ("inherit", "tag", "json")
 
+# What a child reads from (contract 9).
+NULL: Final = "null"
+INHERIT: Final = "inherit"
+STDIN: Final = (NULL, INHERIT)
+
 # The init's own exit codes, after sysexits.h (contract 2).
 EX_UNAVAILABLE: Final = 69
 

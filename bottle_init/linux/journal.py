@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posix
+
 from bottle_init.core import actions as act
 from bottle_init.core.flow import Farewell
 from bottle_init.linux.sys import proc
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from bottle_init.core.state import State
     from bottle_init.linux.control import Control
     from bottle_init.linux.logs import Logs
+    from bottle_init.linux.manager import Manager
     from bottle_init.linux.sys.poller import Poller
     from bottle_init.linux.web import Web
 
@@ -45,6 +48,7 @@ class Journal:
         self._report = report
         self._control: Control | None = None
         self._web: Web | None = None
+        self._manager: Manager | None = None
         self._untold: list[tuple[str, str, Facts]] = []
         self._asker = ""
         self._asker_pid = 0
@@ -59,6 +63,12 @@ class Journal:
         from bottle_init.linux import report  # noqa: F401 - at the end there may be no descriptor to import with.
 
         jsonlines.quoting()
+        manager = posix.environ.get(b"NOTIFY_SOCKET")
+        if manager:
+            from bottle_init.linux.manager import Manager
+
+            self._manager = Manager(manager, self._poller, self._note_unheard)
+            self._manager.tell(self._view())
         if address:
             from bottle_init.linux.control import Control
 
@@ -108,6 +118,12 @@ class Journal:
         untold, self._untold = self._untold, []
         for event, level, facts in untold:
             self.log(event, level, facts)
+
+        if self._manager is not None:
+            self._manager.tell(self._view())
+
+    def _note_unheard(self, reason: str) -> None:
+        self.log("manager_unreachable", "warning", (("reason", reason),))
 
     def log(self, event: str, level: str, facts: Facts) -> None:
         """One line of the init's own; a fact that is None is left out."""

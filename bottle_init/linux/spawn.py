@@ -29,6 +29,12 @@ DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _SHELL = b"/bin/sh"
 
+_OWN = (
+    *(b"NOTIFY_SOCKET", b"WATCHDOG_PID", b"WATCHDOG_USEC"),
+    *(b"LISTEN_PID", b"LISTEN_PIDFDID", b"LISTEN_FDS", b"LISTEN_FDNAMES"),
+)
+"""What a service manager has said to the init (sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3))."""
+
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FORMAT = 0o170000
 _REGULAR = 0o100000
@@ -44,7 +50,7 @@ _NOT_DEFAULT = tuple(
 
 
 class Identity:
-    """Who a child runs as. `uid` None means as the init itself."""
+    """Who a child runs as; looked up at its start. `uid` None means as the init itself. Raises CannotStart."""
 
     __slots__ = ("gid", "groups", "home", "name", "uid")
 
@@ -56,9 +62,9 @@ class Identity:
         if process.user is not None:
             self._take_user(process.user)
         if process.group is not None:
-            self.gid = group_id(process.group)
+            self.gid = group_id("group", process.group)
         if process.groups is not None:
-            self.groups = tuple(group_id(group) for group in process.groups)
+            self.groups = tuple(group_id("groups", group) for group in process.groups)
 
     def _take_user(self, user: str | int) -> None:
         """The user's entry; an id without one is its own group, has no others, and `/` for a home."""
@@ -66,9 +72,9 @@ class Identity:
 
         try:
             entry = pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)
-        except KeyError:
+        except (KeyError, UnicodeEncodeError):
             if not isinstance(user, int):
-                raise
+                raise CannotStart(f"user {user}: there is no such user") from None
             self.uid = self.gid = user
             self.groups, self.name, self.home = (), str(user), "/"
             return
@@ -77,27 +83,27 @@ class Identity:
         self.name, self.home = entry.pw_name, entry.pw_dir
 
 
-def group_id(group: str | int) -> int:
-    """A group's id. Raises KeyError for a name that nobody knows."""
+def group_id(key: str, group: str | int) -> int:
+    """A group's id. Raises CannotStart for a name that is unknown."""
     if isinstance(group, int):
         return group
     import grp
 
-    return grp.getgrnam(group).gr_gid
+    try:
+        return grp.getgrnam(group).gr_gid
+    except (KeyError, UnicodeEncodeError):
+        raise CannotStart(f"{key}: there is no group {group}") from None
 
 
 class Plan:
     """All that a child needs to know before the fork. Made once for each child, used at every start."""
 
-    __slots__ = ("command", "cwd_fd", "environ", "identity", "keep", "nofile", "process")
+    __slots__ = ("command", "given", "keep", "process")
 
     def __init__(self, command: tuple[str, ...], process: Process, given: Given) -> None:
         self.command = [encode(word) for word in command]
         self.process = process
-        self.identity = Identity(process)
-        self.environ = environ_for(self.identity, given.environ)
-        self.cwd_fd = given.cwd_fd
-        self.nofile = given.nofile
+        self.given = given
         names = process.capabilities
         self.keep = None if names is None else tuple(sorted(libc.CAPABILITIES.index(name) for name in names))
 
@@ -109,7 +115,7 @@ def encode(text: str) -> bytes:
 
 def environ_for(identity: Identity, inherited: dict[bytes, bytes]) -> dict[bytes, bytes]:
     """The init's environment, less what is the init's alone, with HOME, USER and LOGNAME of the user."""
-    environ = {name: value for name, value in inherited.items() if name != b"NOTIFY_SOCKET"}
+    environ = {name: value for name, value in inherited.items() if name not in _OWN}
     if identity.uid is not None:
         environ[b"HOME"] = encode(identity.home)
         environ[b"USER"] = environ[b"LOGNAME"] = encode(identity.name)
@@ -157,16 +163,17 @@ def _become(
     try:
         posix.setsid()
         _attach(stdio)
-        _open_to_others(plan.identity.uid is not None)
+        identity = Identity(plan.process)
+        _open_to_others(identity.uid is not None)
         # As the init itself: to inherit a directory takes no right to enter it.
-        _do("cwd: where the init was started", posix.fchdir, plan.cwd_fd)
-        environ = dict(plan.environ)
+        _do("cwd: where the init was started", posix.fchdir, plan.given.cwd_fd)
+        environ = environ_for(identity, plan.given.environ)
         for path in plan.process.env_files:
             environ.update(read_env_file(path))
         environ.update((encode(name), encode(value)) for name, value in plan.process.env)
         environ.update(extra)
         _set_limits(plan)  # From here on no file can be opened where the init has more open than the child may.
-        _set_identity(plan)
+        _set_identity(plan, identity)
         if plan.process.cwd is not None:
             _do(f"cwd: {plan.process.cwd}", posix.chdir, plan.process.cwd)
         reset_signals()
@@ -220,7 +227,7 @@ def _set_limits(plan: Plan) -> None:
         _do("oom_score_adj", _write, "/proc/self/oom_score_adj", str(process.oom_score_adj))
     if process.nice is not None:
         _do("nice", posix.setpriority, posix.PRIO_PROCESS, 0, process.nice)
-    _do("rlimits.nofile", setrlimit, RLIMIT_NOFILE, plan.nofile)
+    _do("rlimits.nofile", setrlimit, RLIMIT_NOFILE, plan.given.nofile)
     if process.rlimits:
         import resource
 
@@ -242,9 +249,8 @@ def _write(path: str, text: str) -> None:
     posix.close(fd)
 
 
-def _set_identity(plan: Plan) -> None:
+def _set_identity(plan: Plan, identity: Identity) -> None:
     """Groups, user, capabilities, no_new_privs: each while the one before still allows it."""
-    identity = plan.identity
     if plan.keep is not None:
         _bound(plan.keep, plan.process)
         if identity.uid:

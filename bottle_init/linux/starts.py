@@ -10,6 +10,7 @@ import posix
 from select import EPOLLIN
 
 from bottle_init.core import events as ev
+from bottle_init.core.words import INHERIT
 from bottle_init.linux import spawn
 
 TYPE_CHECKING = False
@@ -100,7 +101,8 @@ class Starts:
         try:
             extra = self._environment(child, generation)
             stdio = self._logs.open(child)
-            pid, report = spawn.start(self._plans[child], (self._null, *stdio), extra)
+            stdin = 0 if self._bundle.children[child].process.stdin == INHERIT else self._null
+            pid, report = spawn.start(self._plans[child], (stdin, *stdio), extra)
             forked = True
         finally:
             self._logs.opened(child, forked=forked)

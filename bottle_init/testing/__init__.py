@@ -6,7 +6,7 @@
     assert not check(trace), render(trace)
     assert trace.exit.code == 3
 
-`python -m bottle_init.testing bundle.toml` tries a bundle by itself; the pytest fixture
+`python3 -I -m bottle_init.testing bundle.toml` tries a bundle by itself; the pytest fixture
 `assert_bundle_survives` does so in a test. See `docs/testing.md`.
 """
 

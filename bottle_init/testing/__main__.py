@@ -1,4 +1,4 @@
-"""`python -m bottle_init.testing bundle.toml`: try that bundle in the simulated kernel.
+"""`python3 -I -m bottle_init.testing bundle.toml`: try that bundle in the simulated kernel.
 
 Exit codes: 0 nothing was broken, 1 a counter-example was found and is printed, 2 wrong usage,
 78 the bundle file is not valid.
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m bottle_init.testing",
+        prog="python3 -I -m bottle_init.testing",
         description="Tries a bundle in a simulated kernel, with the core that runs as PID 1: deaths, signals, slow "
         "starts, hung probes, stalled logs, forks that fail, orders. "
         f"{len(INVARIANTS)} promises of the contract are checked in every run, and the smallest run that breaks one "

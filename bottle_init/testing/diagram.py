@@ -1,4 +1,4 @@
-"""`docs/state-machine.md`, drawn from the table that the core runs on: `python -m bottle_init.testing --diagram`."""
+"""`docs/state-machine.md`, drawn from the table that the core runs on: `make docs`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 HEADER = """\
 # The state machine of a child
 
-Drawn from `bottle_init/core/transitions.py` by `python -m bottle_init.testing --diagram`; a test compares. Every event
+Drawn from `bottle_init/core/transitions.py` by `make docs`; a test compares. Every event
 of a child passes through this one table, and `step` refuses, in production too, a move that is not declared here.
 """
 

@@ -137,10 +137,12 @@ def bundles(draw: Draw) -> tuple[Bundle, Document]:
     settled = spelling.settings(bundle, inherited)
     if settled:
         document["bundle"] = settled
-    children = []
+    children: list[Spec] = []
     for table, kind in keys.KINDS.items():
         for name in (name for name, its in zip(names, kinds, strict=True) if its == kind):
             spec = draw(specs(name, kind, rank[: rank.index(name)], inherited))
+            if "inherit" in [earlier.process.stdin for earlier in children]:
+                spec = spec.but(process=spec.process.but(stdin="null"))
             children.append(spec)
             document.setdefault(table, {})[name] = spelling.table(keys.of_kind(kind), spec, keys.PLAIN_CHILD, inherited)
     return bundle.but(children=tuple(children)), document
@@ -300,6 +302,7 @@ user = "root"
 group = 0
 groups = ["root", 7]
 cwd = "/srv"
+stdin = "inherit"
 umask = "0027"
 env = { PORT = "80" }
 env_files = ["/run/secrets/egress"]

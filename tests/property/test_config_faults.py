@@ -14,6 +14,23 @@ from bottle_init.bundle.source import BundleInvalid
 from tests.property.bundle_documents import EVERY_KEY, PATHS, mutated, spelled, text_of
 from tests.property.bundle_schema import accepted_types, at_path, type_of
 
+LATE = """
+[oneshots.o]
+command = ["x"]
+[daemons.a]
+command = ["x"]
+after = ["o"]
+user = "n0body"
+[daemons.b]
+command = ["x"]
+after = ["a"]
+group = "n0body"
+[daemons.c]
+command = ["x"]
+user = "n0body"
+"""
+"""Three children of users that do not exist; a oneshot before two of them may make them."""
+
 WRONG: tuple[Any, ...] = (True, 3, 3.5, "~", [], [["x"]], {"~": 1}, dt.date(2026, 1, 1))
 """A value of each type that TOML knows, none of which is right where another type is wanted."""
 
@@ -226,6 +243,14 @@ CHILD = '[daemons.web]\ncommand = ["web"]\n'
         (CHILD + 'umask = "0888"', "daemons.web.umask: must be an octal string"),
         (CHILD + "nice = 20", "daemons.web.nice: must be a whole number from -20 to 19, is 20"),
         (CHILD + "oom_score_adj = 1001", "daemons.web.oom_score_adj: must be a whole number from -1000 to 1000"),
+        (
+            CHILD + "stdin = 'inherit'\n[jobs.j]\ncommand = ['x']\nstdin = 'inherit'",
+            "jobs.j.stdin: daemons.web has the init's standard input already",
+        ),
+        (
+            LATE,
+            'daemons.c.user: there is no user "n0body" here',
+        ),
         (CHILD + 'env = { "A=B" = "x" }', 'daemons.web.env."A=B": the name of a variable'),
         (CHILD + 'env = { "export A" = "x" }', 'daemons.web.env."export A": the name of a variable'),
         (

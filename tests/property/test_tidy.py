@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
-    "__init__": (),
+    "isolation": (),
+    "__init__": ("isolation",),
     "words": (),
     "core": (),
     "linux/sys": ("core",),

@@ -152,8 +152,76 @@ def test_an_env_file_is_a_file(tmp_path: Path, kind: str) -> None:
         assert init.event("child_exited")["detail"] == f"env_files: {path}: is no regular file"
 
 
-def test_no_notify_socket_of_the_inits_own(tmp_path: Path) -> None:
-    assert "NOTIFY_SOCKET" not in told(tmp_path, env={"NOTIFY_SOCKET": "/run/systemd/notify"})["env"]
+def test_what_a_manager_told_the_init_is_the_inits(tmp_path: Path) -> None:
+    """Variables that a service manager set for the init do not reach children, unless the bundle file sets them."""
+    names = [
+        "NOTIFY_SOCKET",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
+        "LISTEN_PID",
+        "LISTEN_PIDFDID",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+    ]
+    given = {**dict.fromkeys(names, "1"), "LISTEN_PORT": "80"}
+    env = told(tmp_path, "env = { LISTEN_FDS = '3' }", env=given)["env"]
+    assert {name: env.get(name) for name in names} == {**dict.fromkeys(names), "LISTEN_FDS": "3"}
+    assert env["LISTEN_PORT"] == "80"
+
+
+def test_one_child_may_have_the_inits_stdin(tmp_path: Path) -> None:
+    """With `stdin = "inherit"` a child reads what the init was given; its probes and all others have /dev/null."""
+    given = tmp_path / "given"
+    given.write_text("data\n")
+    bundle = (
+        "[jobs.a]\ncommand = ['cat']\nafter = ['d']\nstdin = 'inherit'\n"
+        "[daemons.d]\ncommand = ['/bin/sh', '-c', 'readlink /proc/self/fd/0; exec sleep 600']\n"
+        "ready = { exec = ['/bin/sh', '-c', 'test $(readlink /proc/self/fd/0) = /dev/null'] }\n"
+    )
+    with given.open() as stdin, running(tmp_path, bundle, stdin=stdin) as init:
+        assert init.wait() == 0
+        assert sorted(init.out) == ["[a] data", "[d] /dev/null"]
+
+
+ADD_LATE = "echo late:x:4321:4322::/home/late:/bin/sh >> /etc/passwd; echo later:x:4323: >> /etc/group"
+
+
+def with_copies(tmp_path: Path) -> tuple[str, ...]:
+    """The words before a command that gives it users and groups of its own to change."""
+    for name in ("passwd", "group"):
+        (tmp_path / name).write_bytes(Path(f"/etc/{name}").read_bytes())
+    binds = " && ".join(f"mount --bind {tmp_path}/{name} /etc/{name}" for name in ("passwd", "group"))
+    return "unshare", "--mount", "sh", "-c", f'{binds} && exec "$@"', "sh"
+
+
+def test_a_oneshot_may_make_a_user(tmp_path: Path) -> None:
+    """Users and groups are looked up when a child starts, so a oneshot before it can have made them."""
+    prefix = with_copies(tmp_path)
+    bundle = (
+        f"[oneshots.o]\ncommand = ['/bin/sh', '-c', '{ADD_LATE}']\n"
+        "[daemons.d]\ncommand = ['sleep', '600']\nafter = ['o']\n"
+        "[jobs.j]\ncommand = ['/bin/sh', '-c', 'id -u; id -g; id -G; echo $HOME']\nafter = ['d']\n"
+        "user = 'late'\ngroups = ['later']\n"
+    )
+    with running(tmp_path, bundle, prefix=prefix) as init:
+        assert init.wait() == 0, init.err
+        assert init.out == ["[j] 4321", "[j] 4322", "[j] 4322 4323", "[j] /home/late"]
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("user = 'nowhere'", "user nowhere: there is no such user"),
+        ("group = 'nowhere'", "group: there is no group nowhere"),
+        ("groups = ['daemon', 'nowhere']", "groups: there is no group nowhere"),
+    ],
+)
+def test_a_user_that_no_oneshot_made(tmp_path: Path, key: str, reason: str) -> None:
+    """A user that is still unknown when its child starts is a death with 126 that names it."""
+    bundle = f"[oneshots.o]\ncommand = ['true']\n[jobs.j]\ncommand = ['true']\nafter = ['o']\n{key}\n"
+    with running(tmp_path, bundle) as init:
+        assert init.wait() == 126
+        assert init.event("child_exited", "j")["detail"] == reason
 
 
 def test_the_order_of_environments(tmp_path: Path) -> None:

@@ -194,9 +194,10 @@ def running(
     command = [*prefix, *(NAMESPACE if pid_1 else []), *python, f"--config={path}", *options]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
     control = environ.setdefault("BOTTLE_INIT_CONTROL", f"@bottle-test-{os.getpid()}-{tmp_path.name}")
+    popen.setdefault("stdin", subprocess.DEVNULL)
     popen.setdefault("stdout", subprocess.PIPE)
     popen.setdefault("stderr", subprocess.PIPE)
-    process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, **popen)
+    process = subprocess.Popen(command, env=environ, **popen)
     init = Init(process, pid_1, control, leaps=tmp_path / LEAPS if leaps else None)
     for stream, lines in ((process.stdout, init.out), (process.stderr, init.err)):
         if stream is not None:
