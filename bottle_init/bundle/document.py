@@ -15,6 +15,8 @@ from bottle_init.bundle.source import path_of
 from bottle_init.bundle.table import Table, join
 from bottle_init.core import words
 from bottle_init.core.spec import Bundle, Process, Spec
+from bottle_init.core.words import ONESHOT
+from bottle_init.words import signames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     Fields = dict[str, Any]
 
 _PROCESS = "process."
+_REQUEST = "is one of the bundle's stop_signals: a request to the init, which goes to no child"
 
 
 def parse(text: bytes | str, *, here: bool = True) -> tuple[Bundle | None, Faults]:
@@ -47,6 +50,8 @@ def parse(text: bytes | str, *, here: bool = True) -> tuple[Bundle | None, Fault
             if spec:
                 children.append(spec)
     faults.extend(_second_readers(children))
+    faults.extend(_forwarded_requests(children, bundle.stop_signals))
+    faults.extend(_kept_faults(children))
     if here:
         faults.extend(accounts.faults(children))
     if all(isinstance(content.get(key, {}), dict) for key in KINDS):
@@ -62,6 +67,24 @@ def _second_readers(children: Iterable[Spec]) -> Iterator[tuple[str, str]]:
             if first is not None:
                 yield f"{path_of(spec)}.stdin", f"{path_of(first)} has the init's standard input already"
             first = first or spec
+
+
+def _forwarded_requests(children: Iterable[Spec], stop_signals: tuple[int, ...]) -> Iterator[tuple[str, str]]:
+    """A request to the init is not for a child."""
+    for spec in children:
+        for source, _ in spec.signals:
+            if source in stop_signals:
+                yield f"{path_of(spec)}.signals.{signames.name(source)}", _REQUEST
+
+
+def _kept_faults(children: Iterable[Spec]) -> Iterator[tuple[str, str]]:
+    """A daemon or job that needs what a oneshot keeps would lack it, at a restart at the latest."""
+    keepers = {name: spec.name for spec in children for name in spec.keeps}
+    for spec in children:
+        for name in spec.process.capabilities or ():
+            if spec.kind != ONESHOT and name in keepers:
+                reason = f"{name.upper()} is kept by the oneshot {keepers[name]} from all that start after it"
+                yield f"{path_of(spec)}.capabilities", reason
 
 
 def _read_bundle(table: Table) -> tuple[Bundle, Fields]:

@@ -160,6 +160,12 @@ BUNDLE: Final = Shape(
             "One hard deadline for the whole stop: what is left is killed.",
         ),
         Key(
+            "stop_signals",
+            readers.stop_signals,
+            "stop_signals",
+            "The signals that request a stop of the bundle; not KILL, STOP, CHLD, nor CONT.",
+        ),
+        Key(
             "exit_code_from",
             readers.name,
             "exit_code_from",
@@ -352,10 +358,19 @@ CHILD: Final = (
         "signals",
         readers.signal_rules,
         "signals",
-        "Signals to rewrite before they are forwarded, or to drop with 0: HUP, USR1, USR2, WINCH and the real-time "
-        "signals.",
+        "Which of HUP, USR1, USR2, WINCH and the real-time signals it gets, and as which; it gets no other, and 0 says "
+        "the same as silence.",
         (DAEMON, JOB),
-        "only daemons and jobs have rules for signals",
+        "only daemons and jobs get signals that reach the init",
+    ),
+    Key(
+        "keeps",
+        readers.capabilities,
+        "keeps",
+        "Capabilities that it keeps from all that start after it: once all such oneshots have succeeded, the init "
+        "gives them up, and what starts later never has them.",
+        (ONESHOT,),
+        "only a oneshot can keep a capability from those after it: others run on, and need what they have",
     ),
 )
 """The keys of all children, in the order of the documentation."""

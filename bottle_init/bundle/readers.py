@@ -53,8 +53,6 @@ _UMASK = re.compile(r"0?[0-7]{3}|0o?[0-7]{1,3}")
 _HOST_PORT = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*)):([0-9]{1,5})")
 _URL = re.compile(r"http://([^/?#]*)([/?][!-~]*)?")
 _SUN_PATH_MAX = 107
-_STOPPERS = (signals.TERM, signals.INT, signals.QUIT)
-_STOP = 19
 _HUGE = 2**63 - 1
 
 DEFINITIONS: Final[dict[str, Schema]] = {}
@@ -505,7 +503,7 @@ _SPELLED_SIGNALS: Final[list[Schema]] = [
     {"type": "string", "pattern": "^[A-Za-z0-9+-]+$"},
     {"$ref": "#/definitions/signal_number"},
 ]
-_UNCATCHABLE: Final[Schema] = {"enum": ["KILL", "SIGKILL", "STOP", "SIGSTOP", signals.KILL, _STOP]}
+_UNCATCHABLE: Final[Schema] = {"enum": ["KILL", "SIGKILL", "STOP", "SIGSTOP", signals.KILL, signals.STOP]}
 
 
 @reads(
@@ -519,7 +517,7 @@ def stop_signal(value: object) -> int:
     found = signal(value)
     if found == signals.KILL:
         raise Wrong("must not be KILL: that comes by itself, after stop_timeout")
-    if found == _STOP:
+    if found == signals.STOP:
         raise Wrong("must not be STOP: it suspends a process, and no process ends by it")
     return found
 
@@ -543,7 +541,7 @@ def rewritten(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value == 0:
         return 0
     found = signal(value)
-    if found in (signals.KILL, _STOP):
+    if found in (signals.KILL, signals.STOP):
         raise Wrong("must not be KILL or STOP: no process can catch them")
     return found
 
@@ -566,7 +564,7 @@ def signal_rules(value: object) -> tuple[tuple[int, int], ...]:
     found: dict[int, int] = {}
     for key in table(value):
         try:
-            source = rewritable(key)
+            source = forwardable(key)
         except Wrong as wrong:
             rules.fault(key, str(wrong))
             continue
@@ -578,18 +576,52 @@ def signal_rules(value: object) -> tuple[tuple[int, int], ...]:
     return tuple(found.items())
 
 
-def rewritable(key: str) -> int:
-    """A signal that the init forwards, and so can rewrite."""
+def forwardable(key: str) -> int:
+    """A signal that the init forwards to a child that names it."""
     source = signal(key)
-    if source in _STOPPERS:
+    if source not in signals.BY_NAME:
         raise Wrong(
-            "a stop signal cannot be rewritten: it is a request to the init (stop_signal is what the child gets)"
-        )
-    if source not in signals.CATCHABLE_ONLY:
-        raise Wrong(
-            "is not forwarded, and so cannot be rewritten; HUP, USR1, USR2, WINCH and the real-time signals can"
+            "is not forwarded: HUP, USR1, USR2, WINCH and the real-time signals can be"
+            " (what the child gets in a stop is its stop_signal)"
         )
     return source
+
+
+_NO_REQUEST: Final = {
+    signals.KILL: "no process can catch it",
+    signals.STOP: "no process can catch it",
+    signals.CHLD: "the kernel sends it for every child that ends",
+    signals.CONT: "it wakes what was suspended",
+}
+
+
+@reads(
+    "[signal](#values)",
+    {
+        "not": {"enum": [name for number in _NO_REQUEST for name in (signames.name(number), number)]},
+        "anyOf": _SPELLED_SIGNALS,
+    },
+    signames.name,
+    shared="request",
+)
+def requests_stop(value: object) -> int:
+    """A signal that can reach the init and has no other meaning."""
+    found = signal(value)
+    if found in _NO_REQUEST:
+        raise Wrong(f"{signames.name(found)} cannot ask for a stop: {_NO_REQUEST[found]}")
+    return found
+
+
+def _some(found: tuple[int, ...]) -> tuple[int, ...]:
+    if not found:
+        raise Wrong("must not be empty: no signal could stop the bundle")
+    return unique(found)
+
+
+_REQUESTS: Final = list_of(requests_stop, "signals").then(_some)
+stop_signals: Final = Reader(
+    _REQUESTS, "list of [signals](#values)", {**_REQUESTS.schema, "minItems": 1}, _REQUESTS.write
+)
 
 
 # Probes.

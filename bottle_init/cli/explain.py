@@ -97,12 +97,24 @@ PHRASES: dict[str, tuple[tuple[str, str], ...]] = {
     "child_reloaded": (("", "says that it has reloaded"),),
     "child_says_stopping": (("", "says that it stops"),),
     "oneshot_done": (("", "done"),),
+    "capabilities_dropped": (("capabilities", "the init has given up {}"),),
+    "capabilities_not_dropped": (("capabilities", "the init could not give up {}"), ("reason", ": {}")),
     "fork_failed": (("", "could not be started"), ("reason", ": {}")),
     "not_ready": (("", "not ready in time"), ("last", ": {}")),
     "timed_out": (("", "ran for too long"), ("after_ms", ": {}")),
     "ordered": (("order", "{}"), ("answer", ": {}")),
     "gave_up": (("", "given up"), ("process", ": no SIGKILL ended {}"), ("pid", " ({})")),
-    "signal_received": (("signal", "{} reached the init"), ("sender_pid", ", from process {}")),
+    "signal_received": (
+        ("signal", "{} reached the init"),
+        ("sender_pid", ", from process {}"),
+        ("sender_name", " ({})"),
+        ("effect", ": {}"),
+        ("sent_to", "; sent to {}"),
+        ("waiting", "; waits for {}"),
+        ("passed_over", "; passed over {}"),
+    ),
+    "signal_delivered": (("signal", "{} has waited until it was ready, and is sent to it"),),
+    "signal_dropped": (("signal", "{} has waited for it and is dropped"), ("reason", ": {}")),
     "stopping": (("", "the stop begins"), ("kind", ", {}"), ("cause", ": {}")),
     "deadline_passed": (("", "the deadline is over, everything is killed"), ("after_ms", " after {}")),
     "lines_dropped": (("count", "{} lines dropped"), ("stream", " of {}")),
@@ -208,6 +220,15 @@ def records(event: Event, key: str) -> list[Event]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
+def listed(found: list[Any] | dict[str, Any]) -> str:
+    """`a, b` of a list of names; `a (not ready), b (not named)` of an object with a reason for each."""
+    if isinstance(found, dict):
+        named = [f"{name} ({why})" for name, why in found.items() if isinstance(why, str)]
+    else:
+        named = [name for name in found if isinstance(name, str)]
+    return plain(", ".join(named[:_NAMED]) + (", ..." if len(named) > _NAMED else ""), _TEXT)
+
+
 def signal_of(event: Event) -> str:
     """`TERM` for 15 and for "TERM"."""
     found = words(event, "signal")
@@ -249,23 +270,22 @@ def cause(report: Event) -> str:
     why = words(report, "cause")
     if words(report, "kind") != "requested":
         return f"{head}: {named_signal(why) or 'for a reason that the report does not give'}."
-    return f"{head}: it was asked to stop by {named_signal(why)}{sender(report)}."
+    who = report.get("sender")
+    return f"{head}: it was asked to stop by {named_signal(why)}{sender(who) if isinstance(who, dict) else ''}."
 
 
 def named_signal(text: str) -> str:
     """`signal 15` becomes `signal 15 (TERM)`, wherever it stands."""
     head, found, rest = text.partition("signal ")
-    digits = rest.partition(" ")[0]
-    if not found or not digits.isdigit() or len(digits) > 2:
+    if not found:
         return text
-    return f"{head}signal {digits} ({signames.name(int(digits))}){rest[len(digits) :]}"
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    name = f" ({signames.name(int(digits))})" if digits and len(digits) < 3 else ""
+    return f"{head}signal {digits}{name}{named_signal(rest[len(digits) :])}"
 
 
-def sender(report: Event) -> str:
-    """Who asked, as far as the kernel told."""
-    who = report.get("sender")
-    if not isinstance(who, dict):
-        return ""
+def sender(who: Event) -> str:
+    """Who sent a signal or asked for a stop, as far as the kernel told."""
     pid = number(who, "pid")
     if not pid:
         return ", which came from outside of its PID namespace (`docker stop` does that) or from the kernel"
@@ -281,6 +301,8 @@ def blame(report: Event) -> Iterator[str]:
     for death in deaths:
         if words(death, "name") == culprit and death.get("oom") is True:
             yield f"The kernel killed {culprit} for lack of memory."
+        if words(death, "name") == culprit and isinstance(death.get("forwarded"), dict):
+            yield f"{forwarded(death['forwarded'])}."
     unclean = [one for one in deaths if words(one, "severity") != "clean" and words(one, "name") != culprit]
     clean = [one for one in deaths if words(one, "severity") == "clean" and words(one, "name") != culprit]
     for death in unclean[:_NAMED]:
@@ -300,11 +322,20 @@ def how(death: Event) -> str:
         told = f"did not stop when asked and was killed{took}"
     elif signal:
         by = "which the init had sent" if death.get("sent_by_init") is True else "which the init had not sent"
-        told = f"was killed by {signal}, {by}" + (": out of memory" if death.get("oom") is True else "")
+        told = f"was killed by {signal}" + ("" if death.get("forwarded") else f", {by}")
+        told += ": out of memory" if death.get("oom") is True else ""
     else:
         told = f"exited with {words(death, 'code')}"
+    if isinstance(death.get("forwarded"), dict):
+        told = f"{told}; {forwarded(death['forwarded'])}"
     detail = words(death, "detail")
     return f"{told} ({detail})" if detail else told
+
+
+def forwarded(signal: Event) -> str:
+    """Whence the signal that a child died of had come."""
+    ago = milliseconds(number(signal, "ago_ms"))
+    return f"{signal_of(signal)} had been forwarded to it {ago} before{sender(signal)}"
 
 
 def cleanup(report: Event) -> Iterator[str]:
@@ -417,6 +448,8 @@ def fact_of(event: Event, key: str) -> str:
     """What an event says under a key, "" if nothing."""
     if event.get(key) is True:
         return "true"
+    if isinstance(event.get(key), list | dict):
+        return listed(event[key])
     if key.endswith("_ms"):
         return milliseconds(number(event, key)) if words(event, key) else ""
     return signal_of(event) if key == "signal" else named_signal(words(event, key))

@@ -35,11 +35,24 @@ class SendSignal(Action):
 
 
 class ForwardSignal(Action):
-    """Send a signal to the child if it catches it. Answered by `SignalForwarded` where it was sent."""
+    """Pass a signal that reached the init on to each of `targets`. Answered by `SignalForwarded`, at once.
 
-    child: int
-    generation: int
+    A target is `(child, generation, signal)`: what the child gets may be another signal than the one that came.
+    `waiting` and `passed_over` are the names of all other children, each with the reason; the answer
+    carries them on into the event that says where the signal went. `late`: it came before the target was ready.
+    """
+
     signal: int
+    targets: tuple[tuple[int, int, int], ...]
+    sender_pid: int = 0
+    sender_uid: int | None = None
+    waiting: tuple[tuple[str, str], ...] = ()
+    passed_over: tuple[tuple[str, str], ...] = ()
+    late: bool = False
+
+
+class NoteTime(Action):
+    """Say when the actions before this one have been carried out: `TimeNoted` answers, in a step at that time."""
 
 
 class KillSession(Action):
@@ -47,6 +60,12 @@ class KillSession(Action):
 
     child: int
     generation: int
+
+
+class DropCapabilities(Action):
+    """Take these capabilities out of every set of the init's own. Answered by `CapabilitiesDropped`, at once."""
+
+    names: tuple[str, ...]
 
 
 class SurveySession(Action):
@@ -98,13 +117,15 @@ class Answer(Action):
 class Announce(Action):
     """Write one event of the init's own to its log, and to whoever follows. `child` is "" for the bundle's.
 
-    `level` is a structlog level name, `facts` are further `(key, value)` pairs of the record.
+    `level` is a structlog level name, `facts` are further `(key, value)` pairs of the record. The name of the process
+    `sender_pid` is added as `sender_name`, and kept for the report; 0 for none.
     """
 
     event: str
     child: str = ""
     level: str = "info"
     facts: tuple[tuple[str, object], ...] = ()
+    sender_pid: int = 0
 
 
 class NoteStop(Action):

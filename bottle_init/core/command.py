@@ -8,15 +8,13 @@ second stop signal.
 
 from __future__ import annotations
 
-from bottle_init.core.signals import INT, QUIT, STOP_SIGNALS, WINCH
+from bottle_init.core.signals import CHLD, INT, QUIT, STOP, STOP_SIGNALS, WINCH
 from bottle_init.core.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-CHLD: Final = 17
-STOP: Final = 19
 TSTP: Final = 20
 TTIN: Final = 21
 TTOU: Final = 22

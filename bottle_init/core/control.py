@@ -5,7 +5,7 @@ Every order is answered, once, by `Answer`; none of them waits for its effect.
 
 from __future__ import annotations
 
-from bottle_init.core import dying, judging, stopping
+from bottle_init.core import dying, judging, keeping, stopping
 from bottle_init.core.actions import Answer, SendSignal
 from bottle_init.core.words import HALT_REQUEST, HALT_RESTART, NEXT_HOLD, NEXT_START, STOPPED, UP, WAITING
 
@@ -52,7 +52,7 @@ def is_stopped(turn: Turn, child: Child, event: Order) -> None:
 
 def start(turn: Turn, child: Child, event: Order) -> None:
     """`start` or `restart` of a child without a process; what its last one left behind goes first."""
-    if not _may(turn, event):
+    if not _may_start(turn, child, event):
         return
     _done(turn, child, event, "starting")
     child.standing = None
@@ -77,7 +77,7 @@ def is_started(turn: Turn, child: Child, event: Order) -> None:
 
 def start_cleared(turn: Turn, child: Child, event: Order) -> None:
     """`start` or `restart` of a child that has died, while its session is being ended."""
-    if _may(turn, event):
+    if _may_start(turn, child, event):
         child.standing = None
         child.next = NEXT_START
         _done(turn, child, event, "starting")
@@ -112,6 +112,14 @@ def _may(turn: Turn, event: Order) -> bool:
         return True
     refuse(turn, event.request, "the bundle is stopping")
     return False
+
+
+def _may_start(turn: Turn, child: Child, event: Order) -> bool:
+    why_not = keeping.refusal(child)
+    if why_not and turn.state.phase == UP:
+        refuse(turn, event.request, f"{child.spec.name}: {why_not}")
+        return False
+    return _may(turn, event)
 
 
 def _done(turn: Turn, child: Child, event: Order, what: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bottle_init.core import signals, verdict
+from bottle_init.core import forwarding, signals, verdict
 from bottle_init.core.actions import SurveySession
 from bottle_init.core.events import BackoffPassed, GiveUpPassed, StopTimeoutPassed
 from bottle_init.core.state import Death, Survivor
@@ -33,7 +33,7 @@ from bottle_init.core.words import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from bottle_init.core.events import ChildExited, Event, SessionSurveyed, SignalForwarded
+    from bottle_init.core.events import ChildExited, Event, SessionSurveyed
     from bottle_init.core.state import Child
     from bottle_init.core.turn import Turn
 
@@ -71,6 +71,7 @@ def die(turn: Turn, child: Child, event: ChildExited) -> None:
         brought_about=brought_about,
         stop_ms=None if child.signalled_at_ms is None else turn.now_ms - child.signalled_at_ms,
         detail=child.detail,
+        forwarded=next((one for one in child.forwarded if 128 + one.signal == code), None),
     )
     lay_out(turn, child)
 
@@ -79,6 +80,7 @@ def lay_out(turn: Turn, child: Child) -> None:
     """The process is gone, or given up: nothing that belonged to it is awaited any more."""
     child.pid = 0
     turn.drop_probe(child)
+    forwarding.drop(turn, child)
     child.timers.clear()
     turn.move(child, DEAD)
     turn.sweep.append(child.index)
@@ -198,11 +200,6 @@ def reap_late(turn: Turn, child: Child, event: ChildExited) -> None:
     """A child that was given up has ended after all."""
     turn.announce("child_reaped_late", child, code=event.code, signal=event.signal or None)
     turn.others_ended = True
-
-
-def note_forwarded(turn: Turn, child: Child, event: SignalForwarded) -> None:
-    """What was forwarded counts as the init's own (contract 2, clean)."""
-    child.sent |= 1 << event.signal
 
 
 def leave_to_all(turn: Turn, child: Child, event: Event) -> None:

@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+    from bottle_init.core.actions import ForwardSignal
+
 
 class Event(Value):
     """Base of all events."""
@@ -38,8 +40,12 @@ class StopOrdered(Event):
     sender_uid: int | None = None
 
 
+class LeaseTaken(Event):
+    """The peer that the lease hangs on is there."""
+
+
 class LeaseEnded(Event):
-    """The peer that the lease hangs on is gone; `reason` says how that was seen."""
+    """The peer that the lease hangs on is gone, or was never there; `reason` says how that was seen."""
 
     reason: str
 
@@ -159,11 +165,20 @@ class TreeSurveyed(Event):
 
 
 class SignalForwarded(Event):
-    """A `ForwardSignal` was carried out: the child catches that signal, and it has been sent."""
+    """A `ForwardSignal` was carried out: the signal was sent to these children of its targets, by their indexes."""
 
-    child: int
-    generation: int
-    signal: int
+    order: ForwardSignal
+    sent: tuple[int, ...]
+
+
+class CapabilitiesDropped(Event):
+    """A `DropCapabilities` was carried out, or could not be, for `reason`: the init may still have one of them."""
+
+    reason: str = ""
+
+
+class TimeNoted(Event):
+    """A `NoteTime` was reached: all that was decided before it has been done by now."""
 
 
 class OrphansReaped(Event):
@@ -284,6 +299,7 @@ class DeathJudged(Event):
 REQUESTS: Final[tuple[type[Event], ...]] = (
     SignalReceived,
     StopOrdered,
+    LeaseTaken,
     LeaseEnded,
     LeaseRenewed,
     ChildStopOrdered,
@@ -307,7 +323,6 @@ CHILD_EVENTS: Final[tuple[type[Event], ...]] = (
     ProbeSucceeded,
     ProbeFailed,
     Notified,
-    SignalForwarded,
     ChildExited,
     DeathJudged,
     SessionSurveyed,

@@ -39,7 +39,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from bottle_init.core.state import Child, Death
+    from bottle_init.core.state import Child, Death, Forwarded
     from bottle_init.core.turn import Turn
 
 
@@ -193,8 +193,17 @@ def describe(death: Death) -> str:
     if death.severity == verdict.FORCED:
         return "had to be killed"
     if death.signal:
-        return f"was killed by signal {death.signal}" + (" (out of memory)" if death.oom else "")
-    return f"exited with {death.code}" + (f" ({death.detail})" if death.detail else "")
+        told = f"was killed by signal {death.signal}" + (" (out of memory)" if death.oom else "")
+    else:
+        told = f"exited with {death.code}" + (f" ({death.detail})" if death.detail else "")
+    return told + (describe_forwarded(death.forwarded) if death.forwarded else "")
+
+
+def describe_forwarded(signal: Forwarded) -> str:
+    """Who had sent the init what a child was then sent, as the end of a sentence about the child's death."""
+    came = "" if signal.source == signal.signal else f" for signal {signal.source}"
+    sender = f"process {signal.sender_pid}" if signal.sender_pid else "outside of the container or the kernel"
+    return f", which the init had forwarded{came} from {sender}"
 
 
 def _announce(turn: Turn, child: Child, death: Death) -> None:

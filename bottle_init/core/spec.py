@@ -6,6 +6,7 @@ All of it is frozen. Times are whole milliseconds.
 from __future__ import annotations
 
 from bottle_init.core import policies, words
+from bottle_init.core.signals import STOP_SIGNALS
 from bottle_init.core.values import Value
 from bottle_init.core.words import IGNORE_UNHEALTHY
 
@@ -98,6 +99,7 @@ class Spec(Value):
     health: Check | None = None
     on_unhealthy: str = IGNORE_UNHEALTHY
     signals: tuple[tuple[int, int], ...] = ()
+    keeps: tuple[str, ...] = ()
     process: Process = Process()
 
 
@@ -115,6 +117,7 @@ class Bundle(Value):
     children: tuple[Spec, ...]
     policy: str = policies.DEFAULT
     stop_timeout_ms: int = 8_000
+    stop_signals: tuple[int, ...] = STOP_SIGNALS
     exit_code_from: str | None = None
     logs: str = "tag"
     control: str = "@bottle_init"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bottle_init.core import judging, policies
+from bottle_init.core import forwarding, judging, policies
 from bottle_init.core.actions import Spawn, StartProbe
 from bottle_init.core.events import (
     BackoffPassed,
@@ -48,7 +48,10 @@ def may_start(turn: Turn, child: Child) -> bool:
 
     What a oneshot or an ended daemon is after is looked at too: rest-for-one takes readiness away.
     """
-    if not all(turn.children[other].ready for other in turn.state.needs[child.index]):
+    state = turn.state
+    if state.dropping or state.lease_due_ms is not None:
+        return False
+    if not all(turn.children[other].ready for other in state.needs[child.index]):
         return False
     if not child.spec.restart_dependents:
         return True
@@ -160,6 +163,7 @@ def become_ready(turn: Turn, child: Child) -> None:
         turn.set_timer(child, WatchdogPassed, child.watchdog_ms)
     if child.spec.kind == DAEMON:
         turn.announce("child_ready", child, after_ms=turn.now_ms - child.started_at_ms)
+    forwarding.deliver(turn, child)
 
 
 def notified(turn: Turn, child: Child, event: Notified) -> None:

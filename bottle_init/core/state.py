@@ -11,17 +11,34 @@ from bottle_init.core.words import ENDED, GOING_DOWN, NEXT_END, NO_HALT, RUNNING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final
 
     from bottle_init.core.spec import Bundle, Spec
+
+
+LEASE_PATIENCE_MS: Final = 5_000
+"""A peer that has not taken the init's connection by then counts as none (contract 4)."""
+
+
+class Forwarded(Value):
+    """A signal that reached the init as `source` and that a child gets as `signal`, with who sent it.
+
+    `at_ms` is when the child was sent it, or when it came, for one that waits until the child is ready.
+    """
+
+    signal: int
+    source: int
+    sender_pid: int = 0
+    sender_uid: int | None = None
+    at_ms: int = 0
 
 
 class Death(Value):
     """One child's end, with what the verdict and the report need to know of it.
 
     `signal` is 0 for a child that exited; `severity` is one of `verdict.py`'s ranks;
-    `sent` says that the init sent or forwarded the signal it ended by; `stop_ms` is how long it
-    took from its stop signal, None where none was sent.
+    `sent` says that the init sent or forwarded the signal it ended by, `forwarded` which one that was if it was
+    forwarded; `stop_ms` is how long it took from its stop signal, None where none was sent.
     """
 
     child: int
@@ -39,6 +56,7 @@ class Death(Value):
     brought_about: bool = False
     stop_ms: int | None = None
     detail: str = ""
+    forwarded: Forwarded | None = None
 
 
 class Survivor(Value):
@@ -75,6 +93,7 @@ class Child:
     Invariants: `pid` is 0 exactly when no process is known to exist; `timers` holds only what
     belongs to the present `generation`; `ready` is what those waiting on this child see, and it
     outlives the process (contract 4), while `fresh` says that the present process is ready itself.
+    `forwarded` and `waiting_signals` hold at most one for each signal that the child gets: the last one.
     """
 
     __slots__ = (
@@ -87,6 +106,7 @@ class Child:
         "executed",
         "failures",
         "forced",
+        "forwarded",
         "fresh",
         "generation",
         "halt",
@@ -117,6 +137,7 @@ class Child:
         "text",
         "timers",
         "unhealthy",
+        "waiting_signals",
         "watchdog_ms",
     )
 
@@ -146,6 +167,8 @@ class Child:
         self.halt_at_ms = 0
         self.next = NEXT_END
         self.sent = 0
+        self.forwarded: tuple[Forwarded, ...] = ()
+        self.waiting_signals: tuple[Forwarded, ...] = ()
         self.forced = False
         self.swept = False
         self.survivors: tuple[Survivor, ...] = ()
@@ -178,6 +201,13 @@ class Child:
 class State:
     """All that the core remembers between two steps. Nobody changes one: `step` returns a new one.
 
+    `stop_signals` are the requests to stop that signals have made; `stop_noted_ms` is when the first one had been
+    acted on, None before.
+
+    `lease_at_ms` is when a lease is over that has to be renewed, `lease_due_ms` until when one on a peer is awaited
+    that the init does not have yet; None for none.
+    `keepers` are the indexes of the oneshots that keep a capability from those after them; `dropping` while the init is
+    giving those up, `dropped` once it has.
     `needs[i]` are the indexes of all children that child `i` runs after, `dependents[i]` of all that
     run after it; both transitively.
     """
@@ -187,13 +217,18 @@ class State:
         "children",
         "code",
         "dependents",
+        "dropped",
+        "dropping",
         "finishing",
         "give_up_at_ms",
+        "keepers",
         "lease_at_ms",
+        "lease_due_ms",
         "needs",
         "phase",
         "refused_signals",
         "stop",
+        "stop_noted_ms",
         "stop_signals",
         "survivors",
     )
@@ -208,12 +243,17 @@ class State:
         self.stop: Stop | None = None
         self.stop_signals = 0
         self.refused_signals = 0
+        self.stop_noted_ms: int | None = None
         self.code: int | None = None
         self.finishing = False
+        self.keepers = tuple(index for index, spec in enumerate(bundle.children) if spec.keeps)
+        self.dropping = self.dropped = False
         self.give_up_at_ms: int | None = None
         self.survivors: tuple[Survivor, ...] = ()
-        renew_ms = bundle.lease.renew_ms if bundle.lease else None
-        self.lease_at_ms = None if renew_ms is None else now_ms + renew_ms
+        lease = bundle.lease
+        self.lease_at_ms = now_ms + lease.renew_ms if lease is not None and lease.renew_ms is not None else None
+        has_peer = lease is not None and lease.renew_ms is None
+        self.lease_due_ms = now_ms + LEASE_PATIENCE_MS if has_peer else None
 
     def copy(self) -> State:
         """A shallow copy: the children are shared until a step edits one."""

@@ -7,38 +7,43 @@ of its arguments: same input, same output, in every world that runs it.
 
 from __future__ import annotations
 
-from bottle_init.core import control, ending, invariants, judging, signals, starting, stopping
-from bottle_init.core.actions import Answer, ForwardSignal, SendSignal
+from bottle_init.core import control, ending, forwarding, invariants, judging, keeping, starting, stopping
+from bottle_init.core.actions import Answer, NoteTime
 from bottle_init.core.events import (
     REQUESTS,
+    CapabilitiesDropped,
     ChildExited,
     DeathJudged,
     GiveUpPassed,
     KillOrdered,
     LeaseEnded,
     LeaseRenewed,
+    LeaseTaken,
     OrphansReaped,
     ProbeFailed,
+    SignalForwarded,
     SignalReceived,
     StartTurnCame,
     StopOrdered,
     StopTurnCame,
     SurvivorEnded,
+    TimeNoted,
     TreeSurveyed,
 )
-from bottle_init.core.state import State
+from bottle_init.core.state import LEASE_PATIENCE_MS, State
 from bottle_init.core.transitions import TABLE, Ignore, Row
 from bottle_init.core.turn import Turn
 from bottle_init.core.words import (
-    ALIVE,
     BACKOFF,
     CLEARING,
     DONE,
     ENDED,
+    EX_UNAVAILABLE,
     GOING_DOWN,
     KILLING,
     KILLING_ALL,
     NATURAL,
+    POLICY,
     REQUESTED,
     STOPPED,
     UP,
@@ -48,11 +53,18 @@ from bottle_init.core.words import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
+    from typing import Any, Final
 
     from bottle_init.core.actions import Action
     from bottle_init.core.events import Event
     from bottle_init.core.spec import Bundle
+
+SAME_REQUEST_MS: Final = 5
+"""A stop signal that is found so soon after the first one has been acted on is the same request (contract 4)."""
+
+STOP_REQUESTED: Final = "stop requested"
+SAME_REQUEST: Final = "the same request"
+KILLS_EVERYTHING: Final = "kills what is left"
 
 
 def begin(bundle: Bundle, now_ms: int) -> State:
@@ -82,6 +94,8 @@ def step(state: State, now_ms: int, events: Iterable[Event]) -> tuple[State, tup
         _judge(turn)
         _ring_bundle(turn)
         _advance(turn)
+    if turn.state.stop_signals > state.stop_signals == 0 and turn.state.phase != DONE:
+        turn.act(NoteTime())
     turn.state.children = tuple(turn.children)
     everybody = range(len(turn.children))
     invariants.check(turn.state, turn.edited if turn.state.phase == state.phase else everybody)
@@ -98,6 +112,8 @@ def next_deadline_ms(state: State) -> int | None:
     times = [at_ms for child in state.children for at_ms in child.timers.values()]
     if state.phase == UP and state.lease_at_ms is not None:
         times.append(state.lease_at_ms)
+    if state.phase == UP and state.lease_due_ms is not None:
+        times.append(state.lease_due_ms)
     if state.phase == GOING_DOWN and state.stop is not None:
         times.append(state.stop.deadline_ms)
     if state.phase == KILLING_ALL and state.give_up_at_ms is not None:
@@ -150,50 +166,62 @@ def dispatch(turn: Turn, event: Any) -> None:
 
 
 def _heed(turn: Turn, requests: list[Event]) -> None:
-    """Requests. All stop signals of one wake-up count as one (contract 4)."""
-    stop_signals = 0
+    """Requests, in the order in which they came."""
+    stop_signals = turn.state.bundle.stop_signals
+    heard = False
     for event in requests:
         if isinstance(event, SignalReceived):
-            if event.signal in signals.STOP_SIGNALS:
-                stop_signals += 1
-                if stop_signals == 1:
-                    _stop_signal(turn, event)
+            if event.signal in stop_signals:
+                _stop_signal(turn, event, again=heard or _is_same_request(turn))
+                heard = True
             else:
-                _forward(turn, event.signal)
+                forwarding.receive(turn, event)
         elif isinstance(event, StopOrdered):
             turn.act(Answer(event.request, True, "stopping"))
             cause = "the control socket"
             stopping.begin_stop(turn, REQUESTED, cause, None, None, event.sender_pid, event.sender_uid)
         elif isinstance(event, LeaseEnded):
-            stopping.begin_stop(turn, REQUESTED, f"the lease: {event.reason}")
+            _lose_lease(turn, event)
+        elif isinstance(event, LeaseTaken):
+            turn.state.lease_due_ms = None
         elif isinstance(event, LeaseRenewed):
             _renew_lease(turn, event)
         else:
             dispatch(turn, event)
 
 
-def _stop_signal(turn: Turn, event: SignalReceived) -> None:
-    """The first one is a requested stop, the second one kills what is left at once."""
-    turn.state.stop_signals += 1
-    turn.announce("signal_received", signal=event.signal, sender_pid=event.sender_pid, sender_uid=event.sender_uid)
-    if turn.state.stop_signals == 1:
+def _is_same_request(turn: Turn) -> bool:
+    """Whether a stop signal comes so soon after the first one has been acted on that both are one request (contract 4).
+
+    `kill` of a process and then of its group takes longer than one wake-up of the init's.
+    """
+    state = turn.state
+    if not state.stop_signals:
+        return False
+    return state.stop_noted_ms is None or turn.now_ms <= state.stop_noted_ms + SAME_REQUEST_MS
+
+
+def _stop_signal(turn: Turn, event: SignalReceived, *, again: bool) -> None:
+    """The first one is a requested stop, the second one kills what is left at once; `again`: it is the one before."""
+    turn.state.stop_signals += not again
+    is_first = turn.state.stop_signals == 1
+    effect = SAME_REQUEST if again else STOP_REQUESTED if is_first else KILLS_EVERYTHING
+    forwarding.announce(turn, event.signal, event.sender_pid, event.sender_uid, effect=effect)
+    if again:
+        return
+    if is_first:
         cause = f"signal {event.signal}"
         stopping.begin_stop(turn, REQUESTED, cause, None, None, event.sender_pid, event.sender_uid)
     elif turn.state.phase != KILLING_ALL:
         _kill_all(turn)
 
 
-def _forward(turn: Turn, signal: int) -> None:
-    """Contract 5: CONT to every child, the others to every child that catches them."""
-    for child in turn.children:
-        if child.status not in ALIVE:
-            continue
-        if signal == signals.CONT:
-            turn.act(SendSignal(child.index, child.generation, signal))
-        elif signal in signals.CATCHABLE_ONLY:
-            target = signals.for_child(child.spec, signal)
-            if target:
-                turn.act(ForwardSignal(child.index, child.generation, target))
+def _lose_lease(turn: Turn, event: LeaseEnded) -> None:
+    """The end of a lease is a request to stop; that it cannot be had is none, and nothing has been started then."""
+    if turn.state.lease_due_ms is None:
+        stopping.begin_stop(turn, REQUESTED, f"the lease: {event.reason}")
+    else:
+        stopping.begin_stop(turn, POLICY, f"the lease cannot be had: {event.reason}", EX_UNAVAILABLE)
 
 
 def _renew_lease(turn: Turn, event: LeaseRenewed) -> None:
@@ -210,6 +238,12 @@ def _observe(turn: Turn, event: Event) -> None:
         turn.others_ended = True
     elif isinstance(event, TreeSurveyed):
         ending.tree_surveyed(turn, event)
+    elif isinstance(event, SignalForwarded):
+        forwarding.forwarded(turn, event)
+    elif isinstance(event, CapabilitiesDropped):
+        keeping.dropped(turn, event)
+    elif isinstance(event, TimeNoted):
+        turn.state.stop_noted_ms = turn.now_ms
     else:
         dispatch(turn, event)
 
@@ -249,6 +283,9 @@ def _ring_bundle(turn: Turn) -> None:
     state, now_ms = turn.state, turn.now_ms
     if state.phase == UP and state.lease_at_ms is not None and state.lease_at_ms <= now_ms:
         stopping.begin_stop(turn, REQUESTED, "the lease was not renewed")
+    elif state.phase == UP and state.lease_due_ms is not None and state.lease_due_ms <= now_ms:
+        waited_s = LEASE_PATIENCE_MS // 1_000
+        _lose_lease(turn, LeaseEnded(f"nobody has taken the connection for {waited_s} seconds"))
     elif state.phase == GOING_DOWN and state.stop is not None and state.stop.deadline_ms <= now_ms:
         turn.announce("deadline_passed", level="warning", after_ms=now_ms - state.stop.at_ms)
         _kill_all(turn)
@@ -274,6 +311,7 @@ def _advance(turn: Turn) -> None:
         ending.look_again(turn)
     if turn.state.phase == UP:
         _take_down_halted(turn)
+        keeping.drop_when_done(turn)
         _start_ready(turn)
         _end_naturally(turn)
     if turn.state.phase == GOING_DOWN:

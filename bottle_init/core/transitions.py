@@ -35,7 +35,6 @@ from bottle_init.core.events import (
     ReadyDeadlinePassed,
     RunTimeoutPassed,
     SessionSurveyed,
-    SignalForwarded,
     StartTurnCame,
     StopDelayPassed,
     StopTimeoutPassed,
@@ -134,7 +133,7 @@ def _without_process(*timers: type[Event]) -> dict[type[Event], Cell]:
         **impossible(_NO_TIMER, *others),
         **impossible(_NO_PROCESS, *_LIFE),
         **impossible(_NOT_DEAD, DeathJudged),
-        **ignore(_NO_PROCESS, Notified, SignalForwarded, *_PROBES),
+        **ignore(_NO_PROCESS, Notified, *_PROBES),
         **ignore(_NO_SURVEY, SessionSurveyed),
         ChildSignalOrdered: Row(control.cannot_signal),
     }
@@ -151,7 +150,6 @@ def _with_process(*timers: type[Event]) -> dict[type[Event], Cell]:
         **ignore(_NO_SURVEY, SessionSurveyed),
         ExecFailed: Row(starting.exec_failed),
         ChildExited: Row(dying.die, (DEAD,)),
-        SignalForwarded: Row(dying.note_forwarded),
         ChildSignalOrdered: Row(control.signal),
         KillOrdered: Row(stopping.kill_with_all, (KILLING,)),
     }
@@ -182,7 +180,7 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
     },
     SPAWNING: {
         **impossible("the answer to the fork comes first", *_TURNS, KillOrdered, *_TIMERS, *_PROBES, Notified),
-        **impossible("the answer to the fork comes first", ChildExecuted, ExecFailed, ChildExited, SignalForwarded),
+        **impossible("the answer to the fork comes first", ChildExecuted, ExecFailed, ChildExited),
         **impossible("the answer to the fork comes first", ChildStopOrdered, ChildStartOrdered, ChildRestartOrdered),
         **impossible("the answer to the fork comes first", ChildSignalOrdered, SessionSurveyed),
         **impossible(_NOT_DEAD, DeathJudged),
@@ -238,7 +236,7 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
     },
     DEAD: {
         **impossible("a death is judged in the step that it comes in", *_TURNS, KillOrdered, *_TIMERS, *_PROBES),
-        **impossible("a death is judged in the step that it comes in", *_LIFE, Notified, SignalForwarded),
+        **impossible("a death is judged in the step that it comes in", *_LIFE, Notified),
         **impossible("a death is judged in the step that it comes in", ChildStopOrdered, ChildStartOrdered),
         **impossible("a death is judged in the step that it comes in", ChildRestartOrdered, ChildSignalOrdered),
         **ignore(_NO_SURVEY, SessionSurveyed),

@@ -8,7 +8,7 @@ from select import EPOLLIN
 from bottle_init.core import actions as act
 from bottle_init.core import events as ev
 from bottle_init.linux import reaper
-from bottle_init.linux.sys import proc
+from bottle_init.linux.sys import libc, proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Children:
             act.Spawn: starts.spawn,
             act.SendSignal: self._send_signal,
             act.ForwardSignal: self._forward_signal,
+            act.DropCapabilities: self._drop_capabilities,
             act.KillSession: self._kill_session,
             act.SurveySession: self._survey_session,
             act.SurveyTree: self._survey_tree,
@@ -115,10 +116,21 @@ class Children:
             proc.send_to_pid(pid, action.signal)
 
     def _forward_signal(self, action: act.ForwardSignal) -> None:
-        pid = self._pid_of(action.child, action.generation)
-        if pid and proc.caught_signals(pid) >> action.signal & 1:
-            proc.send_to_pid(pid, action.signal)
-            self._emit(ev.SignalForwarded(action.child, action.generation, action.signal))
+        sent = []
+        for child, generation, signal in action.targets:
+            pid = self._pid_of(child, generation)
+            if pid:
+                proc.send_to_pid(pid, signal)
+                sent.append(child)
+        self._emit(ev.SignalForwarded(action, tuple(sent)))
+
+    def _drop_capabilities(self, action: act.DropCapabilities) -> None:
+        try:
+            libc.drop_capabilities(action.names)
+        except OSError as problem:
+            self._emit(ev.CapabilitiesDropped(problem.strerror or str(problem)))
+        else:
+            self._emit(ev.CapabilitiesDropped())
 
     # Probes.
 

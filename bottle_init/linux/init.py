@@ -23,7 +23,7 @@ from bottle_init.linux.sys import libc
 from bottle_init.linux.sys.clock import monotonic_ms
 from bottle_init.linux.sys.environ import Given, Room, hold_stdio
 from bottle_init.linux.sys.poller import Bulk, Poller
-from bottle_init.linux.sys.signals import SIGCHLD, Signals
+from bottle_init.linux.sys.signals import OF_ITS_OWN_WRITES, SIGCHLD, Signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class Init:
         hold_stdio()
         libc.keep_descriptors_from_children()
         self.signals = Signals()
-        if posix.getpid() != 1:
+        self.pid = posix.getpid()
+        if self.pid != 1:
             libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
         self.report = environ_of.absolute(report) if report else None
         self.control = environ_of.socket_address(bundle.control)
@@ -82,6 +83,7 @@ class Init:
         self.events: list[Event] = []
         self.sigchld = False
         self.deadline_ms: int | None = None
+        self.is_time_asked = False
         self.exit: Exit | None = None
         self.watch: Watch | None = None
         self.poller = Poller()
@@ -134,6 +136,7 @@ class Init:
         self.do: dict[type[Action], Callable[[Any], None]] = {
             **self.children.do,
             **self.journal.do,
+            act.NoteTime: self._note_time,
             act.Exit: self._exit,
         }
 
@@ -191,6 +194,9 @@ class Init:
         self.deadline_ms = supervisor.next_deadline_ms(self.state)
         self.children.awaits_orphans = supervisor.awaits_orphans(self.state)
         self.journal.tell()
+        if self.is_time_asked:
+            self.is_time_asked = False
+            self.emit(ev.TimeNoted())  # Of the next turn, which begins now, and takes in what has come meanwhile.
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
         for action in actions:
@@ -208,8 +214,11 @@ class Init:
         for number, pid, uid in self.signals.take():
             if number == SIGCHLD:
                 self.sigchld = True
-            else:
+            elif pid != self.pid or number not in OF_ITS_OWN_WRITES:
                 self.emit(ev.SignalReceived(number, pid, uid))
+
+    def _note_time(self, _action: act.NoteTime) -> None:
+        self.is_time_asked = True
 
     def _exit(self, action: act.Exit) -> None:
         self.exit = action

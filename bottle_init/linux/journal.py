@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     Facts = tuple[tuple[str, object], ...]
 
 
+NAMES_KEPT = 256
+"""Of so many senders of signals the name is remembered."""
+
+
 class Journal:
     """Carries out what the core says; `do` has the method for each action. `report` is a path, None for no file."""
 
@@ -49,9 +53,11 @@ class Journal:
         self._control: Control | None = None
         self._web: Web | None = None
         self._manager: Manager | None = None
-        self._untold: list[tuple[str, str, Facts]] = []
+        self._untold: list[tuple[str, str, Facts, int]] = []
         self._asker = ""
         self._asker_pid = 0
+        self._names: dict[int, str] = {}
+        """The names of those that have sent signals, as they were then, by their pids."""
         self.do: dict[type[Action], Callable[[Any], None]] = {
             act.Answer: self._answer,
             act.Announce: self._announce,
@@ -103,7 +109,7 @@ class Journal:
     def _announce(self, action: act.Announce) -> None:
         """An event of the core's, for the log and for those who follow."""
         child = (("child", action.child),) if action.child else ()
-        self._untold.append((action.event, action.level, (*child, *action.facts)))
+        self._untold.append((action.event, action.level, (*child, *action.facts), action.sender_pid))
 
     def _note_stop(self, action: act.NoteStop) -> None:
         """A stop has begun; who asked for it is looked up after all signals have been sent."""
@@ -113,14 +119,23 @@ class Journal:
     def tell(self) -> None:
         """Log what has been announced: after the actions, so that no signal waits for a line about it."""
         if self._asker_pid:
-            process = proc.look(self._asker_pid)
-            self._asker, self._asker_pid = process.name if process is not None else "", 0
+            self._asker, self._asker_pid = _name_of(self._asker_pid) or "", 0
         untold, self._untold = self._untold, []
-        for event, level, facts in untold:
-            self.log(event, level, facts)
-
+        for event, level, facts, sender_pid in untold:
+            name = (("sender_name", self._name(sender_pid)),) if sender_pid else ()
+            self.log(event, level, (*facts, *name))
         if self._manager is not None:
             self._manager.tell(self._view())
+
+    def _name(self, pid: int) -> str | None:
+        """The name of who has sent a signal, kept while it can be looked up: later another process may have the pid."""
+        name = _name_of(pid)
+        self._names.pop(pid, None)
+        if name is not None:
+            self._names[pid] = name
+        if len(self._names) > NAMES_KEPT:
+            del self._names[next(iter(self._names))]
+        return name
 
     def _note_unheard(self, reason: str) -> None:
         self.log("manager_unreachable", "warning", (("reason", reason),))
@@ -141,7 +156,7 @@ class Journal:
         logs.finish()
         self._flush(end.stop.deadline_ms)
         logs.give_up()
-        record = report.build(end, self._bundle, logs.tail, logs.dropped(), self._asker)
+        record = report.build(end, self._bundle, logs.tail, logs.dropped(), self._asker, self._names)
         line = report.encode(record, jsonlines.timestamp(wall_s()))
         for problem in report.publish(record, line, self._report):
             self.log("report_unwritten", "error", (("reason", problem),))
@@ -161,3 +176,8 @@ class Journal:
             self._poller.wait(until_ms - now_ms)
             now_ms = monotonic_ms()
             logs.flush(now_ms)
+
+
+def _name_of(pid: int) -> str | None:
+    process = proc.look(pid)
+    return process.name if process is not None else None

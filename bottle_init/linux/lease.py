@@ -8,9 +8,9 @@ from __future__ import annotations
 import _socket
 import errno
 import posix
-from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, poll
 
-from bottle_init.core.events import LeaseEnded
+from bottle_init.core.events import LeaseEnded, LeaseTaken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ _SILENCE = ((_socket.TCP_KEEPIDLE, 15), (_socket.TCP_KEEPINTVL, 5), (_socket.TCP
 class Watch:
     """Watches the peer of `{ fd }` and `{ connect }`; the time of `{ renew }` is the core's.
 
-    A peer that cannot be watched (a descriptor that is not open, a refused connection) is gone:
-    the lease ends, for a reason that says so. `has_fd` tells whether the descriptor was open before the
-    init had any of its own.
+    Emits `LeaseTaken` once the peer is there. One that cannot be watched (a descriptor that is not open, a refused
+    connection) never is: the lease ends, for a reason that says so. `has_fd` tells whether the descriptor was open
+    before the init had any of its own.
     """
 
     def __init__(self, lease: Lease, has_fd: bool, poller: Poller, emit: Callable[[Event], None]) -> None:
@@ -81,6 +81,10 @@ class Watch:
             else:
                 self._poller.watch(fd, EPOLLRDHUP, self._hung_up)
                 self._fd = fd
+            if _is_hung_up(self._fd):
+                self._end(f"{self._name} had been closed by the other side before the init started")
+            else:
+                self._emit(LeaseTaken())
         except PermissionError:
             self._end(f"{self._name} is a file, and no file tells when its other side is gone")
         except OSError as problem:
@@ -145,6 +149,7 @@ class Watch:
             return  # The poller meant an earlier owner of the same descriptor.
         self._poller.forget(self._fd)
         self._poller.watch(self._fd, EPOLLIN | EPOLLRDHUP, self._discard)
+        self._emit(LeaseTaken())
 
     def _discard(self, _mask: int) -> None:
         """Throw away one bounded piece of what the peer sends, or learn that it is gone."""
@@ -159,3 +164,10 @@ class Watch:
         except OSError as problem:
             reason = f"{self._name}: {posix.strerror(problem.errno or errno.EIO).lower()}"
         self._end(reason)
+
+
+def _is_hung_up(fd: int) -> bool:
+    """Whether the other side of a descriptor has gone already."""
+    now = poll()
+    now.register(fd, EPOLLRDHUP)
+    return any(mask & _ENDED for _, mask in now.poll(0))

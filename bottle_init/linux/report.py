@@ -52,11 +52,13 @@ def build(
     tail: Callable[[int], Sequence[str]],
     lines_dropped: int,
     asker: str = "",
+    names: Mapping[int, str] | None = None,
 ) -> Record:
     """The report as plain dicts, lists, strings, numbers and None; times are whole milliseconds.
 
     `tail` gives a child's last lines by its index; `asker` is the name of the process that asked for
-    the stop, as it was then.
+    the stop, as it was then; `names` has those of the processes that have sent
+    signals, by their pids.
     """
     stop = end.stop
     return {
@@ -66,7 +68,10 @@ def build(
         "sender": _sender(stop, asker),
         "culprit": stop.culprit.name if stop.culprit else None,
         "stop_ms": end.ended_at_ms - stop.at_ms,
-        "deaths": [_death(death, stop, bundle.children[death.child].kind, tail(death.child)) for death in end.deaths],
+        "deaths": [
+            _death(death, stop, bundle.children[death.child].kind, tail(death.child), names or {})
+            for death in end.deaths
+        ],
         "survivors": [_survivor(survivor) for survivor in end.survivors],
         "lines_dropped": lines_dropped,
     }
@@ -95,7 +100,7 @@ def _sender(stop: Stop, name: str) -> Record | None:
     return {"pid": stop.sender_pid, "uid": stop.sender_uid, "name": name or None}
 
 
-def _death(death: Death, stop: Stop, kind: str, lines: Sequence[str]) -> Record:
+def _death(death: Death, stop: Stop, kind: str, lines: Sequence[str], names: Mapping[int, str]) -> Record:
     return {
         "name": death.name,
         "kind": kind,
@@ -104,6 +109,7 @@ def _death(death: Death, stop: Stop, kind: str, lines: Sequence[str]) -> Record:
         "signal": signames.name(death.signal) if death.signal else None,
         "severity": verdict.SEVERITIES[death.severity],
         "sent_by_init": death.sent,
+        "forwarded": _forwarded(death, names) if death.forwarded else None,
         "forced": death.forced,
         "oom": death.oom,
         "during_stop": death.stopping,
@@ -112,6 +118,20 @@ def _death(death: Death, stop: Stop, kind: str, lines: Sequence[str]) -> Record:
         "stop_ms": death.stop_ms,
         "detail": death.detail or None,
         "last_lines": [_bounded(line, _LAST_LINE_LIMIT) for line in lines],
+    }
+
+
+def _forwarded(death: Death, names: Mapping[int, str]) -> Record:
+    """The signal that the child ended by, as it reached the init, when, and who had sent it."""
+    signal = death.forwarded
+    if signal is None:
+        return {}
+    return {
+        "signal": signames.name(signal.source),
+        "ago_ms": death.at_ms - signal.at_ms,
+        "pid": signal.sender_pid,
+        "uid": signal.sender_uid,
+        "name": names.get(signal.sender_pid),
     }
 
 
@@ -209,6 +229,8 @@ def _by(sender: Record) -> str:
 def _ending(death: Record) -> str:
     """One death in a few words."""
     parts = [f"killed by {death['signal']}" if death["signal"] else f"exited with {death['code']}"]
+    if death["forwarded"]:
+        parts.append(f"{death['forwarded']['signal']} had been forwarded to it{_by(death['forwarded'])}")
     if death["oom"]:
         parts.append("out of memory")
     if death["forced"]:

@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bottle_init.core import events as happened
 from bottle_init.core import status
 from bottle_init.core.actions import (
+    Announce,
     Answer,
     CancelProbe,
+    DropCapabilities,
     Exit,
     ForwardSignal,
     KillSession,
@@ -24,10 +26,10 @@ from bottle_init.core.actions import (
     SurveyTree,
 )
 from bottle_init.testing import lines
-from bottle_init.testing.ledger import CONT, GIVE_UP_MS, HELD, KILL, OVER, PENDING, STOP_SIGNALS, Ledger
+from bottle_init.testing.ledger import CONT, GIVE_UP_MS, HELD, KILL, OVER, PENDING, Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from bottle_init.core.actions import Action
     from bottle_init.core.events import Event
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
     from bottle_init.testing.process import Process
     from bottle_init.testing.world import Step, Trace
 
-FORWARDED = (1, 10, 12, 28, *range(34, 65))
+
+ABOUT_SIGNALS = ("signal_received", "signal_delivered", "signal_dropped")
+FOR_PEOPLE = ("sender_uid", "reason", "sent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,9 @@ READINESS = "readiness"
 HEALTH = "health"
 CHECK_TIME = "check-time"
 FORWARDING = "forwarding"
+SIGNALS_TOLD = "signals-told"
+LEASE = "lease"
+KEPT = "kept"
 ANSWERS = "answers"
 REPORT = "report"
 EARLY_LOSS = lines.EARLY_LOSS
@@ -148,9 +155,11 @@ INVARIANTS = (
     ),
     Invariant(
         FORWARDING,
-        "forwarded to every child that catches it (by `SigCgt` in its `/proc/PID/status`),"
-        " never to one that would die of it by default",
+        "forwarded to the children whose `signals` names it, each as it says there, once they are ready",
     ),
+    Invariant(SIGNALS_TOLD, "Every signal that reaches the init, except CHLD, is an event"),
+    Invariant(LEASE, "Until the init has its lease, no child is started."),
+    Invariant(KEPT, "what starts later never has it"),
     Invariant(ANSWERS, "Every request is answered, once."),
     Invariant(
         REPORT,
@@ -189,6 +198,15 @@ class Auditor:
         self.found: dict[tuple[int, int | None], None] = {}
         self.alive: list[int] = []
         self.stopping = False
+        self.actions: tuple[Action, ...] = ()
+        self._rules: dict[type[Action], Callable[[Any, int], Iterator[Violation]]] = {
+            Spawn: self._spawn,
+            KillSession: self._kill_session,
+            DropCapabilities: self._drop,
+            SurveySession: self._survey,
+            StartProbe: self._probe,
+            SurveyTree: self._survey_tree,
+        }
         for process in trace.processes:
             if process.remnant is not None and not process.remnant.escapes:
                 self.left.setdefault(process.child, []).append(process)
@@ -203,6 +221,7 @@ class Auditor:
         self.alive = [page.index for page in ledger.pages if page.alive]
         self.stopping = bool(ledger.stop_kind)
         ledger.read(step)
+        self.actions = step.actions
         for action in step.actions:
             yield from self._action(action, step)
         yield from self._whole_step(step, killed=killed)
@@ -215,23 +234,24 @@ class Auditor:
     # One action.
 
     def _action(self, action: Action, step: Step) -> Iterator[Violation]:
-        now_ms = step.now_ms
-        if isinstance(action, Spawn):
-            yield from self._spawn(action, now_ms)
-        elif isinstance(action, KillSession):
-            page = self.ledger.pages[action.child]
-            if page.signalled_ms is None or now_ms < page.signalled_ms + page.spec.stop_timeout_ms:
-                yield self._of(page, KILL_TIME, "SIGKILL before its stop_timeout was over")
-        elif isinstance(action, SurveySession):
-            yield from self._survey(action, now_ms)
-        elif isinstance(action, StartProbe):
-            if CancelProbe(action.child, action.generation, action.probe) not in step.actions:
-                yield from self._probe(action, now_ms)
-        elif isinstance(action, SurveyTree):
-            if action.signal == KILL and self.ledger.kill_ms is None:
-                yield Violation(KILL_TIME, now_ms, "SIGKILL for the whole tree, before the deadline")
-            elif action.signal and any(page.alive for page in self.ledger.pages) and self.ledger.kill_ms is None:
-                yield Violation(STOP_ORDER, now_ms, "the rest of the tree is stopped while children live")
+        rule = self._rules.get(type(action))
+        if rule is not None:
+            yield from rule(action, step.now_ms)
+
+    def _kill_session(self, action: KillSession, now_ms: int) -> Iterator[Violation]:
+        page = self.ledger.pages[action.child]
+        if page.signalled_ms is None or now_ms < page.signalled_ms + page.spec.stop_timeout_ms:
+            yield self._of(page, KILL_TIME, "SIGKILL before its stop_timeout was over")
+
+    def _drop(self, action: DropCapabilities, now_ms: int) -> Iterator[Violation]:
+        if not self.ledger.has_to_drop():
+            yield Violation(KEPT, now_ms, f"{action.names} are given up before all that need them have succeeded")
+
+    def _survey_tree(self, action: SurveyTree, now_ms: int) -> Iterator[Violation]:
+        if action.signal == KILL and self.ledger.kill_ms is None:
+            yield Violation(KILL_TIME, now_ms, "SIGKILL for the whole tree, before the deadline")
+        elif action.signal and any(page.alive for page in self.ledger.pages) and self.ledger.kill_ms is None:
+            yield Violation(STOP_ORDER, now_ms, "the rest of the tree is stopped while children live")
 
     def _survey(self, action: SurveySession, now_ms: int) -> Iterator[Violation]:
         """What is left of a session has the child's own time, from the first signal on."""
@@ -247,6 +267,10 @@ class Auditor:
             yield self._of(page, NO_START_IN_STOP, "is started during a stop")
         if not all(ledger.pages[need].ready for need in ledger.needs[page.index]):
             yield self._of(page, START_ORDER, "is started before all that it is after are ready")
+        if ledger.lease_due_ms is not None:
+            yield self._of(page, LEASE, "is started before the init has its lease")
+        if ledger.has_to_drop():
+            yield self._of(page, KEPT, "is started with a capability that was kept from it")
         if now_ms < page.due_ms:
             yield self._of(page, BACKOFF, f"is started {page.due_ms - now_ms} ms too early")
         if page.fate in (HELD, OVER) or page.alive:
@@ -256,6 +280,8 @@ class Auditor:
 
     def _probe(self, action: StartProbe, now_ms: int) -> Iterator[Violation]:
         page = self.ledger.pages[action.child]
+        if CancelProbe(action.child, action.generation, action.probe) in self.actions:
+            return
         thaw = self.trace.scenario.thaw
         if page.down or not page.alive:
             yield self._of(page, CHECK_TIME, "is probed while it is being taken down")
@@ -279,8 +305,9 @@ class Auditor:
 
     def _signals(self, step: Step) -> Iterator[Violation]:
         """Every signal that the core sends has a reason, and every forwarding is carried out (contract 4, 5)."""
+        yield from self._forwards(step)
         expected = self._expected_signals(step.events) if step.events else []
-        sent = [action for action in step.actions if isinstance(action, SendSignal | ForwardSignal)]
+        sent = [action for action in step.actions if isinstance(action, SendSignal)]
         for wanted in expected:
             if wanted not in sent:
                 page = self.ledger.pages[wanted.child]
@@ -291,7 +318,7 @@ class Auditor:
             action = sent.pop(0)
             page = self.ledger.pages[action.child]
             cont = SendSignal(action.child, action.generation, CONT)
-            if isinstance(action, ForwardSignal) or action.signal != page.spec.stop_signal:
+            if action.signal != page.spec.stop_signal:
                 yield self._of(page, FORWARDING, f"gets signal {action.signal}, which nobody has sent for it")
             elif cont not in sent:
                 yield self._of(page, STOP_SIGNAL, "gets no CONT after its stop signal")
@@ -299,27 +326,32 @@ class Auditor:
                 sent.remove(cont)
                 yield from self._stop_signal(page, step.now_ms)
 
-    def _expected_signals(self, events: tuple[Event, ...]) -> list[SendSignal | ForwardSignal]:
-        """What is to be sent on, by contract 5 and by the operator's orders, to those that lived when it came."""
-        found: list[SendSignal | ForwardSignal] = []
+    def _expected_signals(self, events: tuple[Event, ...]) -> list[SendSignal]:
+        """What an operator has ordered to be sent to those that lived when the order came."""
+        found: list[SendSignal] = []
         for event in events:
             if isinstance(event, happened.ChildSignalOrdered):
                 page = self.ledger.pages[event.child]
                 if page.index in self.alive:
                     found.append(SendSignal(page.index, page.generation, event.signal))
-            elif isinstance(event, happened.SignalReceived) and event.signal not in STOP_SIGNALS:
-                for page in self.ledger.pages:
-                    if page.index in self.alive:
-                        found.extend(self._forwarded(page, event.signal))
         return found
 
-    def _forwarded(self, page: Page, signal: int) -> list[SendSignal | ForwardSignal]:
-        if signal == CONT:
-            return [SendSignal(page.index, page.generation, CONT)]
-        target = dict(reversed(page.spec.signals)).get(signal, signal)
-        if signal not in FORWARDED or not target:
-            return []
-        return [ForwardSignal(page.index, page.generation, target)]
+    def _forwards(self, step: Step) -> Iterator[Violation]:
+        """What reached the init goes on to those that it is for, now or once they are ready, and it says so."""
+        orders = [action for action in step.actions if isinstance(action, ForwardSignal)]
+        found = [(order.signal, order.targets) for order in orders if not order.late]
+        wanted = [(passing.signal, tuple(passing.to)) for passing in self.ledger.passing if passing.to]
+        if found != wanted:
+            yield Violation(FORWARDING, step.now_ms, f"{found} is forwarded, and should be {wanted}")
+        late = [(*target, order.signal, order.sender_pid) for order in orders if order.late for target in order.targets]
+        if late != self.ledger.delivering:
+            what = f"of what waited, {late} is delivered, and should be {self.ledger.delivering}"
+            yield Violation(FORWARDING, step.now_ms, what)
+        events = [_event_of(action) for action in step.actions if isinstance(action, Announce)]
+        told = sorted(_essence(event) for event in events if event["event"] in ABOUT_SIGNALS)
+        known = sorted(map(_essence, self.ledger.told))
+        if told != known:
+            yield Violation(SIGNALS_TOLD, step.now_ms, f"{told} is told, and should be {known}")
 
     def _stop_signal(self, page: Page, now_ms: int) -> Iterator[Violation]:
         if not page.alive or not page.down:
@@ -370,6 +402,8 @@ class Auditor:
                 yield from self._vain(page)
             if page.clearing and ledger.kill_ms is None:
                 yield from self._clearing(page, now_ms)
+        if ledger.has_to_drop() and not ledger.stop_kind:
+            yield Violation(KEPT, now_ms, "the init keeps what is needed no more")
         if ledger.stop_kind and not step.living:
             yield Violation(ENDS_AT_ONCE, now_ms, "everything is gone, and the init has not ended")
         found = status.health(step.state).health
@@ -446,9 +480,15 @@ class Auditor:
         yield from self._report(done)
 
     def _report(self, done: Exit) -> Iterator[Violation]:
-        told = {death.child: (death.code, death.severity, death.forced) for death in done.deaths}
+        told = {
+            death.child: (
+                *(death.code, death.severity, death.forced),
+                death.forwarded and (death.forwarded.source, death.forwarded.sender_pid),
+            )
+            for death in done.deaths
+        }
         lasts = {page.index: page.last for page in self.ledger.pages if page.last is not None}
-        known = {index: (last.code, last.severity, last.killed) for index, last in lasts.items()}
+        known = {index: (last.code, last.severity, last.killed, last.forwarded) for index, last in lasts.items()}
         if told != known:
             yield Violation(REPORT, self.trace.end_ms, f"the deaths are told as {told}, and were {known}")
         named = {(survivor.pid, survivor.born) for survivor in done.survivors}
@@ -459,6 +499,15 @@ class Auditor:
 
     def _of(self, page: Page, invariant: str, what: str) -> Violation:
         return Violation(invariant, self.ledger.now_ms, f"{page.spec.name} {what}")
+
+
+def _event_of(action: Announce) -> dict[str, Any]:
+    return {"event": action.event, "child": action.child, **dict(action.facts)}
+
+
+def _essence(event: dict[str, Any]) -> str:
+    """What an event says, without what it leaves out or says for people."""
+    return str({key: value for key, value in sorted(event.items()) if value and key not in FOR_PEOPLE})
 
 
 def _when(fault: lines.Fault) -> int:

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from bottle_init.testing.world import Step
 
 KILL, CONT = 9, 18
-STOP_SIGNALS = (15, 2, 3)
+BY_NAME = (1, 10, 12, 28, *range(34, 65))
+SAME_REQUEST_MS = 5
+LEASE_PATIENCE_MS = 5_000
 UNAVAILABLE = 69
 GIVE_UP_MS = 1_000
 LONGEST_PAUSE_MS = 250
@@ -53,13 +55,38 @@ ASKED, AGAIN, FOR_ANOTHER, FOR_HEALTH, FOR_READINESS, OUT_OF_TIME, BUNDLE = (
 PENDING, HELD, OVER = "pending", "held", "over"
 
 
+Sender = tuple[int, int]
+"""The signal as it reached the init, and the pid of who had sent it."""
+
+
+class Passing:
+    """A signal that reached the init and is for children: what each child gets, waits for, or is passed over for."""
+
+    __slots__ = ("passed_over", "sender", "signal", "to", "waiting")
+
+    def __init__(self, signal: int, sender: int) -> None:
+        self.signal = signal
+        self.sender = sender
+        self.to: list[tuple[int, int, int]] = []
+        self.waiting: dict[str, str] = {}
+        self.passed_over: dict[str, str] = {}
+
+
 class Fall:
     """A death as the contract's table sees it."""
 
-    __slots__ = ("brought_about", "child", "code", "killed", "severity", "success")
+    __slots__ = ("brought_about", "child", "code", "forwarded", "killed", "severity", "success")
 
     def __init__(
-        self, child: int, severity: int, code: int, *, success: bool, brought_about: bool, killed: bool
+        self,
+        child: int,
+        severity: int,
+        code: int,
+        *,
+        success: bool,
+        brought_about: bool,
+        killed: bool,
+        forwarded: Sender | None = None,
     ) -> None:
         self.child = child
         self.severity = severity
@@ -67,6 +94,7 @@ class Fall:
         self.success = success
         self.brought_about = brought_about
         self.killed = killed
+        self.forwarded = forwarded
 
     @property
     def exit_code(self) -> int:
@@ -113,6 +141,8 @@ class Page:
         self.signalled_ms: int | None = None
         self.killed_ms: int | None = None
         self.sent: dict[int, None] = {}
+        self.forwarded: dict[int, Sender] = {}
+        self.waiting: dict[int, Sender] = {}
         self.give_up_ms: int | None = None
         self.probe = 0
         self.probe_ends_ms = 0
@@ -156,8 +186,17 @@ class Ledger:
         self.stop_code: int | None = None
         self.trigger: Fall | None = None
         self.stop_signals = 0
+        self.acted_ms: int | None = None
+        self.passing: list[Passing] = []
+        self.delivering: list[tuple[int, int, int, int, int]] = []
+        self.told: list[dict[str, Any]] = []
+        self._underway: list[Passing] = []
+        self.keepers = [page for page in self.pages if page.spec.keeps]
+        self.dropped = False
         self.kill_ms: int | None = None
         self.lease_ms = bundle.lease.renew_ms if bundle.lease is not None else None
+        has_peer = bundle.lease is not None and bundle.lease.renew_ms is None
+        self.lease_due_ms = LEASE_PATIENCE_MS if has_peer else None
         self.now_ms = 0
         self._rules: dict[type[Event], Callable[[Any], None]] = {
             happened.ChildForked: self._forked,
@@ -166,6 +205,8 @@ class Ledger:
             happened.ProbeSucceeded: self._answered,
             happened.Notified: self._notified,
             happened.SignalForwarded: self._forwarded,
+            happened.TimeNoted: self._noted,
+            happened.CapabilitiesDropped: self._dropped,
             happened.SessionSurveyed: self._surveyed,
         }
         self._deeds: dict[type[Action], Callable[[Any], None]] = {
@@ -188,6 +229,7 @@ class Ledger:
     def read(self, step: Step) -> None:
         """Take in one step."""
         self.now_ms = step.now_ms
+        self.passing, self.delivering, self.told = [], [], []
         deaths: list[happened.ChildExited] = []
         rest: list[Event] = []
         failed: list[happened.ProbeFailed] = []
@@ -241,13 +283,17 @@ class Ledger:
     def _request(self, event: Event, *, heard: bool) -> bool:
         """Returns whether a stop signal has been heard in this wake-up."""
         if isinstance(event, happened.SignalReceived):
-            if event.signal not in STOP_SIGNALS:
+            if event.signal not in self.bundle.stop_signals:
+                self._signal(event)
                 return heard
-            if not heard:
-                self._stop_signal()
+            self._stop_signal(event, heard=heard)
             return True
-        if isinstance(event, happened.StopOrdered | happened.LeaseEnded):
+        if isinstance(event, happened.StopOrdered):
             self._stop("requested")
+        elif isinstance(event, happened.LeaseEnded):
+            self._lose_lease()
+        elif isinstance(event, happened.LeaseTaken):
+            self.lease_due_ms = None
         elif isinstance(event, happened.LeaseRenewed):
             if self.bundle.lease is not None and self.bundle.lease.renew_ms is not None:
                 self.lease_ms = self.now_ms + self.bundle.lease.renew_ms
@@ -255,12 +301,75 @@ class Ledger:
             self._order(event)
         return heard
 
-    def _stop_signal(self) -> None:
+    def _lose_lease(self) -> None:
+        """Contract 4: one that was never had is nobody's wish."""
+        if self.lease_due_ms is None:
+            self._stop("requested")
+        else:
+            self._stop("policy", UNAVAILABLE)
+
+    def _stop_signal(self, event: happened.SignalReceived, *, heard: bool) -> None:
+        """The second kills; those of one wake-up are one, and so are those within 5 ms of the first one's effect."""
+        soon = self.acted_ms is None or self.now_ms - self.acted_ms <= SAME_REQUEST_MS
+        if heard or (self.stop_signals and soon):
+            self._tell(event, effect="the same request")
+            return
         self.stop_signals += 1
+        self._tell(event, effect="stop requested" if self.stop_signals == 1 else "kills what is left")
         if self.stop_signals == 1:
             self._stop("requested")
         elif self.kill_ms is None:
             self._kill_all()
+
+    def _noted(self, _event: happened.TimeNoted) -> None:
+        self.acted_ms = self.now_ms
+
+    def _signal(self, event: happened.SignalReceived) -> None:
+        """Contract 5: CONT is for every child, some are for those that name them, all others are ignored."""
+        if event.signal != CONT and event.signal not in BY_NAME:
+            self._tell(event, effect="ignored")
+            return
+        passing = Passing(event.signal, event.sender_pid)
+        for page in self.pages:
+            name = page.spec.name
+            wanted = CONT if event.signal == CONT else dict(reversed(page.spec.signals)).get(event.signal, 0)
+            if not wanted:
+                passing.passed_over[name] = "not named"
+            elif not page.alive:
+                passing.passed_over[name] = "not running"
+            elif page.fresh or wanted == CONT == event.signal:
+                passing.to.append((page.index, page.generation, wanted))
+            else:
+                passing.waiting[name] = "not ready"
+                page.waiting.pop(wanted, None)
+                page.waiting[wanted] = (event.signal, event.sender_pid)
+        self.passing.append(passing)
+        if passing.to:
+            self._underway.append(passing)
+        else:
+            self._tell_passing(passing, ())
+
+    def _tell(self, event: happened.SignalReceived, **facts: object) -> None:
+        received = {"event": "signal_received", "signal": event.signal, "sender_pid": event.sender_pid}
+        self.told.append({**received, **facts})
+
+    def _tell_dropped(self, page: Page) -> None:
+        """What waited for the process ends with it."""
+        for source, _ in page.waiting.values():
+            self.told.append({"event": "signal_dropped", "child": page.spec.name, "signal": source})
+        page.waiting = {}
+
+    def _tell_passing(self, passing: Passing, sent: tuple[int, ...]) -> None:
+        ended = {self.pages[index].spec.name: "not running" for index, _, _ in passing.to if index not in sent}
+        facts = {
+            "event": "signal_received",
+            "signal": passing.signal,
+            "sender_pid": passing.sender,
+            "sent_to": tuple(self.pages[index].spec.name for index, _, _ in passing.to if index in sent),
+            "waiting": passing.waiting,
+            "passed_over": {**passing.passed_over, **ended},
+        }
+        self.told.append(facts)
 
     def _kill_all(self) -> None:
         self.kill_ms = self.now_ms
@@ -281,6 +390,8 @@ class Ledger:
                 page.fate = HELD
         elif isinstance(event, happened.ChildStartOrdered | happened.ChildRestartOrdered):
             page = self.pages[event.child]
+            if page.spec.keeps and page.ever_ready:
+                return
             page.touched = True
             again = isinstance(event, happened.ChildRestartOrdered)
             if not page.alive:
@@ -318,6 +429,9 @@ class Ledger:
 
     def _become_ready(self, page: Page) -> None:
         page.fresh = page.ready = page.ever_ready = True
+        for signal, sender in page.waiting.items():
+            self.delivering.append((page.index, page.generation, signal, *sender))
+        page.waiting = {}
         page.probe = 0
         page.attempt_ms = None
         if page.spec.health is not None:
@@ -398,9 +512,28 @@ class Ledger:
             page.watchdog_at_ms = self.now_ms + page.watchdog_ms
 
     def _forwarded(self, event: happened.SignalForwarded) -> None:
-        page = self.pages[event.child]
-        if page.generation == event.generation and page.alive:
-            page.sent[event.signal] = None
+        """Whoever has got it may die of it, and who sent it is known then."""
+        passing = None if event.order.late else self._underway.pop(0)
+        for child, generation, signal in event.order.targets:
+            page = self.pages[child]
+            sender = (event.order.signal, event.order.sender_pid)
+            if passing is None and child in event.sent:
+                self.told.append({"event": "signal_delivered", "child": page.spec.name, "signal": sender[0]})
+            if child in event.sent and page.generation == generation and page.alive and signal != CONT:
+                page.sent[signal] = None
+                page.forwarded[signal] = sender
+        if passing is not None:
+            self._tell_passing(passing, event.sent)
+
+    def _dropped(self, event: happened.CapabilitiesDropped) -> None:
+        self.dropped = not event.reason
+        if event.reason:
+            self._stop("policy", UNAVAILABLE)
+
+    def has_to_drop(self) -> bool:
+        """Contract 4: whether all oneshots that keep a capability are done with it, and the init has it still."""
+        done = bool(self.keepers) and all(page.ever_ready for page in self.keepers)
+        return done and not self.dropped
 
     def _surveyed(self, event: happened.SessionSurveyed) -> None:
         page = self.pages[event.child]
@@ -414,6 +547,7 @@ class Ledger:
         if page.generation != event.generation or not page.alive:
             return None
         code = 128 + event.signal if event.signal else event.code
+        self._tell_dropped(page)
         return Fall(
             page.index,
             self._severity(page, code, event.signal),
@@ -421,6 +555,7 @@ class Ledger:
             success=code in page.spec.success_codes,
             brought_about=not self.stop_kind and page.down not in ("", OUT_OF_TIME),
             killed=KILL in page.sent or page.down == OUT_OF_TIME,
+            forwarded=page.forwarded.get(code - 128),
         )
 
     def _severity(self, page: Page, code: int, signal: int) -> int:
@@ -547,6 +682,8 @@ class Ledger:
                 page.clearing = False
         if not self.stop_kind and self.lease_ms is not None and self.lease_ms <= now_ms:
             self._stop("requested")
+        elif not self.stop_kind and self.lease_due_ms is not None and self.lease_due_ms <= now_ms:
+            self._lose_lease()
         elif self.stop_kind and self.kill_ms is None and self.stop_ms + self.bundle.stop_timeout_ms <= now_ms:
             self._kill_all()
 
@@ -584,6 +721,7 @@ class Ledger:
     def _give_up(self, page: Page) -> None:
         """No SIGKILL has ended it: it counts as forced, and nothing can take its place."""
         page.alive, page.fate = False, OVER
+        self._tell_dropped(page)
         down, page.down = page.down, ""
         page.last = Fall(page.index, FORCED, 128 + KILL, success=False, brought_about=False, killed=True)
         if self.stop_kind:
@@ -655,8 +793,8 @@ class Ledger:
         times = [at_ms for page in self.pages for at_ms in self._deadlines(page) if at_ms is not None]
         if self.stop_kind:
             times.append(self.stop_ms + self.bundle.stop_timeout_ms)
-        elif self.lease_ms is not None:
-            times.append(self.lease_ms)
+        else:
+            times.extend(at_ms for at_ms in (self.lease_ms, self.lease_due_ms) if at_ms is not None)
         return min(times, default=None)
 
     def _deadlines(self, page: Page) -> list[int | None]:
@@ -730,7 +868,7 @@ class Ledger:
         """Contract 4: whether this child has to start now."""
         if page.alive or page.clearing or page.fate != PENDING or page.due_ms > self.now_ms or self.stop_kind:
             return False
-        if not all(self.pages[need].ready for need in self.needs[page.index]):
+        if self.lease_due_ms is not None or not all(self.pages[need].ready for need in self.needs[page.index]):
             return False
         return not (page.spec.restart_dependents and any(self.is_going(self.pages[i]) for i in self.after[page.index]))
 

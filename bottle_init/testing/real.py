@@ -272,7 +272,7 @@ def play(scenario: Scenario, directory: Path) -> Told:
             _, log = init.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             init.send_signal(signal.SIGTERM)
-            init.send_signal(signal.SIGTERM)
+            init.kill()
             raise
     reader.join(PATIENCE_S)
     return _read(log, json.loads(report.read_text()), init.returncode, reader.lines)
@@ -311,8 +311,8 @@ class LineReader(Thread):
 
 def _ask(scenario: Scenario, init: subprocess.Popen[str], environment: dict[str, str]) -> None:
     """Send what the scenario's requests say, each at its moment."""
-    term = happened.SignalReceived(signal.SIGTERM)
-    asked = [*((request.at_ms, request.event) for request in scenario.requests), (scenario.stop_at_ms, term)]
+    stop = happened.SignalReceived(scenario.bundle.stop_signals[0])
+    asked = [*((request.at_ms, request.event) for request in scenario.requests), (scenario.stop_at_ms, stop)]
     started_s = time.monotonic()
     for at_ms, event in sorted(asked, key=_moment):
         time.sleep(max(0.0, started_s + at_ms / 1_000 - time.monotonic()))

@@ -83,7 +83,7 @@ class Life:
     """One process of a child's, from fork to death. Times are milliseconds since its exec, unless said otherwise.
 
     `fork_error`, `exec_error` (126 or 127): it never comes to be. `run_ms`, `end`: when and how it
-    ends of its own accord. `catches` is its `SigCgt` from `handlers_ms` on; until then every signal
+    ends of its own accord. `catches` is what it has handlers for from `handlers_ms` on; until then every signal
     has its default effect. Of those that it catches it ends on its stop signal and on `heeds`,
     after `stop_ms` (None: never), with `stop_end`. `dies_ms` is how long a signal takes that kills it
     by default, `kill_ms` how long SIGKILL takes (None: it is in uninterruptible sleep for ever).
@@ -153,12 +153,14 @@ class Storm:
 class Scenario:
     """One whole run. `lives[i]` are the processes of child i, one after another; the last one repeats.
 
-    At `stop_at_ms` somebody sends TERM to whatever still runs, so every scenario ends.
+    At `stop_at_ms` somebody sends the bundle's first stop signal to whatever still runs, so every scenario ends.
     `late_answers`: a probe that was cancelled may answer nevertheless, as on a real machine where
     the answer was in flight. `jumbled`: what happens in one wake-up is seen in the reverse order,
     as where it comes through several descriptors. `one_pipe`: stdout and stderr of the init are one
     pipe, so that its own lines wait for the same reader as the children's. `recycled`: a new process
-    gets the pid that was freed last.
+    gets the pid that was freed last. `lease_ms`: when the peer of a lease takes the init's connection (None: never), or
+    refuses it, for `lease_error`. `drop_error`: why the kernel takes no capability away from the init, "" where it
+    does.
     """
 
     bundle: Bundle
@@ -172,6 +174,9 @@ class Scenario:
     jumbled: bool = False
     recycled: bool = False
     one_pipe: bool = False
+    drop_error: str = ""
+    lease_ms: int | None = 0
+    lease_error: str = ""
 
     def life(self, child: int, generation: int) -> Life:
         """The behaviour of the `generation`th process of a child."""

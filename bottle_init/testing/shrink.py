@@ -54,14 +54,21 @@ def _neighbours(scenario: Scenario, *, bundle_too: bool) -> Iterator[Scenario]:
         yield from (_with_lives(scenario, child, simpler) for simpler in _simpler_lives(lives))
     if bundle_too:
         yield from _simpler_bundles(scenario)
-    for name in ("late_answers", "jumbled", "one_pipe", "recycled"):
-        if getattr(scenario, name):
-            yield _but(scenario, name, value=False)
+    yield from _plainer(scenario)
     for stop_at_ms in (2_000, 5_000, 10_000, 30_000):
         if stop_at_ms < scenario.stop_at_ms:
             yield replace(scenario, stop_at_ms=stop_at_ms)
     for name in ("requests", "freezes", "storms", "stalls"):
         yield from (_but(scenario, name, rest) for rest in _each_simpler(getattr(scenario, name)))
+
+
+def _plainer(scenario: Scenario) -> Iterator[Scenario]:
+    """The same on a plainer machine."""
+    for name in ("late_answers", "jumbled", "one_pipe", "recycled", "drop_error", "lease_error"):
+        if value := getattr(scenario, name):
+            yield _but(scenario, name, value=type(value)())
+    if scenario.lease_ms:
+        yield _but(scenario, "lease_ms", value=0)
 
 
 def _but(scenario: Scenario, name: str, value: Any) -> Scenario:

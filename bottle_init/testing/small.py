@@ -10,7 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from bottle_init.core import events as happened
-from bottle_init.core.spec import Bundle, Probe, Ready, Spec
+from bottle_init.core.spec import Bundle, Lease, Probe, Ready, Spec
 from bottle_init.core.words import DAEMON, ONESHOT
 from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Stall, Write
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bottle_init.core.events import Event
 
-TERM = 15
+HUP, USR1, TERM, CONT = 1, 10, 15, 18
 DEAF_REMNANT = Remnant(stop_ms=None)
 UNDEAD_REMNANT = Remnant(stop_ms=None, kill_ms=None)
 UNDEAD = Life(catches=(TERM,), stop_ms=None, kill_ms=None)
@@ -31,6 +31,7 @@ LIVES = (
     Life(stopped_ms=50),
     Life(exec_ms=100),
     Life(exec_ms=100, exec_error=127),
+    Life(ready_ms=500, catches=(HUP,)),
     Life(run_ms=100, end=End(1)),
     Life(run_ms=100),
     Life(run_ms=100, end=End(signal=11), leaves=(DEAF_REMNANT,)),
@@ -62,6 +63,9 @@ def small_worlds() -> Iterator[Scenario]:
                 pair = (Request(first, second[0]), Request(first + 300, second[1]))
                 yield Scenario(bundle, lives, pair, stop_at_ms=8_000, jumbled=True)
     yield from corners()
+    yield from _worlds_of_signals()
+    yield from _worlds_of_keepers()
+    yield from _worlds_of_leases()
     yield from _stalled_worlds()
 
 
@@ -70,6 +74,55 @@ def corners() -> Iterator[Scenario]:
     yield _killed_as_its_exec_fails()
     yield _outlived_by_what_it_has_left()
     yield _not_scheduled_while_the_reader_comes_back()
+
+
+def _worlds_of_signals() -> Iterator[Scenario]:
+    """Two signals of every kind, so close that they may be one, whatever the bundle's stop signals are."""
+    children = (Spec("a", DAEMON, ("a",), signals=((HUP, USR1),)), Spec("b", DAEMON, ("b",), ("a",)))
+    life = Life(catches=(TERM, USR1), stop_ms=100)
+    sent = [
+        happened.SignalReceived(signal, pid, 0) for signal, pid in ((TERM, 1), (37, 0), (HUP, 7), (CONT, 7), (13, 7))
+    ]
+    for stop_signals, gap_ms in product(((TERM,), (37, TERM)), (0, 1, 5, 6)):
+        bundle = Bundle(children, stop_timeout_ms=2_000, stop_signals=stop_signals)
+        for first, second in product(sent, sent):
+            requests = (Request(100, first), Request(100 + gap_ms, second))
+            yield Scenario(bundle, ((life,), (life,)), requests, stop_at_ms=3_000)
+
+
+def _worlds_of_keepers() -> Iterator[Scenario]:
+    """Two oneshots that keep something, each with every end, and an order to start one of them again at any time."""
+    keeper = Spec("a", ONESHOT, ("a",), keeps=("net_admin",))
+    children = (
+        keeper,
+        keeper.but(name="b", keeps=("sys_time",)),
+        Spec("c", DAEMON, ("c",), ("a",)),
+        Spec("d", DAEMON, ("d",)),
+    )
+    ends = (Life(run_ms=100), Life(run_ms=350), Life(run_ms=100, end=End(1)), Life())
+    orders = (happened.ChildStartOrdered(0, 1), happened.ChildRestartOrdered(0, 1), happened.ChildStopOrdered(0, 1))
+    for first, second, drop_error in product(ends, ends, ("", "not permitted")):
+        lives = ((first,), (second,), (Life(),), (Life(),))
+        for at_ms, order in product(MOMENTS_MS, orders):
+            requests = (Request(at_ms, order), Request(at_ms + 300, happened.ChildRestartOrdered(3, 2)))
+            yield Scenario(Bundle(children), lives, requests, stop_at_ms=3_000, drop_error=drop_error)
+
+
+def _worlds_of_leases() -> Iterator[Scenario]:
+    """A peer that comes at once, late or never, or goes again, and a stop or an order before and after that."""
+    bundle = Bundle((Spec("a", DAEMON, ("a",)), Spec("b", DAEMON, ("b",), ("a",))), lease=Lease(connect="unix:/x"))
+    orders = (
+        happened.SignalReceived(TERM, 1, 0),
+        happened.LeaseEnded("closed by the other side"),
+        happened.ChildStopOrdered(0, 1),
+        happened.ChildRestartOrdered(1, 1),
+    )
+    for lease_ms, error in product((0, 100, 4_999, 5_000, 5_001, None), ("", "connection refused")):
+        for at_ms, order in product((0, 99, 100, 101, 5_000, 6_000), orders):
+            request = Request(at_ms, order)
+            yield Scenario(
+                bundle, ((Life(),), (Life(),)), (request,), stop_at_ms=8_000, lease_ms=lease_ms, lease_error=error
+            )
 
 
 def _stalled_worlds() -> Iterator[Scenario]:
@@ -109,6 +162,7 @@ def _bundle(policy: str, ready: str) -> Bundle:
     """Daemon b runs after daemon a; a takes it along when it restarts."""
     probe = Ready(Probe(ready, port=1), timeout_ms=1_000) if ready else None
     first = Spec("a", DAEMON, ("a",), (), policy, stop_timeout_ms=400, restart_dependents=True, ready=probe)
+    first = first.but(signals=((HUP, HUP), (USR1, HUP)))
     second = Spec("b", DAEMON, ("b",), ("a",), policy, stop_timeout_ms=1_000, stop_delay_ms=200)
     return Bundle((first, second), policy, stop_timeout_ms=2_000)
 
@@ -122,7 +176,7 @@ def _orders() -> tuple[Event, ...]:
         happened.ChildRestartOrdered(1, 1),
         happened.ChildSignalOrdered(0, 9, 1),
         happened.SignalReceived(TERM, 1, 0),
-        happened.SignalReceived(1, 1, 0),
+        happened.SignalReceived(HUP, 1, 0),
     )
 
 
@@ -137,4 +191,5 @@ def _pairs() -> tuple[tuple[Event, Event], ...]:
         (stop, term),
         (term, term),
         (term, start),
+        (happened.SignalReceived(HUP, 1, 0), happened.SignalReceived(USR1, 2, 0)),
     )

@@ -46,6 +46,8 @@ FAULTS = (
     "stops",
     "orders",
     "freezes",
+    "refusals",
+    "lease",
     "stalls",
     "late-answers",
     "jumbled",
@@ -53,9 +55,10 @@ FAULTS = (
 )
 """What a run may draw.
 
-`undead` is uninterruptible sleep, `deaf` is a child that ignores its stop signal, `stalls` are children that write
-much and a reader of the logs that takes nothing, or little, `keepers` reap what others have left behind, `heirs` are
-forked by what is about to end.
+`undead` is uninterruptible sleep, `deaf` is a child that ignores its stop signal, `refusals` are what the kernel does
+not let the init do, `lease` is a peer that comes late or never, `stalls` are children that write much and a reader of
+the logs that takes nothing, or little, `keepers` reap what others have left behind, `heirs` are forked by what is about
+to end.
 """
 
 SHORT_MS = (0, 1, 10, 50, 100, 250, 500, 1_000)
@@ -151,6 +154,7 @@ def draw_bundle(draw: Draw) -> Bundle:
         tuple(_draw_spec(draw, name, kind, line, policy, style) for name, kind in zip(names, kinds, strict=True)),
         policy=policy,
         stop_timeout_ms=draw.pick((8_000, 8_000, 8_000, 2_000, 20_000, 0)),
+        stop_signals=draw.pick(((15, 2, 3), (15, 2, 3), (15, 2, 3), (37,), (15, 30), (13, 2))),
         exit_code_from=draw.pick((None, None, None, None, None, names[0])),
         lease=lease,
     )
@@ -175,7 +179,10 @@ def _draw_spec(draw: Draw, name: str, kind: str, line: list[str], policy: str, s
         stop_timeout_ms=draw.pick((5_000, 5_000, 1_000, 10_000, 0)),
         stop_delay_ms=draw.pick((0, 0, 0, 0, 500, 3_000)),
     )
-    if kind != DAEMON:
+    if kind == ONESHOT:
+        return spec.but(timeout_ms=draw.pick((None, None, 5_000, 500)), keeps=draw.pick(((), (), ("net_admin",))))
+    spec = spec.but(signals=draw.pick(RULES))
+    if kind == JOB:
         return spec.but(timeout_ms=draw.pick((None, None, 5_000, 500)))
     return spec.but(
         policy=draw.pick((policy, policy, *POLICIES)),
@@ -185,9 +192,10 @@ def _draw_spec(draw: Draw, name: str, kind: str, line: list[str], policy: str, s
         ready=_draw_ready(draw),
         health=draw.pick((None, Check(Probe("tcp", port=1), *draw.pick(CHECKS)))),
         on_unhealthy=draw.pick(ON_UNHEALTHY),
-        signals=draw.pick(((), (), ((10, 1),), ((10, 0), (1, 12)), ((34, 0),))),
     )
 
+
+RULES = ((), (), ((1, 1),), ((10, 1), (1, 1)), ((10, 0), (1, 12)), ((34, 0), (28, 28)))
 
 CHECKS = ((30_000, 5_000, 3, 0), (5_000, 1_000, 3, 0), (1_000, 1_000, 2, 5_000), (10_000, 3_000, 1, 0))
 
@@ -221,6 +229,9 @@ def draw_scenario(draw: Draw, bundle: Bundle, *, faults: Sequence[str] = FAULTS)
         jumbled="jumbled" in faults,
         recycled="recycled" in faults,
         one_pipe="stalls" in faults and draw.pick((False, True)),
+        lease_ms=draw.pick((0, 0, 10, 1_000, 5_000, 5_001, None)) if "lease" in faults else 0,
+        lease_error=draw.pick(("", "", "connection refused")) if "lease" in faults else "",
+        drop_error=draw.pick(("", "", "not permitted")) if "refusals" in faults else "",
     )
 
 
@@ -343,7 +354,8 @@ def _draw_requests(draw: Draw, bundle: Bundle, faults: Sequence[str], stop_at_ms
             Request(at_ms, happened.LeaseRenewed(1_000 + at_ms)) for at_ms in range(10_000, stop_at_ms + 20_000, 10_000)
         )
     if "stops" in faults and draw.pick((True, False)):
-        requests.append(Request(stop_at_ms + draw.pick((0, 1, 100, 3_000)), happened.SignalReceived(15, 1, 0)))
+        again = happened.SignalReceived(bundle.stop_signals[-1], 1, 0)
+        requests.append(Request(stop_at_ms + draw.pick((0, 1, 5, 6, 100, 3_000)), again))
     return tuple(requests)
 
 
@@ -351,7 +363,7 @@ def _draw_request(draw: Draw, bundle: Bundle, faults: Sequence[str], number: int
     child = draw.pick(range(len(bundle.children)))
     options: list[Event] = []
     if "signals" in faults:
-        options.append(happened.SignalReceived(draw.pick((1, 10, 12, 28, 34, 18, 13)), 1, 0))
+        options.append(happened.SignalReceived(draw.pick((1, 10, 12, 28, 34, 18, 13)), draw.pick((1, 7, 0)), 0))
     if "orders" in faults:
         options += [
             happened.ChildStopOrdered(child, number),
@@ -360,7 +372,8 @@ def _draw_request(draw: Draw, bundle: Bundle, faults: Sequence[str], number: int
             happened.ChildSignalOrdered(child, draw.pick((15, 9, 1, 19, 18)), number),
         ]
     if "stops" in faults:
-        options += [happened.SignalReceived(draw.pick((15, 2, 3)), 1, 0), happened.StopOrdered(number)]
+        signal = draw.pick((15, 2, 3, *bundle.stop_signals))
+        options += [happened.SignalReceived(signal, 1, 0), happened.StopOrdered(number)]
         if bundle.lease is not None and bundle.lease.renew_ms is None:
             options.append(happened.LeaseEnded("the peer closed it"))
     return draw.pick(options) if options else None

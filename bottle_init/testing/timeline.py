@@ -41,6 +41,16 @@ SIGNALS = {
 }
 
 
+ODDITIES = {
+    "one_pipe": "stdout and stderr of the init are one pipe",
+    "jumbled": "what happens in one wake-up is seen in the reverse order",
+    "recycled": "a new process gets the pid that was freed last",
+    "late_answers": "probes that were dropped answer nevertheless",
+    "drop_error": "the kernel takes no capability away from the init",
+}
+"""What a scenario says of the machine."""
+
+
 def render(trace: Trace, violations: list[Violation] | None = None, *, bundle: bool = True) -> str:
     """The whole run as a table of `time  what`; `!` marks what was broken. The script of the run comes first.
 
@@ -106,14 +116,7 @@ def describe(scenario: Scenario, *, bundle: bool = True) -> Iterator[str]:
         yield f"the init is not scheduled from {_clock(freeze.at_ms)} on, for {_clock(freeze.for_ms)}"
     for stall in scenario.stalls:
         yield f"the reader of the logs {_takes(stall)} from {_clock(stall.at_ms)} on, for {_clock(stall.for_ms)}"
-    if scenario.one_pipe:
-        yield "stdout and stderr of the init are one pipe"
-    if scenario.jumbled:
-        yield "what happens in one wake-up is seen in the reverse order"
-    if scenario.recycled:
-        yield "a new process gets the pid that was freed last"
-    if scenario.late_answers:
-        yield "probes that were dropped answer nevertheless"
+    yield from (text for name, text in ODDITIES.items() if getattr(scenario, name))
 
 
 def _special(value: Value, plain: Value) -> str:
@@ -153,12 +156,18 @@ def _signal(number: int) -> str:
 
 
 def _event(event: Event, names: list[str]) -> str:
+    if isinstance(event, happened.SignalForwarded):
+        told = ", ".join(names[child] for child in event.sent)
+        return f"  {_signal(event.order.signal)} has gone to {told or 'no child'}"
     say = _EVENTS.get(type(event))
     name = names[event.child] if hasattr(event, "child") else ""
     return say(event, name) if say is not None else f"> {event!r}"
 
 
 def _action(action: Action, names: list[str]) -> str:
+    if isinstance(action, acts.ForwardSignal):
+        told = [f"{_signal(signal)} to {names[child]}" for child, _, signal in action.targets]
+        return f"    forward {_signal(action.signal)}{' late' if action.late else ''}: {', '.join(told)}"
     say = _ACTIONS.get(type(action))
     child = getattr(action, "child", "")
     name = names[child] if isinstance(child, int) else ""
@@ -188,6 +197,7 @@ def _with(signal: int) -> str:
 _EVENTS: dict[type[Event], Callable[[Any, str], str]] = {
     happened.SignalReceived: lambda event, _: f"> the init gets {_signal(event.signal)}",
     happened.StopOrdered: lambda _, __: "> somebody orders: stop",
+    happened.LeaseTaken: lambda _, __: "> the peer of the lease is there",
     happened.LeaseEnded: lambda event, _: f"> the lease ends: {event.reason}",
     happened.LeaseRenewed: lambda _, __: "> the lease is renewed",
     happened.ChildStopOrdered: lambda _, name: f"> somebody orders: stop {name}",
@@ -202,7 +212,8 @@ _EVENTS: dict[type[Event], Callable[[Any, str], str]] = {
     happened.ProbeSucceeded: lambda _, name: f"> {name} answers its probe",
     happened.ProbeFailed: lambda event, name: f"> {name} fails its probe: {event.reason}",
     happened.Notified: _notified,
-    happened.SignalForwarded: lambda event, name: f"  {name} catches {_signal(event.signal)}",
+    happened.CapabilitiesDropped: lambda event, _: f"  {event.reason or 'the init has them no more'}",
+    happened.TimeNoted: lambda _, __: "  all of that has been done",
     happened.SessionSurveyed: _surveyed,
     happened.TreeSurveyed: _surveyed,
     happened.SurvivorEnded: lambda event, _: f"> {event.pid} has ended, and is another's to reap",
@@ -214,7 +225,8 @@ _ACTIONS: dict[type[Action], Callable[[Any, str], str]] = {
         f"start {name}" + (f" (start {action.generation})" if action.generation > 1 else "")
     ),
     acts.SendSignal: lambda action, name: f"send {_signal(action.signal)} to {name}",
-    acts.ForwardSignal: lambda action, name: f"forward {_signal(action.signal)} to {name}, if it catches it",
+    acts.DropCapabilities: lambda action, _: f"give up {', '.join(action.names)}",
+    acts.NoteTime: lambda _, __: "say when that has been done",
     acts.KillSession: lambda _, name: f"kill {name} and its session",
     acts.SurveySession: lambda action, name: f"look for the session of {name}{_with(action.signal)}",
     acts.SurveyTree: lambda action, _: f"look for the whole tree{_with(action.signal)}",

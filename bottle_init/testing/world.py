@@ -17,10 +17,12 @@ from bottle_init.core.actions import (
     Action,
     Announce,
     CancelProbe,
+    DropCapabilities,
     Exit,
     ForwardSignal,
     KillSession,
     NoteStop,
+    NoteTime,
     SendSignal,
     Spawn,
     StartProbe,
@@ -128,11 +130,15 @@ class World:
         self._orphans = 0
         self._turns = self._turned_ms = 0
         self._logs = self.trace.logs = Logs(scenario) if scenario.has_logs else None
+        lease = scenario.bundle.lease
+        if lease is not None and lease.renew_ms is None and scenario.lease_ms is not None:
+            error = scenario.lease_error
+            self._at(scenario.lease_ms, self._see, happened.LeaseEnded(error) if error else happened.LeaseTaken())
         for request in scenario.requests:
             self._at(request.at_ms, self._see, request.event)
         for storm in scenario.storms:
             self._at(storm.at_ms, self._storm, storm.count)
-        self._at(scenario.stop_at_ms, self._see, happened.SignalReceived(TERM, 1, 0))
+        self._at(scenario.stop_at_ms, self._see, happened.SignalReceived(scenario.bundle.stop_signals[0], 1, 0))
 
     def run(self) -> Trace:
         """Run to the bundle's exit, a crash of the core, or a standstill."""
@@ -434,10 +440,19 @@ class World:
         self._signal(self._leaders[action.child, action.generation], action.signal)
 
     def _forward_signal(self, action: ForwardSignal) -> None:
-        process = self._leaders[action.child, action.generation]
-        if process.ended is None and process.catches(action.signal, self.now_ms):
-            self._signal(process, action.signal)
-            self._answers.append(happened.SignalForwarded(action.child, action.generation, action.signal))
+        sent = []
+        for child, generation, signal in action.targets:
+            process = self._leaders[child, generation]
+            if process.ended is None:
+                self._signal(process, signal)
+                sent.append(child)
+        self._answers.append(happened.SignalForwarded(action, tuple(sent)))
+
+    def _drop_capabilities(self, _action: DropCapabilities) -> None:
+        self._answers.append(happened.CapabilitiesDropped(self._scenario.drop_error))
+
+    def _note_time(self, _action: NoteTime) -> None:
+        self._answers.append(happened.TimeNoted())
 
     def _kill_session(self, action: KillSession) -> None:
         leader = self._leaders[action.child, action.generation]
@@ -513,6 +528,8 @@ _DO: dict[type[Action], Callable[[World, Any], None]] = {
     Spawn: World._spawn,  # noqa: SLF001 - the table of its own class
     SendSignal: World._send_signal,  # noqa: SLF001
     ForwardSignal: World._forward_signal,  # noqa: SLF001
+    DropCapabilities: World._drop_capabilities,  # noqa: SLF001
+    NoteTime: World._note_time,  # noqa: SLF001
     KillSession: World._kill_session,  # noqa: SLF001
     SurveySession: World._survey_session,  # noqa: SLF001
     SurveyTree: World._survey_tree,  # noqa: SLF001

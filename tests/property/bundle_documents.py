@@ -50,6 +50,7 @@ LIMITS = st.one_of(st.just(-1), st.integers(0, 2**63 - 1))
 
 BOOLEANS = st.booleans()
 KINDS = st.sampled_from(["oneshot", "daemon", "job"])
+REQUESTS = st.sampled_from([n for n in (*range(1, 32), *range(34, 65)) if n not in (9, 17, 18, 19)])
 RULES = st.dictionaries(FORWARDED, st.just(0) | STOP_SIGNALS, max_size=3).map(lambda rules: tuple(rules.items()))
 RANDOMS = st.randoms(use_true_random=True)
 
@@ -86,6 +87,7 @@ STRATEGIES: dict[readers.Reader[Any], st.SearchStrategy[Any]] = {
     readers.capabilities: st.lists(st.sampled_from(readers.CAPABILITIES), max_size=3, unique=True).map(tuple),
     readers.success_codes: st.lists(st.integers(0, 255), max_size=3).map(lambda codes: tuple(sorted({0, *codes}))),
     readers.stop_signal: STOP_SIGNALS,
+    readers.stop_signals: st.lists(REQUESTS, min_size=1, max_size=3, unique=True).map(tuple),
     readers.signal_rules: RULES,
     readers.control: st.sampled_from(["@bottle_init", "", "@other", "/run/bottle.sock", "relative/path"]),
     readers.connect: _PEERS,
@@ -143,9 +145,20 @@ def bundles(draw: Draw) -> tuple[Bundle, Document]:
             spec = draw(specs(name, kind, rank[: rank.index(name)], inherited))
             if "inherit" in [earlier.process.stdin for earlier in children]:
                 spec = spec.but(process=spec.process.but(stdin="null"))
+            spec = fitting(spec, bundle, children)
             children.append(spec)
             document.setdefault(table, {})[name] = spelling.table(keys.of_kind(kind), spec, keys.PLAIN_CHILD, inherited)
     return bundle.but(children=tuple(children)), document
+
+
+def fitting(spec: Spec, bundle: Bundle, oneshots: list[Spec]) -> Spec:
+    """The child without what the bundle or a oneshot before it does not let it have."""
+    spec = spec.but(signals=tuple(rule for rule in spec.signals if rule[0] not in bundle.stop_signals))
+    names = spec.process.capabilities
+    if spec.kind == "oneshot" or names is None:
+        return spec
+    kept = {name for oneshot in oneshots for name in oneshot.keeps}
+    return spec.but(process=spec.process.but(capabilities=tuple(name for name in names if name not in kept)))
 
 
 INHERITABLE = [key.name for key in keys.CHILD if key.inherits]
@@ -196,6 +209,7 @@ class Spelling:
             readers.duration_ms: self.duration,
             readers.positive_ms: self.duration,
             readers.stop_signal: self.signal,
+            readers.stop_signals: lambda numbers: [self.signal(number) for number in numbers],
             readers.signal_rules: self.rules,
             readers.success_codes: self.codes,
             readers.umask: lambda mask: self.one_of(f"{mask:04o}", f"{mask:03o}", f"0o{mask:o}"),
@@ -283,6 +297,7 @@ EVERY_KEY: dict[str, Any] = tomllib.loads("""
 [bundle]
 policy = "restart"
 stop_timeout = "8s"
+stop_signals = ["TERM", "RTMIN+3", 2]
 exit_code_from = "tests"
 logs = "json"
 control = "/run/bottle.sock"
@@ -294,6 +309,7 @@ lease = { renew = "1m" }
 [oneshots.setup]
 command = ["setup", "--all"]
 timeout = "1m"
+keeps = ["sys_time"]
 
 [daemons.egress]
 command = ["egress"]

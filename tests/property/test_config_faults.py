@@ -230,7 +230,26 @@ CHILD = '[daemons.web]\ncommand = ["web"]\n'
         (CHILD + 'stop_signal = "sigstop"', "daemons.web.stop_signal: must not be STOP"),
         (CHILD + 'stop_signal = "TREM"', 'daemons.web.stop_signal: there is no signal "TREM"; did you mean TERM?'),
         (CHILD + "stop_signal = 32", "daemons.web.stop_signal: there is no signal 32"),
-        (CHILD + 'signals = { TERM = "HUP" }', "daemons.web.signals.TERM: a stop signal cannot be rewritten"),
+        (CHILD + 'signals = { TERM = "HUP" }', "daemons.web.signals.TERM: is not forwarded"),
+        (CHILD + 'signals = { SEGV = "HUP" }', "daemons.web.signals.SEGV: is not forwarded"),
+        (
+            '[bundle]\nstop_signals = ["WINCH"]\n' + CHILD + 'signals = { SIGWINCH = "HUP" }',
+            "daemons.web.signals.WINCH: is one of the bundle's stop_signals",
+        ),
+        (
+            '[bundle]\nstop_signals = ["WINCH"]\n' + CHILD + 'signals = { TERM = "HUP" }',
+            "daemons.web.signals.TERM: is not forwarded",
+        ),
+        ("[bundle]\nstop_signals = []\n" + CHILD, "bundle.stop_signals: must not be empty"),
+        (
+            '[bundle]\nstop_signals = ["TERM", "chld"]\n' + CHILD,
+            "bundle.stop_signals[1]: CHLD cannot ask for a stop",
+        ),
+        (
+            '[oneshots.a]\ncommand = ["a"]\nkeeps = ["CAP_NET_ADMIN"]\n' + CHILD + 'capabilities = ["net_admin"]',
+            "daemons.web.capabilities: NET_ADMIN is kept by the oneshot a from all that start after it",
+        ),
+        (CHILD + 'keeps = ["NET_ADMIN"]', "daemons.web.keeps: only a oneshot can keep a capability"),
         (CHILD + "signals = { CHLD = 0 }", "daemons.web.signals.CHLD: is not forwarded"),
         (CHILD + 'signals = { USR1 = "KILL" }', "daemons.web.signals.USR1: must not be KILL or STOP"),
         (CHILD + "signals = { USR1 = 0, SIGUSR1 = 0 }", "daemons.web.signals.SIGUSR1: USR1 is there twice"),

@@ -18,9 +18,11 @@ from bottle_init.core import (
     dying,
     ending,
     flow,
+    forwarding,
     health,
     invariants,
     judging,
+    keeping,
     signals,
     starting,
     status,
@@ -28,10 +30,10 @@ from bottle_init.core import (
     supervisor,
     verdict,
 )
-from bottle_init.core.actions import SendSignal
+from bottle_init.core.actions import DropCapabilities, SendSignal
 from bottle_init.core.events import StopTimeoutPassed, SurvivorEnded
 from bottle_init.core.transitions import TABLE, Row
-from bottle_init.core.words import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NATURAL, NEXT_START, UP
+from bottle_init.core.words import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NATURAL, NEXT_START, REQUESTED, UP
 from bottle_init.testing import INVARIANTS, check, ledger, scenario_of, simulate, small_worlds
 from bottle_init.testing.small import corners
 
@@ -317,9 +319,8 @@ def no_kill_but_at_the_deadline(surgeon: Surgeon) -> None:
 def the_second_signal_is_lost(surgeon: Surgeon) -> None:
     whole = supervisor._stop_signal
 
-    def stop_signal(turn: Turn, event: Any) -> None:
-        if turn.state.stop_signals == 0:
-            whole(turn, event)
+    def stop_signal(turn: Turn, event: Any, *, again: bool) -> None:
+        whole(turn, event, again=again or turn.state.stop_signals > 0)
 
     surgeon.replace(whole, stop_signal)
 
@@ -396,7 +397,41 @@ def checks_come_twice_as_often(surgeon: Surgeon) -> None:
 
 @mutant("forwarding")
 def nothing_is_rewritten(surgeon: Surgeon) -> None:
-    surgeon.replace(signals.for_child, lambda _, signal: signal)
+    surgeon.replace(signals.for_child, lambda rules, signal: signal if dict(rules).get(signal) else 0)
+
+
+@mutant("forwarding")
+def silence_is_consent(surgeon: Surgeon) -> None:
+    whole = signals.for_child
+    surgeon.replace(whole, lambda rules, signal: whole(rules, signal) if signal in dict(rules) else signal)
+
+
+@mutant("forwarding")
+def nobody_is_waited_for_with_a_signal(surgeon: Surgeon) -> None:
+    surgeon.replace(forwarding.keep, nothing)
+
+
+@mutant("forwarding")
+def what_waits_is_never_delivered(surgeon: Surgeon) -> None:
+    surgeon.replace(forwarding.deliver, nothing)
+
+
+@mutant("kill-time")
+def two_kills_in_a_row_are_two_requests(surgeon: Surgeon) -> None:
+    surgeon.replace(supervisor._is_same_request, lambda _: False)
+
+
+@mutant("signals-told")
+def a_signal_is_no_event(surgeon: Surgeon) -> None:
+    surgeon.replace(forwarding.announce, nothing)
+
+
+@mutant("signals-told")
+def what_is_dropped_is_dropped_in_silence(surgeon: Surgeon) -> None:
+    def drop(_: Turn, child: Child) -> None:
+        child.waiting_signals = ()
+
+    surgeon.replace(forwarding.drop, drop)
 
 
 @mutant("asked-first")
@@ -413,6 +448,54 @@ def only_what_the_init_reaps_ends(surgeon: Surgeon) -> None:
             whole(turn, event)
 
     surgeon.replace(whole, observe)
+
+
+@mutant("lease")
+def nobody_waits_for_the_lease(surgeon: Surgeon) -> None:
+    whole = starting.may_start
+
+    def may_start(turn: Turn, child: Child) -> bool:
+        due_ms, turn.state.lease_due_ms = turn.state.lease_due_ms, None
+        found = whole(turn, child)
+        turn.state.lease_due_ms = due_ms
+        return found
+
+    surgeon.replace(whole, may_start)
+
+
+@mutant("first-cause")
+def a_lease_that_cannot_be_had_is_a_wish(surgeon: Surgeon) -> None:
+    def lose(turn: Turn, event: Any) -> None:
+        stopping.begin_stop(turn, REQUESTED, event.reason)
+
+    surgeon.replace(supervisor._lose_lease, lose)
+
+
+@mutant("kept")
+def the_init_keeps_what_was_kept_from_all_others(surgeon: Surgeon) -> None:
+    surgeon.replace(keeping.drop_when_done, nothing)
+
+
+@mutant("kept")
+def the_first_that_succeeds_is_enough(surgeon: Surgeon) -> None:
+    def drop(turn: Turn) -> None:
+        state = turn.state
+        if not state.dropping and not state.dropped and any(turn.children[index].ever_ready for index in state.keepers):
+            state.dropping = True
+            turn.act(DropCapabilities(keeping.kept(state)))
+
+    surgeon.replace(keeping.drop_when_done, drop)
+
+
+@mutant("kept")
+def nobody_waits_for_the_init_to_give_it_up(surgeon: Surgeon) -> None:
+    whole = starting.may_start
+
+    def may_start(turn: Turn, child: Child) -> bool:
+        turn.state.dropping = False
+        return whole(turn, child)
+
+    surgeon.replace(whole, may_start)
 
 
 @mutant("answers")

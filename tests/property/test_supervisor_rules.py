@@ -13,6 +13,8 @@ import pytest
 from bottle_init.core import events as happened
 from bottle_init.core import status
 from bottle_init.core.actions import (
+    Answer,
+    DropCapabilities,
     ForwardSignal,
     KillSession,
     SendSignal,
@@ -40,6 +42,7 @@ from bottle_init.testing import (
 
 if TYPE_CHECKING:
     from bottle_init.core.actions import Action
+    from bottle_init.core.events import Event
 
 TERM, KILL, HUP, USR1, CONT = 15, 9, 1, 10, 18
 STAYS = Life()
@@ -455,25 +458,82 @@ def test_a_requested_restart_takes_dependents_along() -> None:
 # Signals.
 
 
-def test_whom_a_signal_goes_to() -> None:
-    """A signal goes to those that catch it, as their rules rewrite it."""
-    bundle = (spec("a", signals=((USR1, HUP),)), spec("b", signals=((USR1, 0),)), spec("c"))
-    got = Request(1_000, happened.SignalReceived(USR1))
-    trace = live(bundle, Life(catches=(HUP,), heeds=(HUP,), stop_end=End(5)), STAYS, STAYS, requests=(got,))
-    sent = [
-        (action.child, action.signal)
+def forwards(trace: Trace) -> list[tuple[int, int, int]]:
+    """What was forwarded: when, to which child, as which signal."""
+    return [
+        (step.now_ms, child, signal)
         for step in trace.steps
         for action in step.actions
         if isinstance(action, ForwardSignal)
+        for child, _, signal in action.targets
     ]
-    assert sent == [(0, HUP), (2, USR1)]
-    assert code(trace) == 5
+
+
+def test_whom_a_signal_goes_to() -> None:
+    """It goes to those that name it, as they name it, also to one that dies of it: the name is the consent."""
+    bundle = (
+        spec("a", signals=((USR1, HUP),)),
+        spec("b", signals=((USR1, 0),)),
+        spec("c"),
+        spec("d", signals=((1, 1),)),
+    )
+    got = Request(1_000, happened.SignalReceived(USR1))
+    trace = live(bundle, STAYS, STAYS, Life(catches=(USR1,)), STAYS, requests=(got,))
+    assert forwards(trace) == [(1_000, 0, HUP)]
+    assert code(trace) == 129
+
+
+def test_a_signal_that_comes_too_early() -> None:
+    """It is delivered once when the child is ready. Two for one signal are one, whatever they were when they came."""
+    bundle = (spec("a", ready=Ready(TCP), signals=((HUP, HUP), (USR1, HUP), (28, 28))),)
+    got = tuple(Request(at_ms, happened.SignalReceived(number)) for at_ms, number in ((10, HUP), (20, USR1), (30, 28)))
+    trace = live(bundle, Life(ready_ms=1_000, catches=(HUP,)), requests=got)
+    ready_ms = next(step.now_ms for step in trace.steps if step.state.children[0].fresh)
+    assert ready_ms >= 1_000
+    assert forwards(trace) == [(ready_ms, 0, HUP), (ready_ms, 0, 28)]
+
+
+def test_a_signal_that_waits_ends_with_its_process() -> None:
+    """The next process reads everything anew when it starts."""
+    bundle = (spec("a", ready=Ready(TCP), policy="restart", signals=((HUP, HUP),)),)
+    lives = (Life(run_ms=500, ready_ms=None, end=End(1)), STAYS)
+    trace = live(bundle, lives, requests=(Request(10, happened.SignalReceived(HUP)),))
+    assert forwards(trace) == []
+
+
+def test_a_signal_still_reaches_a_child_that_drains() -> None:
+    bundle = (spec("a", stop_delay_ms=1_000, signals=((HUP, HUP),)),)
+    got = Request(2_500, happened.SignalReceived(HUP))
+    trace = live(bundle, Life(catches=(HUP,)), requests=(got,), stop_at_ms=2_000)
+    assert forwards(trace) == [(2_500, 0, HUP)]
+    assert code(trace) == 0
+
+
+def test_cont_goes_to_every_child() -> None:
+    trace = live((spec("a"), spec("b")), STAYS, STAYS, requests=(Request(500, happened.SignalReceived(CONT)),))
+    assert forwards(trace) == [(500, 0, CONT), (500, 1, CONT)]
+
+
+@pytest.mark.parametrize(("after_ms", "code_of_two"), [(0, 0), (5, 0), (6, 137)])
+def test_a_stop_signal_soon_after_the_first(after_ms: int, code_of_two: int) -> None:
+    """Within 5 ms it is the same request."""
+    again = Request(2_000 + after_ms, happened.SignalReceived(2))
+    trace = live((spec("a"),), SLOW_TO_STOP, requests=(again,), stop_at_ms=2_000)
+    assert code(trace) == code_of_two
+
+
+def test_the_bundle_names_its_stop_signals() -> None:
+    """What it leaves out is ignored, TERM too."""
+    bundle = Bundle((spec("a"),), stop_signals=(37,))
+    got = tuple(Request(at_ms, happened.SignalReceived(number)) for at_ms, number in ((500, TERM), (900, 37)))
+    trace = live(bundle, STAYS, requests=got)
+    assert times(trace, SendSignal, signal=TERM) == [900]
 
 
 def test_a_forwarded_signal_is_the_inits_own_in_a_stop() -> None:
     got = Request(2_100, happened.SignalReceived(HUP))
     life = Life(catches=(HUP, TERM), heeds=(HUP,), stop_ms=500, stop_end=End(129))
-    trace = live((spec("a"),), life, requests=(got,), stop_at_ms=2_000)
+    trace = live((spec("a", signals=((HUP, HUP),)),), life, requests=(got,), stop_at_ms=2_000)
     assert code(trace) == 0
 
 
@@ -483,7 +543,66 @@ def test_what_ctl_signal_sends_is_not_the_inits_own() -> None:
     assert code(trace) == 139
 
 
+# What oneshots keep.
+
+KEEPER = spec("a", ONESHOT, keeps=("net_admin",))
+
+
+def test_what_a_oneshot_keeps_is_given_up() -> None:
+    """Once all have succeeded that keep something, and before anything else starts."""
+    children = (
+        KEEPER,
+        spec("b", ONESHOT, keeps=("sys_time", "net_admin")),
+        spec("c", after=("a",)),
+        spec("d", after=("b",)),
+    )
+    trace = live(children, Life(run_ms=100), Life(run_ms=300), STAYS, STAYS)
+    assert times(trace, DropCapabilities) == [300]
+    assert [times(trace, Spawn, child=child) for child in range(4)] == [[0], [0], [100], [300]]
+    dropped = next(step for step in trace.steps if any(isinstance(action, DropCapabilities) for action in step.actions))
+    assert dropped.actions[-1] == DropCapabilities(("net_admin", "sys_time"))
+
+
+def test_what_the_kernel_does_not_take_stops_all() -> None:
+    """Else whoever starts later would have what was kept from it."""
+    trace = live((KEEPER, spec("b", after=("a",))), Life(run_ms=100), STAYS, drop_error="not permitted")
+    assert times(trace, Spawn) == [0]
+    assert code(trace) == 69
+    assert trace.exit is not None
+    assert trace.exit.stop.cause == "NET_ADMIN could not be given up: not permitted"
+
+
+@pytest.mark.parametrize("order_given", [happened.ChildStartOrdered(0, 1), happened.ChildRestartOrdered(0, 1)])
+def test_a_keeper_is_not_started_again(order_given: Event) -> None:
+    trace = live((KEEPER, spec("b")), Life(run_ms=100), STAYS, requests=(Request(500, order_given),))
+    answered = [action for step in trace.steps for action in step.actions if isinstance(action, Answer)]
+    told = "a: cannot be started again: it has kept NET_ADMIN from all that start after it"
+    assert answered == [Answer(1, False, told)]
+    assert times(trace, Spawn, child=0) == [0]
+
+
 # Lease.
+
+PEER = Bundle((spec("a"), spec("b", after=("a",))), lease=Lease(connect="unix:/x"))
+
+
+def test_children_wait_for_the_lease() -> None:
+    trace = live(PEER, STAYS, STAYS, lease_ms=700)
+    assert times(trace, Spawn) == [700, 700]
+    assert code(trace) == 0
+
+
+@pytest.mark.parametrize(
+    ("lease_ms", "error", "ended_ms"), [(700, "refused", 700), (None, "", 5_000), (5_001, "", 5_000)]
+)
+def test_a_lease_that_cannot_be_had(lease_ms: int | None, error: str, ended_ms: int) -> None:
+    """It is no request, and nothing is started."""
+    trace = live(PEER, STAYS, STAYS, lease_ms=lease_ms, lease_error=error)
+    assert times(trace, Spawn) == []
+    assert (trace.end_ms, code(trace)) == (ended_ms, 69)
+    assert trace.exit is not None
+    why = error or "nobody has taken the connection for 5 seconds"
+    assert trace.exit.stop.cause == f"the lease cannot be had: {why}"
 
 
 def test_a_lapsed_lease_is_a_requested_stop() -> None:

@@ -10,6 +10,7 @@ from bottle_init.core import events as happened
 from bottle_init.core import status
 from bottle_init.core.actions import Announce, Answer
 from bottle_init.core.spec import Bundle, Check, Lease, Probe, Ready, Spec
+from bottle_init.core.state import Forwarded
 from bottle_init.core.words import DAEMON, JOB
 from bottle_init.testing import End, Life, Request, Say, Scenario, Trace, check, render, simulate
 
@@ -106,6 +107,48 @@ def test_who_asked_for_a_stop_is_told() -> None:
     assert told(trace, "stopping", "") == [("info", facts)]
     assert trace.exit is not None
     assert (trace.exit.stop.sender_pid, trace.exit.stop.sender_uid) == (77, 1000)
+
+
+def test_a_signal_is_told_with_whom_it_went_to() -> None:
+    named = ((1, 10),)
+    children = (
+        *(spec("a", signals=named), spec("b"), spec("c", signals=named, ready=Ready(TCP))),
+        spec("d", policy="wait-for-all", signals=named),
+    )
+    got = Request(500, happened.SignalReceived(1, 77, 1000))
+    trace = live(children, (Life(catches=(10,)),), STAYS, (Life(ready_ms=900),), (Life(run_ms=100),), requests=(got,))
+    facts = {
+        "signal": 1,
+        "sender_pid": 77,
+        "sender_uid": 1000,
+        "sent_to": ("a",),
+        "waiting": {"c": "not ready"},
+        "passed_over": {"b": "not named", "d": "not running"},
+    }
+    assert told(trace, "signal_received", "")[0] == ("info", facts)
+    assert told(trace, "signal_delivered", "c") == [("info", {"signal": 1, "sent": 10})]
+
+
+def test_every_other_signal_is_told_with_its_effect() -> None:
+    got = [(100, 13), (200, 15), (203, 2), (900, 3)]
+    requests = tuple(Request(at_ms, happened.SignalReceived(number)) for at_ms, number in got)
+    trace = live((spec("a"),), (Life(catches=(15,), stop_ms=None),), requests=requests)
+    effects = [(facts["signal"], facts["effect"]) for _, facts in told(trace, "signal_received", "")]
+    assert effects == [
+        *((13, "ignored"), (15, "stop requested"), (2, "the same request"), (3, "kills what is left")),
+    ]
+
+
+def test_a_death_by_a_forwarded_signal_has_its_sender() -> None:
+    got = Request(500, happened.SignalReceived(10, 77, 1000))
+    trace = live((spec("a", signals=((10, 1),)),), (Life(dies_ms=3),), requests=(got,))
+    assert trace.exit is not None
+    assert trace.exit.code == 129
+    forwarded = trace.exit.deaths[0].forwarded
+    assert forwarded == Forwarded(1, 10, 77, 1000, 500)
+    assert (
+        trace.exit.stop.cause == "a was killed by signal 1, which the init had forwarded for signal 10 from process 77"
+    )
 
 
 def test_a_missed_readiness_has_the_last_answer() -> None:

@@ -46,7 +46,7 @@ CAPABILITIES = (
 _library = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # None is the program itself, dlopen(3).
 
 
-def _call(name: str, *arguments: int | bytes) -> int:
+def _call(name: str, *arguments: int | bytes | _ctypes.Array) -> int:  # type: ignore[type-arg]
     result: int = _ctypes.call_function(_ctypes.dlsym(_library, name), arguments)
     return result
 
@@ -107,10 +107,62 @@ def bounded_capabilities() -> tuple[int, ...]:
     return tuple(found)
 
 
+class _Byte(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - there is no other name below `ctypes`.
+    _type_ = "c"
+
+
+class _Sets(_ctypes.Array):  # type: ignore[type-arg]
+    """Room for the three capability sets, of 64 bits each, that capget(2) writes."""
+
+    _type_ = _Byte
+    _length_ = 24
+
+
+_CAPABILITY_HEADER = _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)
+
+
+def capabilities() -> tuple[int, int, int]:
+    """The effective, permitted and inheritable set, as bits (capget(2)). Raises OSError."""
+    sets = _Sets()
+    if _call("capget", _CAPABILITY_HEADER, sets) != 0:
+        raise OSError(errno.EPERM, "capget(2) was refused")
+    words = [int.from_bytes(bytes(sets)[at : at + 4], "little") for at in range(0, 24, 4)]
+    low, high = words[:3], words[3:]
+    effective, permitted, inheritable = (low[each] | high[each] << 32 for each in range(3))
+    return effective, permitted, inheritable
+
+
+def _set(effective: int, permitted: int, inheritable: int) -> bool:
+    """capset(2); whether it was done."""
+    sets = (effective, permitted, inheritable)
+    low = b"".join((each & 0xFFFFFFFF).to_bytes(4, "little") for each in sets)
+    high = b"".join((each >> 32).to_bytes(4, "little") for each in sets)
+    return _call("capset", _CAPABILITY_HEADER, low + high) == 0
+
+
+def drop_capabilities(names: Iterable[str]) -> None:
+    """Take these out of the bounding, effective, permitted, inheritable and ambient set. Raises OSError if one stays.
+
+    The bounding set first, because that takes SETPCAP, which may be one of them. The kernel keeps nothing in the
+    ambient set that is not both permitted and inheritable (capabilities(7)).
+    """
+    numbers = [CAPABILITIES.index(name) for name in names]
+    mask = sum(1 << number for number in numbers)
+    for number in bounded_capabilities():
+        if number in numbers:
+            try:
+                prctl(PR_CAPBSET_DROP, number)
+            except OSError:
+                name = CAPABILITIES[number].upper()
+                raise OSError(errno.EPERM, f"without SETPCAP nothing takes {name} out of the bounding set") from None
+    if not _set(*(each & ~mask for each in capabilities())):
+        raise OSError(errno.EPERM, "capset(2) was refused")
+    if any(each & mask for each in capabilities()) or any(number in numbers for number in bounded_capabilities()):
+        raise OSError(errno.EPERM, "the kernel has them still")
+
+
 def set_capabilities(numbers: tuple[int, ...]) -> None:
     """Make these the effective, permitted and inheritable set (capset(2)). Raises OSError."""
     mask = sum(1 << number for number in numbers)
-    header = _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)
-    low, high = (mask & 0xFFFFFFFF).to_bytes(4, "little"), (mask >> 32).to_bytes(4, "little")
-    if _call("capset", header, low * 3 + high * 3) != 0:
+    if not _set(mask, mask, mask):
         raise OSError(errno.EPERM, "the init does not have them all itself")

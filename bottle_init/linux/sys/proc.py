@@ -97,11 +97,6 @@ def descendants(root: int, session: int | None = None) -> list[ProcStat]:
     return [process for pid, process in every.items() if pid != root and not process.is_gone() and is_below(pid)]
 
 
-def caught_signals(pid: int) -> int:
-    """The set of signals that a process catches, as bits `1 << s` (SigCgt of /proc/PID/status); 0 if unknown."""
-    return _signal_sets(pid).get(b"SigCgt", 0)
-
-
 def is_default(pid: int, number: int) -> bool:
     """Whether a process neither blocks nor ignores nor catches a signal; false if unknown."""
     sets = _signal_sets(pid)

@@ -13,6 +13,9 @@ from bottle_init.linux.sys import libc
 
 SIGCHLD = 17
 
+OF_ITS_OWN_WRITES = (13, 25)
+"""PIPE and XFSZ: with itself as the sender, a process gets them for a write that fails. The write says so as well."""
+
 _RECORD = 128
 _BATCH = 32 * _RECORD
 _SI_KERNEL_OR_TIMER = 0

@@ -114,7 +114,7 @@ def far(tmp_path: Path) -> str:
             "daemon",
             "deaf",
             "trap '' TERM; trap 'echo hup; [ -e end ] && exit 0' HUP; echo up; while :; do sleep 0.05; done",
-            "stop_timeout = '1h'\nstop_signal = 'TERM'",
+            "stop_timeout = '1h'\nstop_signal = 'TERM'\nsignals = { HUP = 'HUP' }",
         )
     )
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from bottle_init.core.events import LeaseEnded
+from bottle_init.core.events import LeaseEnded, LeaseTaken
 from bottle_init.core.spec import Lease
 from bottle_init.linux.init import lease_as_given
 from bottle_init.linux.lease import Watch
-from tests.integration.support.init import PATIENCE_S, running
+from tests.integration.support.init import PATIENCE_S, eventually, running
 from tests.integration.support.turning import Bench, open_descriptors
 
 pytestmark = pytest.mark.real
@@ -32,11 +32,14 @@ def bench() -> Iterator[Bench]:
     assert open_descriptors() <= before
 
 
-def watch(bench: Bench, *, fd: int | None = None, connect: str | None = None) -> Watch:
-    """Begin to watch a peer."""
+def watch(bench: Bench, *, fd: int | None = None, connect: str | None = None, taken: bool = True) -> Watch:
+    """Begin to watch a peer, and wait until it is there if it is to be."""
     lease, has_fd = lease_as_given(Lease(fd=fd, connect=connect))
     assert lease is not None
-    return Watch(lease, has_fd, bench.poller, bench.emit)
+    found = Watch(lease, has_fd, bench.poller, bench.emit)
+    if taken:
+        assert bench.event() == LeaseTaken()
+    return found
 
 
 def flags(fd: int) -> int:
@@ -141,14 +144,28 @@ def test_o_nonblock_is_never_set_on_what_others_share(bench: Bench, kind: str) -
 
 def test_what_can_never_close_is_no_lease(bench: Bench, tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
-        watch(bench, fd=file.fileno())
+        watch(bench, fd=file.fileno(), taken=False)
         reason = f"descriptor {file.fileno()} is a file, and no file tells when its other side is gone"
         assert bench.event() == LeaseEnded(reason)
 
 
 def test_a_descriptor_that_is_not_open(bench: Bench) -> None:
-    watch(bench, fd=987)
+    watch(bench, fd=987, taken=False)
     assert bench.event() == LeaseEnded("descriptor 987 was not open when the init started")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_what_has_gone_before_is_no_lease(bench: Bench, kind: str) -> None:
+    if kind == "pipe":
+        ours, theirs = os.pipe()
+    else:
+        ours, theirs = (end.detach() for end in socket.socketpair())
+    os.close(theirs)
+    watch(bench, fd=ours, taken=False)
+    reason = f"descriptor {ours} had been closed by the other side before the init started"
+    assert bench.event() == LeaseEnded(reason)
+    assert bench.quiet() == []
+    os.close(ours)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
@@ -189,9 +206,9 @@ def test_a_unix_peer_that_goes(bench: Bench, tmp_path: Path, peer: str) -> None:
 def test_nobody_there(bench: Bench, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    watch(bench, connect=f"tcp:localhost:{port}")
+    watch(bench, connect=f"tcp:localhost:{port}", taken=False)
     assert bench.event() == LeaseEnded(f"no connection to tcp:localhost:{port}: connection refused")
-    watch(bench, connect=f"unix:{tmp_path}/none")
+    watch(bench, connect=f"unix:{tmp_path}/none", taken=False)
     assert bench.event() == LeaseEnded(f"no connection to unix:{tmp_path}/none: no such file or directory")
     assert bench.quiet() == []
 
@@ -212,7 +229,7 @@ def test_a_peer_whose_machine_is_gone_is_given_up() -> None:
     bench.poller._epoll.close()
 
 
-# Under the init: the end of a lease is a requested stop.
+# Under the init: the end of a lease is a requested stop; one that cannot be had is none.
 
 SLEEPER = '[daemons.d]\ncommand = ["sleep", "600"]\n'
 
@@ -233,8 +250,58 @@ def test_the_bundle_ends_with_its_descriptor(tmp_path: Path, pid_1: bool) -> Non
 def test_a_descriptor_of_the_inits_own_is_no_lease(tmp_path: Path, fd: int) -> None:
     """None was handed down, and the init opens its own at the same numbers."""
     with running(tmp_path, f"[bundle]\nlease = {{ fd = {fd} }}\n{SLEEPER}") as init:
-        assert init.wait() == 0
-        assert init.report()["cause"] == f"the lease: descriptor {fd} was not open when the init started"
+        assert init.wait() == 69
+        cause = f"the lease cannot be had: descriptor {fd} was not open when the init started"
+        assert init.report()["cause"] == cause
+        assert ("child_started", "d") not in init.names()
+
+
+@pytest.mark.parametrize("pid_1", [False, True], ids=["subreaper", "pid1"])
+def test_a_refused_connection_is_no_request(tmp_path: Path, pid_1: bool) -> None:
+    """Nothing is started: a job that was would be ended half-way, and the code would be 0."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peer = f"tcp:127.0.0.1:{server.getsockname()[1]}"
+    bundle = f"[bundle]\nlease = {{ connect = '{peer}' }}\n[jobs.j]\ncommand = ['touch', '{tmp_path}/ran']\n"
+    with running(tmp_path, bundle, pid_1=pid_1) as init:
+        assert init.wait() == 69
+        report = init.report()
+        assert (report["kind"], report["deaths"]) == ("policy", [])
+        assert report["cause"] == f"the lease cannot be had: no connection to {peer}: connection refused"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_peer_that_does_not_answer_is_none(tmp_path: Path) -> None:
+    """A full queue of connections drops what comes; after five seconds that is enough."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        address = server.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(address)
+        bundle = f"[bundle]\nlease = {{ connect = 'tcp:127.0.0.1:{address[1]}' }}\n{SLEEPER}"
+        with running(tmp_path, bundle) as init:
+            assert init.wait() == 69
+            assert "nobody has taken the connection for 5 seconds" in init.report()["cause"]
+            assert ("child_started", "d") not in init.names()
+        for one in waiting:
+            one.close()
+
+
+def test_a_stop_while_the_lease_is_awaited(tmp_path: Path) -> None:
+    """It is a request like any other, and there is nothing to stop."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        address = server.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(address)
+        control = f"@bottle-lease-{tmp_path.name}"
+        bundle = f"[bundle]\nlease = {{ connect = 'tcp:127.0.0.1:{address[1]}' }}\n{SLEEPER}"
+        with running(tmp_path, bundle, env={"BOTTLE_INIT_CONTROL": control}) as init:
+            eventually(lambda: control in Path("/proc/net/unix").read_text(), "the control socket")
+            assert init.stop() == 0
+        for one in waiting:
+            one.close()
 
 
 def test_children_do_not_get_the_descriptor(tmp_path: Path) -> None:

@@ -261,8 +261,9 @@ def test_a_stranger_with_a_dead_daemons_pid(tmp_path: Path) -> None:
         )
         while :; do sleep 0.02; done
     """
-    bundle = sh("daemon", "d", "exit 3", "policy = 'restart'\nbackoff = { initial = '800s', limit = '900s' }")
-    bundle += sh("daemon", "other", stranger, f"cwd = '{tmp_path}'")
+    rare = "policy = 'restart'\nbackoff = { initial = '800s', limit = '900s' }\nsignals = { HUP = 'HUP' }"
+    bundle = sh("daemon", "d", "exit 3", rare)
+    bundle += sh("daemon", "other", stranger, f"cwd = '{tmp_path}'\nsignals = {{ HUP = 'HUP' }}")
     with running(tmp_path, bundle, pid_1=True) as init:
         pid = init.event("child_exited", "d")["pid"]
         (tmp_path / "pid.new").write_text(f"{pid}\n")

@@ -141,8 +141,8 @@ SCRIPTS = {
         policy="wait-for-all",
         stop_at_ms=9_000,
     ),
-    "a HUP to those that catch it": script(
-        (daemon("a"), life(catches=(HUP, TERM), heeds=(HUP,), stop_end=End(5))),
+    "a HUP to those that name it": script(
+        (daemon("a", signals=((HUP, HUP),)), life(catches=(HUP, TERM), heeds=(HUP,), stop_end=End(5))),
         (daemon("b"), STAYS),
         requests=(Request(2_000, happened.SignalReceived(HUP)),),
     ),
