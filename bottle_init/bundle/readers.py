@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from bottle_init.bundle.table import Table, Wrong, kind, listed, nearest, quoted, shown, table
 from bottle_init.core import policies, signals
 from bottle_init.core.spec import Probe
-from bottle_init.words import signames
+from bottle_init.words import durations, signames
+from bottle_init.words.durations import LONGEST_MS, UNITS_MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,8 +28,6 @@ NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 """A hyphen does not begin a name: `ctl stop -x` would read it as an option."""
 VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """What POSIX calls a name: what a shell can set."""
-LONGEST_MS: Final = 10 * 365 * 24 * 3_600_000
-"""Ten years: what is longer is a slip of the pen."""
 
 UNLIMITED: Final = ("unlimited", "infinity")
 RLIMITS: Final = (
@@ -45,10 +44,6 @@ CAPABILITIES: Final = (
 )
 """capabilities(7), in alphabetical order."""
 
-_DURATION = re.compile(
-    r"(?:([0-9]+(?:\.[0-9]+)?)h)?(?:([0-9]+(?:\.[0-9]+)?)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?(?:([0-9]+(?:\.[0-9]+)?)ms)?"
-)
-_UNITS_MS = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _UMASK = re.compile(r"0?[0-7]{3}|0o?[0-7]{1,3}")
 _HOST_PORT = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*)):([0-9]{1,5})")
 _URL = re.compile(r"http://([^/?#]*)([/?][!-~]*)?")
@@ -194,17 +189,7 @@ def factor(value: object) -> float:
     return float(value)
 
 
-def spelled_ms(ms: int) -> str:
-    """`1m30s` for 90 000: a duration as a bundle file spells it."""
-    parts = []
-    for unit, size_ms in _UNITS_MS.items():
-        count, ms = divmod(ms, size_ms)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts) or "0s"
-
-
-_SPELLED = "".join(rf"(?:[0-9]+(?:\.[0-9]+)?{unit})?" for unit in _UNITS_MS)
+_SPELLED = "".join(rf"(?:[0-9]+(?:\.[0-9]+)?{unit})?" for unit in UNITS_MS)
 
 
 @reads(
@@ -215,7 +200,7 @@ _SPELLED = "".join(rf"(?:[0-9]+(?:\.[0-9]+)?{unit})?" for unit in _UNITS_MS)
             {"type": "number", "minimum": 0, "maximum": LONGEST_MS // 1_000},
         ]
     },
-    spelled_ms,
+    durations.spell,
     shared="duration",
 )
 def duration_ms(value: object) -> int:
@@ -234,11 +219,11 @@ def duration_ms(value: object) -> int:
 
 
 def _exact_ms(value: str) -> float:
-    match = _DURATION.fullmatch(value)
-    if not value or match is None:
+    try:
+        return durations.parse_ms(value)
+    except ValueError:
         unit = ' (it has no unit: seconds are "s")' if value.isascii() and value.isdigit() else ""
-        raise Wrong(f'must be a duration such as "500ms", "8s" or "1m30s", is {shown(value)}{unit}')
-    return sum(float(part or 0) * unit_ms for part, unit_ms in zip(match.groups(), _UNITS_MS.values(), strict=True))
+        raise Wrong(f'must be a duration such as "500ms", "8s" or "1m30s", is {shown(value)}{unit}') from None
 
 
 @reads(
@@ -249,7 +234,7 @@ def _exact_ms(value: str) -> float:
             {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST_MS // 1_000},
         ]
     },
-    spelled_ms,
+    durations.spell,
     shared="positive_duration",
 )
 def positive_ms(value: object) -> int:

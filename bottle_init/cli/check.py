@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from bottle_init.bundle import compiled, graph, load
-from bottle_init.bundle.readers import spelled_ms
 from bottle_init.bundle.source import path_of, read_text
 from bottle_init.cli import chosen, console
 from bottle_init.cli.options import UsageError
+from bottle_init.words import durations
 from bottle_init.words.exits import EX_NO, EX_OK
 
 TYPE_CHECKING = False
@@ -64,7 +64,7 @@ def report(bundle: Bundle, source: str) -> str:
     )
     lines = [f"{source}: valid: {counts}; policy {bundle.policy}", "", "start order:"]
     lines.extend(_start_order(bundle))
-    lines.append(f"stop order: the reverse, all within {spelled_ms(bundle.stop_timeout_ms)}")
+    lines.append(f"stop order: the reverse, all within {durations.spell(bundle.stop_timeout_ms)}")
     lines.extend(f"note: {note}" for note in _notes(bundle))
     return "\n".join(lines) + "\n"
 
@@ -77,9 +77,10 @@ def _notes(bundle: Bundle) -> Iterator[str]:
         path = path_of(spec)
         own_ms = spec.stop_delay_ms + spec.stop_timeout_ms
         if own_ms > bundle.stop_timeout_ms:
-            yield f"{path}: its stop may take {spelled_ms(own_ms)}, but the bundle's ends earlier"
+            yield f"{path}: its stop may take {durations.spell(own_ms)}, but the bundle's ends earlier"
         if spec.backoff.initial_ms > spec.backoff.limit_ms:
-            yield f"{path}.backoff: initial is above limit, so that every pause is {spelled_ms(spec.backoff.limit_ms)}"
+            pause = durations.spell(spec.backoff.limit_ms)
+            yield f"{path}.backoff: initial is above limit, so that every pause is {pause}"
         is_watched = spec.health is not None or (spec.ready is not None and spec.ready.probe.kind == "notify")
         if spec.on_unhealthy != "ignore" and not is_watched:
             yield f"{path}.on_unhealthy: nothing checks this daemon's health"
@@ -103,10 +104,12 @@ def _waits_for(spec: Spec) -> str:
 def _is_ready(spec: Spec) -> str:
     """When those that are after it may start."""
     if spec.kind == "oneshot":
-        return "ready once it has succeeded" + (f", within {spelled_ms(spec.timeout_ms)}" if spec.timeout_ms else "")
+        return "ready once it has succeeded" + (
+            f", within {durations.spell(spec.timeout_ms)}" if spec.timeout_ms else ""
+        )
     if spec.ready is None:
         return "ready once executed"
-    return f"ready by {_probe(spec.ready.probe)}, within {spelled_ms(spec.ready.timeout_ms)}"
+    return f"ready by {_probe(spec.ready.probe)}, within {durations.spell(spec.ready.timeout_ms)}"
 
 
 def _probe(probe: Probe) -> str:

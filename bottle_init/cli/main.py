@@ -53,7 +53,9 @@ def _one(options: Options) -> int:
     from bottle_init.linux import one
 
     rules = Rules(options.rewrite, options.map_exit, options.single_child, options.parent_death_signal)
-    return one.run(options.argv, rules, inherited, options.report or "", options.control or "")
+    if options.stop_timeout is not None:
+        rules = rules.but(stop_timeout_ms=options.stop_timeout)
+    return one.run(options.argv, rules, inherited, options.report or "", options.control or "", options.lease)
 
 
 def _check(options: Options) -> int:

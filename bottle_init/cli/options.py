@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any, Final
 
+    from bottle_init.core.spec import Lease
+
     Read = Callable[[str, str], Any]
     """`(name of the option, text of its value)` -> the value. Raises UsageError."""
 
@@ -29,6 +31,10 @@ DEFAULT_CONFIG: Final = "/etc/bottle/bundle.toml"
 DEFAULT_CONTROL: Final = "@bottle_init"
 
 
+_SUN_PATH_MAX: Final = 107
+"""Bytes of a socket's path (unix(7))."""
+
+
 class UsageError(Exception):
     """The command line cannot be understood; `hint` says what to do."""
 
@@ -43,7 +49,8 @@ class Options:
     `policy`: the bundle's, None for the file's own. `only`: names of daemons and jobs, None for all; `only_source` is
     the option or the variable that they come from. `control`: an address, `""` for none, None where nothing was said.
     `rewrite`: `(from, to)` signal numbers, 0 drops, the last for a signal holds. `map_exit`: those that become 0.
-    `parent_death_signal`: a number, 0 for none. `argv`: the one command. `verb`, `name`, `signal`: the words of `ctl`.
+    `parent_death_signal`: a number, 0 for none. `lease`: what the one command's life hangs on. `stop_timeout`: in
+    milliseconds, None where nothing was said. `argv`: the one command. `verb`, `name`, `signal`: the words of `ctl`.
     `file`: what `explain` reads, `-` for standard input.
     """
 
@@ -57,6 +64,8 @@ class Options:
     rewrite: tuple[tuple[int, int], ...] = ()
     map_exit: tuple[int, ...] = ()
     parent_death_signal: int = 0
+    lease: Lease | None = None
+    stop_timeout: int | None = None
     compile: bool = False
     schema: bool = False
     strict: bool = False
@@ -174,6 +183,46 @@ def _signal(option: str, text: str) -> int:
         raise UsageError(f"{option}: {problem}", "Signals are written TERM, SIGTERM, 15 or RTMIN+1.") from None
 
 
+def _lease(option: str, text: str) -> Lease:
+    from bottle_init.core.spec import Lease
+
+    scheme, _, where = text.partition(":")
+    if scheme == "fd" and where.isascii() and where.isdigit() and len(where) < 8:
+        return Lease(fd=int(where))
+    if scheme == "unix" and where not in ("", "@") and len(where) <= _SUN_PATH_MAX:
+        return Lease(connect=text)
+    if scheme == "tcp" and _is_peer(where):
+        return Lease(connect=text)
+    raise UsageError(f"{option} {text}: must be tcp:IP:PORT, unix:PATH or fd:N", "An IPv6 address is written [::1].")
+
+
+def _is_peer(where: str) -> bool:
+    """Whether this is IP:PORT; the init resolves no names but localhost."""
+    import _socket
+
+    host, _, port = where.rpartition(":")
+    if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 1 << 16):
+        return False
+    is_six = host.startswith("[") and host.endswith("]")
+    try:
+        _socket.inet_pton(_socket.AF_INET6 if is_six else _socket.AF_INET, host[1:-1] if is_six else host)
+    except OSError:
+        return host == "localhost"
+    return True
+
+
+def _duration(option: str, text: str) -> int:
+    from bottle_init.words import durations
+
+    try:
+        exact = durations.parse_ms(text if not text.replace(".", "", 1).isdigit() else f"{text}s")
+    except ValueError:
+        exact = durations.LONGEST_MS + 1.0
+    if exact > durations.LONGEST_MS:
+        raise UsageError(f"{option} {text}: must be a duration such as 500ms, 8s or 1m30s")
+    return round(exact)
+
+
 # The rows.
 
 OPTIONS: Final[dict[str, Option]] = {
@@ -217,6 +266,16 @@ OPTIONS: Final[dict[str, Option]] = {
     ),
     "--parent-death-signal": Option(
         *("SIG", (ONE,), _signal), "have the kernel send the init `SIG` when its own parent ends"
+    ),
+    "--lease": Option(
+        *("PEER", (ONE,), _lease),
+        "stop the program when this peer goes: `tcp:IP:PORT`, `unix:PATH` or `fd:N`, as a bundle's [lease]"
+        "(bundle-file.md#lease)",
+    ),
+    "--stop-timeout": Option(
+        *("DURATION", (ONE,), _duration),
+        "from the end of the lease, or of the program, to SIGKILL for everything that is left",
+        otherwise="`8s`",
     ),
     "--compile": Option(
         *("", (CHECK,), _flag), "also write its [compiled form](bundle-file.md#compiled) beside it, for a faster start"

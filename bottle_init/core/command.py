@@ -34,13 +34,15 @@ class Rules(Value):
     """The options of one command. Signals and codes are numbers.
 
     `rewrites` are `(source, target)` pairs, the last one for a source holds, target 0 drops;
-    `mapped` are the exit codes that become 0; `single_child` takes the session of its own away.
+    `mapped` are the exit codes that become 0; `single_child` takes the session of its own away;
+    `stop_timeout_ms` is from the end of the lease, or of the command, to SIGKILL for everything.
     """
 
     rewrites: tuple[tuple[int, int], ...] = ()
     mapped: tuple[int, ...] = ()
     single_child: bool = False
     parent_death_signal: int = 0
+    stop_timeout_ms: int = EVERYTHING_KILL_MS
 
 
 def target_of(rules: Rules, signal: int) -> int:
@@ -79,12 +81,20 @@ def exit_code(rules: Rules, code: int) -> int:
     return 0 if code in rules.mapped else code
 
 
-# What is left once the command has ended.
-
 ASK: Final = "ask"
 KILL_SESSION: Final = "kill session"
 KILL_EVERYTHING: Final = "kill everything"
 GIVE_UP: Final = "give up"
+
+# Once the lease has ended, while the command lives.
+
+
+def next_without_lease_ms(rules: Rules, ended_ms: int, killed_ms: int | None) -> int:
+    """When the command and all below it are to be killed, after its TERM at `ended_ms`; then, when to give up on it."""
+    return ended_ms + rules.stop_timeout_ms if killed_ms is None else killed_ms + GIVE_UP_MS
+
+
+# What is left once the command has ended.
 
 
 class Leftovers(Value):
@@ -99,9 +109,10 @@ class Leftovers(Value):
     stop_signals: int = 0
 
 
-def begin(now_ms: int, *, was_asked: bool) -> Leftovers:
-    """The command has ended, and something is left; `was_asked`: a stop signal had come before that."""
-    return Leftovers(now_ms, now_ms + EVERYTHING_KILL_MS, int(was_asked))
+def begin(rules: Rules, now_ms: int, *, was_asked: bool, lease_ended_ms: int | None = None) -> Leftovers:
+    """The command has ended, and something is left; `was_asked`: a stop signal or the lease's end had come before."""
+    began_ms = now_ms if lease_ended_ms is None else lease_ended_ms
+    return Leftovers(now_ms, began_ms + rules.stop_timeout_ms, int(was_asked))
 
 
 def stop_again(left: Leftovers, now_ms: int) -> Leftovers:

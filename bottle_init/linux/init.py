@@ -70,7 +70,7 @@ class Init:
     """The descriptors, and who does what the core decides; all that is decided is in `state`."""
 
     def __init__(self, bundle: Bundle, report: str | None) -> None:
-        self.lease, self.has_lease_fd = lease_as_given(bundle.lease)
+        self.lease, self.has_lease_fd = _lease_as_given(bundle.lease)
         hold_stdio()
         libc.keep_descriptors_from_children()
         self.signals = Signals()
@@ -79,7 +79,7 @@ class Init:
             libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
         self.report = environ_of.absolute(report) if report else None
         self.control = environ_of.socket_address(bundle.control)
-        self.http = address_as_given(bundle.http)
+        self.http = environ_of.address_as_given(bundle.http)
         self.events: list[Event] = []
         self.sigchld = False
         self.deadline_ms: int | None = None
@@ -224,15 +224,9 @@ class Init:
         self.exit = action
 
 
-def lease_as_given(lease: Lease | None) -> tuple[Lease | None, bool]:
-    """The lease, a path in it made absolute, and whether its descriptor is there: to be asked before any is opened."""
+def _lease_as_given(lease: Lease | None) -> tuple[Lease | None, bool]:
     if lease is None:
         return None, False
-    lease = lease.but(connect=address_as_given(lease.connect))
-    return lease, lease.fd is not None and environ_of.is_open(lease.fd)
+    from bottle_init.linux.lease import as_given
 
-
-def address_as_given(address: str | None) -> str | None:
-    """An address with its path, if it has one, from the directory where the init was started."""
-    scheme, _, path = (address or "").partition(":")
-    return f"unix:{environ_of.socket_address(path)}" if scheme == "unix" else address
+    return as_given(lease)

@@ -11,6 +11,7 @@ import posix
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, poll
 
 from bottle_init.core.events import LeaseEnded, LeaseTaken
+from bottle_init.linux.sys import environ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ _S_IFSOCK = 0o140000
 
 _SILENCE = ((_socket.TCP_KEEPIDLE, 15), (_socket.TCP_KEEPINTVL, 5), (_socket.TCP_KEEPCNT, 3))
 """Seconds, seconds and a count: a peer whose machine is gone says nothing, and is given up after half a minute."""
+
+
+def as_given(lease: Lease) -> tuple[Lease, bool]:
+    """The lease, a path in it made absolute, and whether its descriptor is there: to be asked before any is opened."""
+    lease = lease.but(connect=environ.address_as_given(lease.connect))
+    return lease, lease.fd is not None and environ.is_open(lease.fd)
 
 
 class Watch:
@@ -52,6 +59,10 @@ class Watch:
             self._end(f"descriptor {lease.fd} was not open when the init started")
         elif lease.connect is not None:
             self._connect(lease.connect)
+
+    def fileno(self) -> int:
+        """The descriptor that is watched, -1 for none."""
+        return self._fd
 
     def close(self) -> None:
         """Watch no more. A descriptor that was handed down stays open."""

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from signal import struct_siginfo
 
     from bottle_init.core.actions import Exit
-    from bottle_init.core.spec import Bundle
+    from bottle_init.core.spec import Bundle, Lease
     from bottle_init.core.state import Death, State, Survivor
     from bottle_init.linux.oom import OomCounter
     from bottle_init.linux.reaper import Tree
@@ -62,14 +62,22 @@ _STDERR = 2
 _TOLD = 1_000
 
 
-def run(words: Sequence[str], rules: core.Rules, mask: Iterable[int], report: str = "", control: str = "") -> int:
+def run(
+    words: Sequence[str],
+    rules: core.Rules,
+    mask: Iterable[int],
+    report: str = "",
+    control: str = "",
+    lease: Lease | None = None,
+) -> int:
     """Run `words` to its end and end what it leaves behind; returns the init's exit code.
 
     All signals are blocked already; `mask` is what was blocked before, as the command is to inherit
     it. `report` is a path to write the report to, `control` an address for the control socket; "" for
-    neither. An error of the init's own is told on stderr and gives 70 (contract 8).
+    neither. `lease` is what the command's life hangs on. An error of the init's own is told on stderr and
+    gives 70 (contract 8).
     """
-    command = Command(words, rules, report, control)
+    command = Command(words, rules, report, control, lease)
     try:
         return command.run(mask)
     except BaseException as problem:  # noqa: BLE001 - contract 8: whatever it is, the command is ended, and 70.
@@ -105,11 +113,16 @@ class Command:
     `target` is what a signal is sent to: the command's group, or the command alone.
     """
 
-    def __init__(self, words: Sequence[str], rules: core.Rules, report: str, control: str) -> None:
+    def __init__(
+        self, words: Sequence[str], rules: core.Rules, report: str, control: str, lease: Lease | None = None
+    ) -> None:
         self.words = tuple(words)
         self.rules = rules
         self.report = report
         self.control = control
+        self.lease = lease
+        self.lease_ended_ms: int | None = None
+        self.killed_ms: int | None = None
         self.init_pid = posix.getpid()
         self.every = tuple(valid_signals())
         self.wait: Wait = self._wait
@@ -135,6 +148,8 @@ class Command:
     def run(self, mask: Iterable[int]) -> int:
         """From the first system call to the exit code."""
         try:
+            if self.lease is not None and (code := self._take_lease(self.lease)) is not None:
+                return code
             self._start(mask)
         except OSError as problem:
             return self._give_up(f"{self.words[0]}: cannot be started: {problem.strerror}")
@@ -144,21 +159,35 @@ class Command:
             self._end_leftovers()
         return self._close()
 
-    def _give_up(self, reason: str) -> int:
+    def _give_up(self, reason: str, code: int = EX_UNAVAILABLE) -> int:
         """Nothing runs, and nothing will."""
         tell(reason)
         if self.report:
             from bottle_init.core.actions import Exit
             from bottle_init.core.state import Stop
-            from bottle_init.core.words import POLICY
+            from bottle_init.core.words import POLICY, REQUESTED
             from bottle_init.linux.sys.clock import monotonic_ms
 
             now_ms = monotonic_ms()
-            stop = Stop(POLICY, reason, now_ms, now_ms, EX_UNAVAILABLE)
-            self._write_report(Exit(EX_UNAVAILABLE, stop, (), (), now_ms))
-        return EX_UNAVAILABLE
+            stop = Stop(POLICY if code == EX_UNAVAILABLE else REQUESTED, reason, now_ms, now_ms, code)
+            self._write_report(Exit(code, stop, (), (), now_ms))
+        return code
 
     # Until the command runs.
+
+    def _take_lease(self, lease: Lease) -> int | None:
+        """Wait for the lease; returns the exit code if it cannot be had, or if a stop signal comes first."""
+        from bottle_init.linux.lease import as_given
+        from bottle_init.linux.remote import Remote
+
+        given, has_fd = as_given(lease)
+        if lease.fd is not None and has_fd:
+            posix.set_inheritable(lease.fd, False)
+        self.remote = Remote(self._look, self._stop, self.send, self._lose_lease)
+        found = self.remote.take_lease(given, has_fd, STOP_SIGNALS)
+        if isinstance(found, str):
+            return self._give_up(f"the lease cannot be had: {found}")
+        return self._give_up(f"signal {found}", 128 + found) if found else None
 
     def _start(self, mask: Iterable[int]) -> None:
         """Take the signals over, let go of the terminal, fork. Raises OSError."""
@@ -246,15 +275,17 @@ class Command:
             self.oom_counter = OomCounter()
             self.report = environ.absolute(self.report)
         self.control = environ.socket_address(self.control)
-        let_go(keep_descriptors=bool(self.report))
-        if self.control:
+        kept = self.remote.descriptors() if self.remote is not None else ()
+        let_go(None if self.report else kept)
+        if self.control or self.remote is not None:
             self._listen()
 
     def _listen(self) -> None:
         from bottle_init.linux.remote import Remote
 
-        self.remote = Remote(self.control, self.every, self._look, self._stop, self.send)
-        problem = self.remote.open()
+        self.remote = self.remote or Remote(self._look, self._stop, self.send, self._lose_lease)
+        self.remote.wait_for(self.every)
+        problem = self.remote.listen(self.control) if self.control else ""
         if problem:
             tell(f"control socket {problem}")
         self.wait = self.remote.wait
@@ -267,8 +298,19 @@ class Command:
         return of_command(self.as_bundle(), self.pid, self.started_at_ms, stopping=self.asked is not None, ended=ended)
 
     def _stop(self, pid: int, uid: int | None) -> None:
-        """Do what a client of the control socket asks for: the same as a TERM that reaches the init."""
-        self.note_request("the control socket", pid, uid)
+        """Do what a client of the control socket asks for."""
+        self._request("the control socket", pid, uid)
+
+    def _lose_lease(self, reason: str) -> None:
+        """The lease has ended: from now on the command has its time to end."""
+        from bottle_init.linux.sys.clock import monotonic_ms
+
+        self.lease_ended_ms = monotonic_ms()
+        self._request(f"the lease: {reason}", 0, None)
+
+    def _request(self, cause: str, pid: int, uid: int | None) -> None:
+        """The same as a TERM that reaches the init."""
+        self.note_request(cause, pid, uid)
         self.sent |= 1 << self.targets[SIGTERM]
         self.send(self.targets[SIGTERM])
 
@@ -284,7 +326,7 @@ class Command:
         while self.code is None:
             info = None
             if self.may_be_more or asks_for_sender:
-                info = self.wait(0 if self.may_be_more else None)
+                info = self.wait(self._patience_s())
                 number = info.si_signo if info is not None else SIGCHLD
             else:
                 number = self._pass_plain_ones_on()
@@ -292,6 +334,35 @@ class Command:
                 self._reap()
             else:
                 self._pass_on(number, info)
+            if self.lease_ended_ms is not None and self.code is None:
+                self._outlive_lease(self.lease_ended_ms)
+
+    def _patience_s(self) -> float | None:
+        """How long to wait for a signal at most."""
+        if self.may_be_more:
+            return 0
+        if self.lease_ended_ms is None:
+            return None
+        from bottle_init.linux.sys.clock import monotonic_ms
+
+        due_ms = core.next_without_lease_ms(self.rules, self.lease_ended_ms, self.killed_ms)
+        return max(0, due_ms - monotonic_ms()) / 1_000
+
+    def _outlive_lease(self, ended_ms: int) -> None:
+        """The lease has ended, and the command lives: in time everything goes, and is then given up."""
+        from bottle_init.linux.sys.clock import monotonic_ms
+
+        now_ms = monotonic_ms()
+        if now_ms < core.next_without_lease_ms(self.rules, ended_ms, self.killed_ms):
+            return
+        if self.killed_ms is None:
+            from bottle_init.linux.reaper import Tree
+
+            self.killed_ms = now_ms
+            self.sent |= 1 << SIGKILL
+            Tree({}).everything(SIGKILL)
+        else:
+            self.code, self.signal, self.ended_at_ms = 128 + SIGKILL, SIGKILL, now_ms
 
     def _pass_plain_ones_on(self) -> int:
         """Pass signals on until one comes that means more to the init; returns that one.
@@ -407,7 +478,8 @@ class Command:
         if self.childless:
             return
         tree = Tree({})
-        left = core.begin(monotonic_ms(), was_asked=self.asked is not None)
+        was_asked = self.asked is not None
+        left = core.begin(self.rules, monotonic_ms(), was_asked=was_asked, lease_ended_ms=self.lease_ended_ms)
         while not self.childless:
             now_ms = monotonic_ms()
             if not self.may_be_more:
@@ -500,6 +572,7 @@ class Command:
             self.ended_at_ms,
             self.ended_at_ms - self.started_at_ms,
             sent=bool(self.signal and self.sent >> self.signal & 1),
+            forced=self.killed_ms is not None,
             oom=self.oom,
             stopping=stopping,
             stop_ms=self.ended_at_ms - self.asked_at_ms if stopping else None,
@@ -538,8 +611,10 @@ def acquire_terminal() -> None:
         pass  # It is another session's, a shell's for one: reading and writing work all the same.
 
 
-def let_go(*, keep_descriptors: bool) -> None:
-    """Hold nothing that is the command's alone: neither its directory nor what it was handed above 2.
+def let_go(keep: Sequence[int] | None) -> None:
+    """Hold nothing that is the command's alone: neither its directory nor what it was handed above 2, but for `keep`.
+
+    None keeps all: `--report /dev/fd/3` is one of them.
 
     Descriptors that were inherited are passed on, as tini does: an exec without close-on-exec says
     that they are meant for whoever comes after (a socket of systemd's, make's job server, a shell's
@@ -552,14 +627,14 @@ def let_go(*, keep_descriptors: bool) -> None:
         posix.close(fd)
     except OSError:
         pass  # No descriptor is free, and so none of these three.
-    if keep_descriptors:  # `--report /dev/fd/3` is one of them.
+    if keep is None:
         return
     try:
         names = posix.listdir("/proc/self/fd")
     except OSError:
         return
     for name in names:
-        if int(name) > _STDERR:
+        if int(name) > _STDERR and int(name) not in keep:
             try:
                 posix.close(int(name))
             except OSError:

@@ -1,13 +1,21 @@
-"""`--control` for one command: the same wait for signals, and the control socket beside it (contract 5, 6)."""
+"""What one command may have beside its signals: a lease, and the control socket (contract 5.2, 6.2)."""
 
 from __future__ import annotations
 
 from _signal import sigtimedwait
+from posix import close
 from select import EPOLLIN
 
-from bottle_init.core.events import ChildSignalOrdered, ChildStopOrdered, LeaseRenewed, StopOrdered
+from bottle_init.core.events import (
+    ChildSignalOrdered,
+    ChildStopOrdered,
+    LeaseEnded,
+    LeaseRenewed,
+    LeaseTaken,
+    StopOrdered,
+)
+from bottle_init.core.state import LEASE_PATIENCE_MS
 from bottle_init.core.words import ENDED
-from bottle_init.linux.control import Control
 from bottle_init.linux.sys import libc
 from bottle_init.linux.sys.clock import monotonic_ms
 from bottle_init.linux.sys.poller import Poller
@@ -18,66 +26,121 @@ if TYPE_CHECKING:
     from signal import struct_siginfo
 
     from bottle_init.core.events import Event
+    from bottle_init.core.spec import Lease
     from bottle_init.core.state import State
+    from bottle_init.linux.control import Control
+    from bottle_init.linux.lease import Watch
 
 
 class Remote:
     """Who asks sees the command as the one job of a bundle.
 
-    `signals` are those to wait for; `look` gives what there is to see of the command; `stop(pid, uid)` asks it to stop
-    for that client, `send` sends it a signal.
+    `look` gives what there is to see of the command; `stop(pid, uid)` asks it to stop for that client, `send` sends it
+    a signal, and `lose(reason)` tells of the end of its lease.
     """
 
     def __init__(
         self,
-        address: str,
-        signals: Sequence[int],
         look: Callable[[], State],
         stop: Callable[[int, int | None], None],
         send: Callable[[int], None],
+        lose: Callable[[str], None],
     ) -> None:
-        self._signals = signals
+        self._signals: Sequence[int] = ()
         self._look = look
         self._stop = stop
         self._send = send
+        self._lose = lose
         self._poller = Poller()
-        self._poller.watch(libc.signalfd(signals), EPOLLIN, lambda _mask: None)
-        self._control = Control(address, self._poller, self._obey, lambda: (look(), monotonic_ms()))
+        self._control: Control | None = None
+        self._lease: Watch | None = None
+        self._told: LeaseTaken | LeaseEnded | None = None
+        """What the lease's peer has done last."""
 
-    def open(self) -> str:
-        """Listen; returns "" or why that cannot be."""
+    def descriptors(self) -> tuple[int, ...]:
+        """What has to stay open for the lease."""
+        return (self._poller.fileno(), self._lease.fileno() if self._lease is not None else -1)
+
+    def take_lease(self, lease: Lease, has_fd: bool, signals: Sequence[int]) -> int | str:
+        """Wait until the peer is there: returns 0, one of `signals` that has come first, or why it cannot be had."""
+        from bottle_init.linux.lease import Watch
+
+        end_ms = monotonic_ms() + LEASE_PATIENCE_MS
+        waiting = libc.signalfd(signals)
+        self._poller.watch(waiting, EPOLLIN, lambda _mask: None)
+        self._lease = Watch(lease, has_fd, self._poller, self._tell)
+        while self._told is None:
+            info: struct_siginfo | None = sigtimedwait(signals, 0)
+            if info is not None:
+                return info.si_signo
+            left_ms = end_ms - monotonic_ms()
+            if left_ms <= 0:
+                return f"nobody has taken the connection for {LEASE_PATIENCE_MS // 1_000} seconds"
+            self._poller.wait(left_ms)
+        self._poller.forget(waiting)
+        close(waiting)
+        told, self._told = self._told, None
+        return told.reason if isinstance(told, LeaseEnded) else 0
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, LeaseTaken | LeaseEnded):
+            self._told = event
+
+    def wait_for(self, signals: Sequence[int]) -> None:
+        """From now on `wait` is for these."""
+        self._signals = signals
+        self._poller.watch(libc.signalfd(signals), EPOLLIN, lambda _mask: None)
+
+    def listen(self, address: str) -> str:
+        """Open the control socket; returns "" or why that cannot be."""
+        from bottle_init.linux.control import Control
+
+        self._control = Control(address, self._poller, self._obey, lambda: (self._look(), monotonic_ms()))
         return self._control.open()
 
     def close(self, line: bytes) -> None:
         """The last event for those who follow, and no more answers."""
-        if line:
-            self._control.publish(line)
-        self._control.close()
+        if self._control is not None:
+            if line:
+                self._control.publish(line)
+            self._control.close()
+        if self._lease is not None:
+            self._lease.close()
 
     def wait(self, timeout_s: float | None) -> struct_siginfo | None:
-        """The next signal, with clients served until it comes; None if the time is over first."""
+        """The next signal, with clients served until it comes; None if the time is over first, or the lease."""
         end_ms = None if timeout_s is None else monotonic_ms() + int(timeout_s * 1_000)
         while True:
             info: struct_siginfo | None = sigtimedwait(self._signals, 0)
             now_ms = monotonic_ms()
             if info is not None or (end_ms is not None and now_ms >= end_ms):
                 return info
-            times = [at_ms for at_ms in (end_ms, self._control.deadline_ms()) if at_ms is not None]
+            control_ms = self._control.deadline_ms() if self._control is not None else None
+            times = [at_ms for at_ms in (end_ms, control_ms) if at_ms is not None]
             self._poller.wait(max(0, min(times) - now_ms) if times else None)
-            self._control.tick(monotonic_ms())
+            if self._control is not None:
+                self._control.tick(monotonic_ms())
+            if isinstance(self._told, LeaseEnded):
+                reason, self._told = self._told.reason, None
+                self._lose(reason)
+                return None
 
     def _obey(self, event: Event) -> None:
         """An order. To stop the command is to send it TERM, as everywhere; it cannot be started a second time."""
         request = getattr(event, "request", 0)
         if self._look().children[0].status == ENDED:
-            self._control.answer(request, False, "the command has ended")
+            self._answer(request, False, "the command has ended")
         elif isinstance(event, StopOrdered | ChildStopOrdered):
             self._stop(getattr(event, "sender_pid", 0), getattr(event, "sender_uid", None))
-            self._control.answer(request, True, "stopping")
+            self._answer(request, True, "stopping")
         elif isinstance(event, ChildSignalOrdered):
             self._send(event.signal)
-            self._control.answer(request, True, f"sent signal {event.signal}")
+            self._answer(request, True, f"sent signal {event.signal}")
         elif isinstance(event, LeaseRenewed):
-            self._control.answer(request, False, "one command has no lease to renew")
+            self._answer(request, False, "one command has no lease to renew")
         else:
-            self._control.answer(request, False, "one command is neither started again nor restarted")
+            self._answer(request, False, "one command is neither started again nor restarted")
+
+    def _answer(self, request: int, done: bool, text: str) -> None:
+        if self._control is not None:
+            self._control.answer(request, done, text)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from bottle_init.bundle import keys, readers
 from bottle_init.core import policies
 from bottle_init.core.spec import Bundle, Probe, Process, Spec
-from bottle_init.words import signames
+from bottle_init.words import durations, signames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -257,7 +257,7 @@ class Spelling:
         return self.ways.get(reader, reader.write)(value)
 
     def duration(self, ms: int) -> Any:
-        ways: list[str | int | float] = [f"{ms}ms", ms / 1_000, f"{ms / 1_000:.3f}s", readers.spelled_ms(ms)]
+        ways: list[str | int | float] = [f"{ms}ms", ms / 1_000, f"{ms / 1_000:.3f}s", durations.spell(ms)]
         if ms % 1_000 == 0:
             ways.append(ms // 1_000)
         return self.one_of(*ways)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bottle_init.cli import usage
 from bottle_init.cli.options import COMMANDS, CTL, MEANT, ONE, OPTIONS, RUN, VERBS, Options, UsageError, parse
 from bottle_init.core.policies import POLICIES
+from bottle_init.core.spec import Lease
 from tools import cli_page
 
 VALUES = {
@@ -24,6 +25,8 @@ VALUES = {
     "--rewrite": "USR1:TERM",
     "--map-exit": "143",
     "--parent-death-signal": "KILL",
+    "--lease": "tcp:127.0.0.1:80",
+    "--stop-timeout": "3s",
 }
 
 
@@ -69,6 +72,11 @@ def test_no_words_run_the_default_bundle() -> None:
         ),
         (("--map-exit=143", "--map-exit", "1", "--", "x"), {"map_exit": (143, 1)}),
         (("--parent-death-signal", "SIGRTMIN+1", "--", "x"), {"parent_death_signal": 35}),
+        (("--lease=tcp:[::1]:80", "--", "x"), {"lease": Lease(connect="tcp:[::1]:80"), "stop_timeout": None}),
+        (("--lease", "tcp:localhost:1", "--", "x"), {"lease": Lease(connect="tcp:localhost:1")}),
+        (("--lease=unix:run/x", "--", "x"), {"lease": Lease(connect="unix:run/x")}),
+        (("--lease=fd:3", "--stop-timeout=1m30s", "--", "x"), {"lease": Lease(fd=3), "stop_timeout": 90_000}),
+        (("--stop-timeout", "0.5", "--", "x"), {"stop_timeout": 500}),
         (("check",), {"command": "check", "config": "/etc/bottle/bundle.toml"}),
         (("check", "x.toml", "--only=a"), {"command": "check", "config": "x.toml", "only": ("a",)}),
         (("check", "-"), {"config": "-"}),
@@ -121,6 +129,16 @@ def test_what_is_understood(argv: tuple[str, ...], found: dict[str, Any]) -> Non
         (("check", "a", "b"), "check does not know what to do with b"),
         (("health", "x"), "health does not know what to do with x"),
         (("--strict",), "--strict belongs to `health`, not to a bundle"),
+        (
+            ("--lease=tcp:example.org:80", "--", "x"),
+            "--lease tcp:example.org:80: must be tcp:IP:PORT, unix:PATH or fd:N",
+        ),
+        (("--lease=tcp:1.2.3.4:0", "--", "x"), "--lease tcp:1.2.3.4:0: must be"),
+        (("--lease=tcp:::1:80", "--", "x"), "--lease tcp:::1:80: must be"),
+        (("--lease=unix:", "--", "x"), "--lease unix:: must be"),
+        (("--lease=fd:x", "--", "x"), "--lease fd:x: must be"),
+        (("--stop-timeout=soon", "--", "x"), "--stop-timeout soon: must be a duration such as 500ms, 8s or 1m30s"),
+        (("--lease=fd:3",), "--lease belongs to one command (-- COMMAND), not to a bundle"),
         (("--single-child",), "--single-child belongs to one command (-- COMMAND), not to a bundle"),
         (("--only=a", "--", "x"), "--only belongs to a bundle or `check`, not to one command (-- COMMAND)"),
         (("--policy=restart", "--", "x"), "--policy belongs to a bundle or `check`, not to one command"),

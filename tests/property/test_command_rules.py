@@ -100,7 +100,7 @@ ORDER = (command.ASK, command.KILL_SESSION, command.KILL_EVERYTHING, command.GIV
 @given(began_ms=TIMES, was_asked=st.booleans(), waits=st.lists(st.tuples(st.integers(0, 3_000), st.booleans())))
 def test_leftovers_are_killed_or_given_up(began_ms: int, was_asked: bool, waits: list[tuple[int, bool]]) -> None:
     """What is left is asked, then killed, and given up in the end."""
-    left = command.begin(began_ms, was_asked=was_asked)
+    left = command.begin(Rules(), began_ms, was_asked=was_asked)
     now_ms, stages = began_ms, [command.stage(left, began_ms)]
     asked = int(was_asked)
     for wait_ms, stop_signal in waits:
@@ -128,14 +128,14 @@ def test_stages_begin_at_their_deadlines(began_ms: int, later_ms: int) -> None:
         if later_ms < 9_000
         else command.GIVE_UP
     )
-    assert command.stage(command.begin(began_ms, was_asked=False), began_ms + later_ms) == expected
+    assert command.stage(command.begin(Rules(), began_ms, was_asked=False), began_ms + later_ms) == expected
 
 
 @given(began_ms=TIMES, later_ms=st.integers(0, 8_999), stops=st.integers(0, 3))
 def test_the_next_stage_is_always_ahead(began_ms: int, later_ms: int, stops: int) -> None:
     """The next stage is always ahead, and never slept through."""
     now_ms = began_ms + later_ms
-    left = command.begin(began_ms, was_asked=False)
+    left = command.begin(Rules(), began_ms, was_asked=False)
     for _ in range(stops):
         left = command.stop_again(left, now_ms)
     stage = command.stage(left, now_ms)
@@ -145,3 +145,21 @@ def test_the_next_stage_is_always_ahead(began_ms: int, later_ms: int, stops: int
     assert next_ms > now_ms
     assert command.stage(left, next_ms - 1) == stage
     assert command.stage(left, next_ms) != stage or stage == command.KILL_EVERYTHING
+
+
+@given(ended_ms=TIMES, timeout_ms=TIMES, later_ms=TIMES)
+def test_what_outlives_its_lease(ended_ms: int, timeout_ms: int, later_ms: int) -> None:
+    """It is killed when its time is over, and given up a second after it was killed, however late that was."""
+    rules = Rules(stop_timeout_ms=timeout_ms)
+    kill_ms = command.next_without_lease_ms(rules, ended_ms, None)
+    assert kill_ms == ended_ms + timeout_ms
+    assert command.next_without_lease_ms(rules, ended_ms, kill_ms + later_ms) == kill_ms + later_ms + GIVE_UP_MS
+
+
+@given(ended_ms=TIMES, timeout_ms=TIMES, later_ms=TIMES)
+def test_leftovers_share_the_time_of_the_lease(ended_ms: int, timeout_ms: int, later_ms: int) -> None:
+    """What the command leaves behind has no more time than the command had."""
+    rules, now_ms = Rules(stop_timeout_ms=timeout_ms), ended_ms + later_ms
+    with_lease = command.begin(rules, now_ms, was_asked=True, lease_ended_ms=ended_ms)
+    assert with_lease.kill_at_ms == ended_ms + timeout_ms
+    assert command.begin(rules, now_ms, was_asked=False).kill_at_ms == now_ms + timeout_ms

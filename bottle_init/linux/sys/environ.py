@@ -50,6 +50,12 @@ def socket_address(address: str) -> str:
     return address if not address or address.startswith("@") else absolute(address)
 
 
+def address_as_given(address: str | None) -> str | None:
+    """An address with its path, if it has one, from the directory where the init was started."""
+    scheme, _, path = (address or "").partition(":")
+    return f"unix:{socket_address(path)}" if scheme == "unix" else address
+
+
 def is_open(fd: int) -> bool:
     """Whether a descriptor is there."""
     try:

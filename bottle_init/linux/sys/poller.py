@@ -21,6 +21,10 @@ class Poller:
         self._bulk: dict[int, None] = {}
         self._put_off = False
 
+    def fileno(self) -> int:
+        """The descriptor of the poller itself."""
+        return self._epoll.fileno()
+
     def watch(self, fd: int, mask: int, callback: Callback) -> None:
         """Call back for `fd`. Raises PermissionError for what cannot be polled, such as a regular file."""
         self._epoll.register(fd, mask)

@@ -14,8 +14,7 @@ import pytest
 
 from bottle_init.core.events import LeaseEnded, LeaseTaken
 from bottle_init.core.spec import Lease
-from bottle_init.linux.init import lease_as_given
-from bottle_init.linux.lease import Watch
+from bottle_init.linux.lease import Watch, as_given
 from tests.integration.support.init import PATIENCE_S, eventually, running
 from tests.integration.support.turning import Bench, open_descriptors
 
@@ -34,8 +33,7 @@ def bench() -> Iterator[Bench]:
 
 def watch(bench: Bench, *, fd: int | None = None, connect: str | None = None, taken: bool = True) -> Watch:
     """Begin to watch a peer, and wait until it is there if it is to be."""
-    lease, has_fd = lease_as_given(Lease(fd=fd, connect=connect))
-    assert lease is not None
+    lease, has_fd = as_given(Lease(fd=fd, connect=connect))
     found = Watch(lease, has_fd, bench.poller, bench.emit)
     if taken:
         assert bench.event() == LeaseTaken()
