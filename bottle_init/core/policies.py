@@ -32,6 +32,7 @@ POLICIES: Final[Mapping[str, Policy]] = {
     "exit-on-child-failure": Policy(ACCEPT, STOP, STOP),
     "restart": Policy(AGAIN, AGAIN, AGAIN),
     "restart-on-failure": Policy(ACCEPT, AGAIN, AGAIN),
+    "restart-on-crash": Policy(ACCEPT, STOP, AGAIN),
     "wait-for-all": Policy(ACCEPT, ACCEPT, ACCEPT),
 }
 

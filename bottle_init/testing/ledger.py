@@ -75,7 +75,7 @@ class Passing:
 class Fall:
     """A death as the contract's table sees it."""
 
-    __slots__ = ("brought_about", "child", "code", "forwarded", "killed", "severity", "success")
+    __slots__ = ("brought_about", "child", "code", "forwarded", "killed", "killed_by", "severity", "success")
 
     def __init__(
         self,
@@ -94,6 +94,7 @@ class Fall:
         self.success = success
         self.brought_about = brought_about
         self.killed = killed
+        self.killed_by = 0
         self.forwarded = forwarded
 
     @property
@@ -548,7 +549,7 @@ class Ledger:
             return None
         code = 128 + event.signal if event.signal else event.code
         self._tell_dropped(page)
-        return Fall(
+        fall = Fall(
             page.index,
             self._severity(page, code, event.signal),
             code,
@@ -557,6 +558,8 @@ class Ledger:
             killed=KILL in page.sent or page.down == OUT_OF_TIME,
             forwarded=page.forwarded.get(code - 128),
         )
+        fall.killed_by = event.signal
+        return fall
 
     def _severity(self, page: Page, code: int, signal: int) -> int:
         if page.down == OUT_OF_TIME or (signal == KILL and KILL in page.sent):
@@ -611,9 +614,11 @@ class Ledger:
         if spec.kind == "oneshot":
             page.ready = page.ever_ready = True
             return None
-        if spec.policy == "restart" or (spec.policy == "restart-on-failure" and not success):
+        crashed = fall.killed_by and not success and spec.policy == "restart-on-crash"
+        if spec.policy == "restart" or (spec.policy == "restart-on-failure" and not success) or crashed:
             return self._restart(page, fall)
-        if spec.policy == "exit-on-child-death" or (spec.policy == "exit-on-child-failure" and not success):
+        strict = spec.policy in ("exit-on-child-failure", "restart-on-crash")
+        if spec.policy == "exit-on-child-death" or (strict and not success):
             return fall, fall.exit_code
         page.counted = fall
         if not page.ready and self._is_awaited(page):

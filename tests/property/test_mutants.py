@@ -23,6 +23,7 @@ from bottle_init.core import (
     invariants,
     judging,
     keeping,
+    policies,
     signals,
     starting,
     status,
@@ -110,6 +111,12 @@ def the_kernel_s_order_chooses_the_cause(surgeon: Surgeon) -> None:
 def exit_code_from_is_ignored(surgeon: Surgeon) -> None:
     whole = verdict.exit_code
     surgeon.replace(whole, lambda stop, children, _: whole(stop, children, None))
+
+
+@mutant("first-cause")
+def a_crash_is_a_failure_like_any_other(surgeon: Surgeon) -> None:
+    whole = policies.answer
+    surgeon.set(policies, "answer", lambda policy, *, success, crash: whole(policy, success=success, crash=False))  # noqa: ARG005
 
 
 @mutant("zero")

@@ -212,6 +212,19 @@ RULES: dict[str, tuple[Bundle, tuple[Life, ...], int]] = {
         (Life(exec_error=127),),
         127,
     ),
+    "a crash that is answered": (Bundle((daemon("a", "restart-on-crash"),)), (killed(11, 1_000),), 0),
+    "crashes beyond the budget": (Bundle((daemon("a", "restart-on-crash"),)), (killed(11, 1),), 139),
+    "a failure where crashes are answered": (Bundle((daemon("a", "restart-on-crash"),)), (ends(4, 1_000),), 4),
+    "a success where crashes are answered": (
+        Bundle((daemon("a", "restart-on-crash"), daemon("b"))),
+        (ends(0, 1), STAYS),
+        0,
+    ),
+    "a fork that fails where crashes are answered": (
+        Bundle((daemon("a", "restart-on-crash"),)),
+        (Life(fork_error="Cannot allocate memory"),),
+        69,
+    ),
     "a spent budget of successes": (Bundle((daemon("a", "restart"),)), (ends(0, 1),), 69),
     "a spent budget of crashes": (Bundle((daemon("a", "restart"),)), (killed(11, 1),), 139),
     "a death that a restart answered": (Bundle((daemon("a", "restart"),)), (ends(3, 1_000), STAYS), 0),
@@ -305,6 +318,8 @@ def test_the_table_of_policies_is_the_contracts() -> None:
         "a death that is not a success stops the bundle; after a success the others continue": (ACCEPT, STOP, STOP),
         "the daemon is always restarted, as long as its budget lasts": (AGAIN, AGAIN, AGAIN),
         "the daemon is restarted after every death but a success, as long as its budget lasts": (ACCEPT, AGAIN, AGAIN),
+        "the daemon is restarted if a signal killed it, as long as its budget lasts; a failure stops the bundle; "
+        "after a success the others continue": (ACCEPT, STOP, AGAIN),
         "nothing: the bundle ends when its last child has ended": (ACCEPT, ACCEPT, ACCEPT),
     }
     assert {name: answers[row] for name, row in told.items()} == {

@@ -269,5 +269,5 @@ def test_a_difference_in_the_lines_is_seen() -> None:
 def test_the_command_plays_a_bundle_on_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "bundle.toml"
     file.write_text("[daemons.a]\ncommand = ['a']\n[daemons.b]\ncommand = ['b']\nafter = ['a']\npolicy = 'restart'\n")
-    assert main([str(file), "--real", "2", "--seed", "1"]) == 0
-    assert capsys.readouterr().out.startswith("2 runs on Linux, each as simulated, seed 1")
+    assert main([str(file), "--real", "2", "--seed", "3"]) == 0
+    assert capsys.readouterr().out.startswith("2 runs on Linux, each as simulated, seed 3")
