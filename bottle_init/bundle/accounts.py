@@ -13,14 +13,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from bottle_init.core.spec import Process, Spec
+    from bottle_init.core.spec import ExecSettings, Spec
 
 
 def faults(children: Iterable[Spec]) -> Iterator[tuple[str, str]]:
     """`(path in the file, message)` for each user and group that is unknown, and that no oneshot can make in time."""
     specs = tuple(children)
     for spec in specs:
-        missing = [(f"{path_of(spec)}.{key}", message) for key, message in unknown(spec.process)]
+        missing = [(f"{path_of(spec)}.{key}", message) for key, message in unknown(spec.settings)]
         if missing and not runs_after_a_oneshot(spec, specs):
             yield from missing
 
@@ -39,13 +39,13 @@ def runs_after_a_oneshot(spec: Spec, children: Iterable[Spec]) -> bool:
     return False
 
 
-def unknown(process: Process) -> Iterator[tuple[str, str]]:
+def unknown(settings: ExecSettings) -> Iterator[tuple[str, str]]:
     """`(path in the child's table, message)` for each user and group that nobody knows. An id needs no entry."""
-    if isinstance(process.user, str) and not _is_user(process.user):
-        yield "user", _missing("user", process.user)
-    if isinstance(process.group, str) and not _is_group(process.group):
-        yield "group", _missing("group", process.group)
-    for position, group in enumerate(process.groups or ()):
+    if isinstance(settings.user, str) and not _is_user(settings.user):
+        yield "user", _missing("user", settings.user)
+    if isinstance(settings.group, str) and not _is_group(settings.group):
+        yield "group", _missing("group", settings.group)
+    for position, group in enumerate(settings.groups or ()):
         if isinstance(group, str) and not _is_group(group):
             yield f"groups[{position}]", _missing("group", group)
 

@@ -13,7 +13,7 @@ from _frozen_importlib_external import MAGIC_NUMBER
 from _imp import source_hash
 
 from bottle_init import __version__
-from bottle_init.core.spec import Backoff, Budget, Bundle, Check, Lease, Probe, Process, Ready, Spec
+from bottle_init.core.spec import Backoff, Budget, Bundle, Check, ExecSettings, Lease, Probe, Ready, Spec
 from bottle_init.core.values import Value
 
 TYPE_CHECKING = False
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bottle_init.core.spec import Bundle
 
 _VALUES: Final[tuple[type[Value], ...]] = (
-    *(Bundle, Spec, Process, Ready, Check, Probe),
+    *(Bundle, Spec, ExecSettings, Ready, Check, Probe),
     *(Backoff, Budget, Lease),
 )
 _KEY: Final = int.from_bytes(MAGIC_NUMBER, "little")

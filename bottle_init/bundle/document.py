@@ -14,7 +14,7 @@ from bottle_init.bundle.keys import BUNDLE, CHILD, INHERITED, KINDS, PLAIN_CHILD
 from bottle_init.bundle.source import path_of
 from bottle_init.bundle.table import Table, join
 from bottle_init.core import words
-from bottle_init.core.spec import Bundle, Process, Spec
+from bottle_init.core.spec import Bundle, ExecSettings, Spec
 from bottle_init.core.words import ONESHOT
 from bottle_init.words import signames
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Fields = dict[str, Any]
 
-_PROCESS = "process."
+_SETTINGS = "settings."
 _REQUEST = "is one of the bundle's stop_signals: a request to the init, which goes to no child"
 
 
@@ -56,14 +56,14 @@ def parse(text: bytes | str, *, here: bool = True) -> tuple[Bundle | None, Fault
         faults.extend(accounts.faults(children))
     if all(isinstance(content.get(key, {}), dict) for key in KINDS):
         faults.extend(graph.faults(nodes, bundle.exit_code_from))
-    return (None if faults else bundle.but(children=tuple(children))), faults
+    return (None if faults else bundle.replace(children=tuple(children))), faults
 
 
 def _second_readers(children: Iterable[Spec]) -> Iterator[tuple[str, str]]:
     """Of two that read the same input, each would get a part of it."""
     first: Spec | None = None
     for spec in children:
-        if spec.process.stdin == words.INHERIT:
+        if spec.settings.stdin == words.INHERIT:
             if first is not None:
                 yield f"{path_of(spec)}.stdin", f"{path_of(first)} has the init's standard input already"
             first = first or spec
@@ -81,7 +81,7 @@ def _kept_faults(children: Iterable[Spec]) -> Iterator[tuple[str, str]]:
     """A daemon or job that needs what a oneshot keeps would lack it, at a restart at the latest."""
     keepers = {name: spec.name for spec in children for name in spec.keeps}
     for spec in children:
-        for name in spec.process.capabilities or ():
+        for name in spec.settings.capabilities or ():
             if spec.kind != ONESHOT and name in keepers:
                 reason = f"{name.upper()} is kept by the oneshot {keepers[name]} from all that start after it"
                 yield f"{path_of(spec)}.capabilities", reason
@@ -119,7 +119,7 @@ def _read_shape(shape: Shape, inherited: Value | None, table: Table) -> Value:
     if shape.one_of:
         table.one_of(shape.one_of)
     plain = shape.plain if inherited is None else inherited
-    return plain.but(**_read(table, [key for key in shape.keys if key.name in table], plain, {}))
+    return plain.replace(**_read(table, [key for key in shape.keys if key.name in table], plain, {}))
 
 
 def _read_children(kind: str, inherited: Fields, owner: Table) -> list[tuple[str, Spec | None]]:
@@ -135,5 +135,5 @@ def _read_child(name: str, kind: str, inherited: Fields, table: Table) -> Spec:
     own = keys.of_kind(kind)
     table.allow((key.name for key in own), {key.name: key.elsewhere for key in CHILD if kind not in key.kinds})
     found = _read(table, own, PLAIN_CHILD, inherited)
-    process = {field.removeprefix(_PROCESS): found.pop(field) for field in list(found) if field.startswith(_PROCESS)}
-    return Spec(name=name, kind=kind, process=Process(**process), **found)
+    settings = {field.removeprefix(_SETTINGS): found.pop(field) for field in list(found) if field.startswith(_SETTINGS)}
+    return Spec(name=name, kind=kind, settings=ExecSettings(**settings), **found)

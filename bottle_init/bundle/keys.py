@@ -26,7 +26,7 @@ KINDS: Final = {"oneshots": ONESHOT, "daemons": DAEMON, "jobs": JOB}
 class Key(Value):
     """One key.
 
-    `field` is where the core has it, `process.user` for a field of a child's process; empty for what only others
+    `field` is where the core has it, `settings.user` for a field of a child's process; empty for what only others
     inherit. `reader` is a `Reader`, or the `Shape` of the table below the key. `kinds` are the children that have it,
     `elsewhere` says to the others why they don't. A key with `required` has to be there; that is what to say if not.
     Where a key that `inherits` is left out, the bundle's holds.
@@ -215,63 +215,63 @@ CHILD: Final = (
         "after",
         "Children that must be ready before this one starts, and that stop after it.",
     ),
-    Key("user", readers.account, "process.user", "Whom it runs as. HOME, USER and LOGNAME follow."),
-    Key("group", readers.account, "process.group", "Its group. Default: the user's."),
-    Key("groups", readers.accounts, "process.groups", "Its supplementary groups. Default: the user's."),
+    Key("user", readers.account, "settings.user", "Whom it runs as. HOME, USER and LOGNAME follow."),
+    Key("group", readers.account, "settings.group", "Its group. Default: the user's."),
+    Key("groups", readers.accounts, "settings.groups", "Its supplementary groups. Default: the user's."),
     Key(
         "cwd",
         readers.path,
-        "process.cwd",
+        "settings.cwd",
         "The directory that it starts in. Default: the one that the init was started in.",
     ),
     Key(
         "stdin",
         readers.choice(words.STDIN),
-        "process.stdin",
+        "settings.stdin",
         '"inherit": the init\'s own standard input, for one child at most; "null": /dev/null.',
     ),
-    Key("umask", readers.umask, "process.umask", 'Octal, such as "0027". Default: inherited.'),
+    Key("umask", readers.umask, "settings.umask", 'Octal, such as "0027". Default: inherited.'),
     Key(
         "env",
         readers.env,
-        "process.env",
+        "settings.env",
         "Variables over those of env_files and of the init's own environment.",
     ),
     Key(
         "env_files",
         readers.paths,
-        "process.env_files",
+        "settings.env_files",
         "Files of NAME=VALUE lines, read at every start; later ones win. Relative paths are from where the init was "
         "started.",
     ),
     Key(
         "rlimits",
         readers.rlimits,
-        "process.rlimits",
+        "settings.rlimits",
         'Resource limits (setrlimit(2)): a number for both, or [soft, hard]; "unlimited" or -1 for none.',
     ),
     Key(
         "nice",
         readers.integer(-20, 19),
-        "process.nice",
+        "settings.nice",
         "Scheduling priority, 19 is the most polite. Default: inherited.",
     ),
     Key(
         "oom_score_adj",
         readers.integer(-1_000, 1_000),
-        "process.oom_score_adj",
+        "settings.oom_score_adj",
         "How gladly the kernel kills it when memory runs out, from -1000 (never) to 1000. Default: inherited.",
     ),
     Key(
         "no_new_privs",
         readers.boolean,
-        "process.no_new_privs",
+        "settings.no_new_privs",
         "Nothing that it executes can gain privileges (setuid programs, file capabilities).",
     ),
     Key(
         "capabilities",
         readers.capabilities,
-        "process.capabilities",
+        "settings.capabilities",
         "The capabilities that it keeps, and no others. Default: as the kernel leaves them (none, with a user that is "
         "not root).",
     ),
@@ -386,7 +386,7 @@ def of_kind(kind: str) -> tuple[Key, ...]:
 
 
 def at(value: Any, field: str) -> Any:
-    """A field of a value, `process.user` for one of the value in another."""
+    """A field of a value, `settings.user` for one of the value in another."""
     for part in field.split("."):
         value = getattr(value, part)
     return value

@@ -55,9 +55,9 @@ def control_of(path: str, text: bytes) -> str | None:
 def settle(bundle: Bundle, policy: str | None) -> Bundle:
     """The bundle with one policy for all daemons that have none of their own."""
     chosen = policy or bundle.policy
-    return bundle.but(
+    return bundle.replace(
         policy=chosen,
-        children=tuple(spec.but(policy=chosen) if spec.policy == _INHERITED else spec for spec in bundle.children),
+        children=tuple(spec.replace(policy=chosen) if spec.policy == _INHERITED else spec for spec in bundle.children),
     )
 
 
@@ -77,7 +77,9 @@ def select(bundle: Bundle, names: Sequence[str], source: str = "--only") -> Bund
     """
     choosable = [spec.name for spec in bundle.children if spec.kind != "oneshot"]
     faults = [(name, _not_choosable(name, choosable, bundle.children)) for name in names if name not in choosable]
-    part = bundle.but(children=tuple(spec for spec in bundle.children if spec.kind == "oneshot" or spec.name in names))
+    part = bundle.replace(
+        children=tuple(spec for spec in bundle.children if spec.kind == "oneshot" or spec.name in names)
+    )
     faults.extend(_not_chosen(part))
     if faults:
         raise BundleInvalid(source, faults)

@@ -23,7 +23,7 @@ def narrow(bundle: Bundle, options: Options, source: str) -> Bundle:
         from bottle_init.bundle import load
 
         bundle = load.select(bundle, options.only, f"{source} ({options.only_source})")
-    return bundle if options.control is None else bundle.but(control=options.control)
+    return bundle if options.control is None else bundle.replace(control=options.control)
 
 
 def find_control(options: Options) -> None:

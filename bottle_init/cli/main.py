@@ -54,7 +54,7 @@ def _one(options: Options) -> int:
 
     rules = Rules(options.rewrite, options.map_exit, options.single_child, options.parent_death_signal)
     if options.stop_timeout is not None:
-        rules = rules.but(stop_timeout_ms=options.stop_timeout)
+        rules = rules.replace(stop_timeout_ms=options.stop_timeout)
     return one.run(options.argv, rules, inherited, options.report or "", options.control or "", options.lease)
 
 

@@ -114,7 +114,7 @@ class Answer(Action):
     text: str
 
 
-class Announce(Action):
+class LogEvent(Action):
     """Write one event of the init's own to its log, and to whoever follows. `child` is "" for the bundle's.
 
     `level` is a structlog level name, `facts` are further `(key, value)` pairs of the record. The name of the process

@@ -119,7 +119,7 @@ def stop_again(left: Leftovers, now_ms: int) -> Leftovers:
     """A stop signal has come: the second one kills what is left at once (contract 4)."""
     count = left.stop_signals + 1
     kill_at_ms = min(left.kill_at_ms, now_ms) if count > 1 else left.kill_at_ms
-    return left.but(stop_signals=count, kill_at_ms=kill_at_ms)
+    return left.replace(stop_signals=count, kill_at_ms=kill_at_ms)
 
 
 def stage(left: Leftovers, now_ms: int) -> str:

@@ -124,4 +124,4 @@ def _may_start(turn: Turn, child: Child, event: Order) -> bool:
 
 def _done(turn: Turn, child: Child, event: Order, what: str) -> None:
     turn.act(Answer(event.request, True, f"{child.spec.name}: {what}"))
-    turn.announce("ordered", child, order=type(event).__name__, answer=what)
+    turn.log("ordered", child, order=type(event).__name__, answer=what)

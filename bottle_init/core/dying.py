@@ -73,10 +73,10 @@ def die(turn: Turn, child: Child, event: ChildExited) -> None:
         detail=child.detail,
         forwarded=next((one for one in child.forwarded if 128 + one.signal == code), None),
     )
-    lay_out(turn, child)
+    mark_gone(turn, child)
 
 
-def lay_out(turn: Turn, child: Child) -> None:
+def mark_gone(turn: Turn, child: Child) -> None:
     """The process is gone, or given up: nothing that belonged to it is awaited any more."""
     child.pid = 0
     turn.drop_probe(child)
@@ -86,10 +86,10 @@ def lay_out(turn: Turn, child: Child) -> None:
     turn.sweep.append(child.index)
 
 
-def bury(turn: Turn, child: Child, event: Event) -> None:
+def clear_or_end(turn: Turn, child: Child, event: Event) -> None:
     """After the judgement: see to what is left of the session, or leave it for the bundle's stop."""
     phase = turn.state.phase
-    if phase == KILLING_ALL or child.swept:
+    if phase == KILLING_ALL or child.session_cleared:
         settle(turn, child)
     elif child.signalled_at_ms is None and (phase != UP or child.next == NEXT_END):
         turn.move(child, ENDED)
@@ -143,21 +143,21 @@ def note_survivors(turn: Turn, found: tuple[Survivor, ...]) -> None:
         if index is None:
             named.append(survivor)
         else:
-            named[index] = named[index].but(born=survivor.born)
+            named[index] = named[index].replace(born=survivor.born)
     state.survivors = tuple(named)
 
 
 def give_up_session(turn: Turn, child: Child, event: Event) -> None:
     """What no SIGKILL ends is left behind."""
     for survivor in child.survivors:
-        turn.announce("gave_up", child, "error", pid=survivor.pid, process=survivor.name)
+        turn.log("gave_up", child, "error", pid=survivor.pid, process=survivor.name)
     settle(turn, child)
 
 
 def settle(turn: Turn, child: Child) -> None:
     """The child and its session are gone: what comes next was decided before."""
     child.timers.clear()
-    child.swept = True
+    child.session_cleared = True
     child.halt = NO_HALT
     if turn.state.phase != UP or child.next == NEXT_END:
         turn.move(child, ENDED)
@@ -175,8 +175,8 @@ def give_up(turn: Turn, child: Child, event: Event) -> None:
     spec = child.spec
     detail = "no SIGKILL ended it"
     turn.state.survivors += (Survivor(child.pid, spec.name, " ".join(spec.command)),)
-    child.swept = True
-    turn.announce("gave_up", child, "error", pid=child.pid, process=spec.name)
+    child.session_cleared = True
+    turn.log("gave_up", child, "error", pid=child.pid, process=spec.name)
     child.last_death = Death(
         child.index,
         spec.name,
@@ -191,19 +191,19 @@ def give_up(turn: Turn, child: Child, event: Event) -> None:
         stopping=turn.state.phase != UP,
         detail=detail,
     )
-    lay_out(turn, child)
+    mark_gone(turn, child)
     if turn.state.phase == UP and child.halt != HALT_REQUEST:
         begin_stop(turn, POLICY, f"{spec.name}: {detail}", EX_UNAVAILABLE)
 
 
 def reap_late(turn: Turn, child: Child, event: ChildExited) -> None:
     """A child that was given up has ended after all."""
-    turn.announce("child_reaped_late", child, code=event.code, signal=event.signal or None)
+    turn.log("child_reaped_late", child, code=event.code, signal=event.signal or None)
     turn.others_ended = True
 
 
 def leave_to_all(turn: Turn, child: Child, event: Event) -> None:
     """What is left of this child's session goes with everything else."""
     child.timers.clear()
-    child.swept = True
+    child.session_cleared = True
     turn.move(child, ENDED)

@@ -272,13 +272,13 @@ class BackoffPassed(Timer):
 # Turns: the core makes these itself, when the order of the bundle has come to a child.
 
 
-class StartTurnCame(Event):
+class StartDue(Event):
     """All that the child is after is ready."""
 
     child: int
 
 
-class StopTurnCame(Event):
+class StopDue(Event):
     """All that runs after the child and was to be stopped is gone."""
 
     child: int
@@ -309,8 +309,8 @@ REQUESTS: Final[tuple[type[Event], ...]] = (
 )
 
 CHILD_EVENTS: Final[tuple[type[Event], ...]] = (
-    StartTurnCame,
-    StopTurnCame,
+    StartDue,
+    StopDue,
     KillOrdered,
     ChildStopOrdered,
     ChildStartOrdered,

@@ -8,7 +8,7 @@ for, and die of them, and a program that waits by sigwait(3) or signalfd(2) show
 from __future__ import annotations
 
 from bottle_init.core import signals
-from bottle_init.core.actions import Announce, ForwardSignal
+from bottle_init.core.actions import ForwardSignal, LogEvent
 from bottle_init.core.state import Forwarded
 from bottle_init.core.words import ALIVE
 
@@ -35,7 +35,7 @@ def receive(turn: Turn, event: SignalReceived) -> None:
     elif event.signal in signals.BY_NAME:
         _pass_on(turn, event)
     else:
-        announce(turn, event.signal, event.sender_pid, event.sender_uid, effect=IGNORED)
+        log_received(turn, event.signal, event.sender_pid, event.sender_uid, effect=IGNORED)
 
 
 def _pass_on(turn: Turn, event: SignalReceived) -> None:
@@ -83,14 +83,14 @@ def drop(turn: Turn, child: Child) -> None:
     """The process that they waited for has ended."""
     waiting, child.waiting_signals = child.waiting_signals, ()
     for one in waiting:
-        turn.announce("signal_dropped", child, signal=one.source, reason="it ended before it was ready")
+        turn.log("signal_dropped", child, signal=one.source, reason="it ended before it was ready")
 
 
 def _send(turn: Turn, order: ForwardSignal) -> None:
     if order.targets:
         turn.act(order)
     else:
-        _announce(turn, order, ())
+        _log_order(turn, order, ())
 
 
 def forwarded(turn: Turn, event: SignalForwarded) -> None:
@@ -101,12 +101,12 @@ def forwarded(turn: Turn, event: SignalForwarded) -> None:
         if index in event.sent and child.generation == generation and is_alive(child):
             note(turn.edit(index), Forwarded(signal, order.signal, order.sender_pid, order.sender_uid, turn.now_ms))
     if not order.late:
-        _announce(turn, order, event.sent)
+        _log_order(turn, order, event.sent)
         return
     for index, _, signal in order.targets:
         if index in event.sent:
             child = turn.children[index]
-            turn.announce("signal_delivered", child, signal=order.signal, sent=signal)
+            turn.log("signal_delivered", child, signal=order.signal, sent=signal)
 
 
 def note(child: Child, signal: Forwarded) -> None:
@@ -116,11 +116,11 @@ def note(child: Child, signal: Forwarded) -> None:
         child.forwarded = (*(one for one in child.forwarded if one.signal != signal.signal), signal)
 
 
-def _announce(turn: Turn, order: ForwardSignal, sent: tuple[int, ...]) -> None:
+def _log_order(turn: Turn, order: ForwardSignal, sent: tuple[int, ...]) -> None:
     names = tuple(turn.children[index].spec.name for index, _, _ in order.targets if index in sent)
     ended = [(turn.children[index].spec.name, NOT_RUNNING) for index, _, _ in order.targets if index not in sent]
     passed_over = dict((*order.passed_over, *ended))
-    announce(
+    log_received(
         turn,
         order.signal,
         order.sender_pid,
@@ -131,7 +131,7 @@ def _announce(turn: Turn, order: ForwardSignal, sent: tuple[int, ...]) -> None:
     )
 
 
-def announce(turn: Turn, signal: int, pid: int, uid: int | None, **facts: object) -> None:
+def log_received(turn: Turn, signal: int, pid: int, uid: int | None, **facts: object) -> None:
     """The event that every signal but CHLD is; pid 0 is the kernel, or a process that cannot be seen from here."""
     sender = (("signal", signal), ("sender_pid", pid or None), ("sender_uid", uid))
-    turn.act(Announce("signal_received", facts=(*sender, *facts.items()), sender_pid=pid))
+    turn.act(LogEvent("signal_received", facts=(*sender, *facts.items()), sender_pid=pid))

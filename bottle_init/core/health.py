@@ -33,7 +33,7 @@ def check(turn: Turn, child: Child, event: Event) -> None:
 def pass_check(turn: Turn, child: Child, event: Event) -> None:
     """One good answer forgets all bad ones before it."""
     child.probe = 0
-    child.proved = True
+    child.check_has_passed = True
     child.failures = 0
     _record(turn, child, True, "")
     _recover(turn, child)
@@ -49,7 +49,7 @@ def fail_check(turn: Turn, child: Child, event: Event) -> None:
     if health is None or child.halt:
         return
     _check_again(turn, child)
-    if child.proved or turn.now_ms - child.started_at_ms >= health.start_period_ms:
+    if child.check_has_passed or turn.now_ms - child.started_at_ms >= health.start_period_ms:
         child.failures += 1
         if child.failures >= health.retries:
             become_unhealthy(turn, child, reason)
@@ -75,7 +75,7 @@ def become_unhealthy(turn: Turn, child: Child, reason: str) -> None:
         return
     child.unhealthy = True
     spec = child.spec
-    turn.announce("child_unhealthy", child, "error", reason=reason, action=spec.on_unhealthy)
+    turn.log("child_unhealthy", child, "error", reason=reason, action=spec.on_unhealthy)
     if turn.state.phase != UP or child.halt:
         return
     if spec.on_unhealthy == RESTART_UNHEALTHY:
@@ -88,22 +88,22 @@ def become_unhealthy(turn: Turn, child: Child, reason: str) -> None:
 def _recover(turn: Turn, child: Child) -> None:
     """The daemon is well again, once nothing of what made it unhealthy holds any more."""
     health = child.spec.health
-    if child.unhealthy and not child.ill and (health is None or child.failures < health.retries):
+    if child.unhealthy and not child.self_reported_unhealthy and (health is None or child.failures < health.retries):
         child.unhealthy = False
-        turn.announce("child_healthy", child)
+        turn.log("child_healthy", child)
 
 
 def miss_watchdog(turn: Turn, child: Child, event: Event) -> None:
     """The daemon has not sent the WATCHDOG=1 that it had promised (sd_notify(3))."""
-    _heed_daemon(turn, child, f"no WATCHDOG=1 for {child.watchdog_ms} ms")
-    become_unhealthy(turn, child, child.ill)
+    _take_self_report(turn, child, f"no WATCHDOG=1 for {child.watchdog_ms} ms")
+    become_unhealthy(turn, child, child.self_reported_unhealthy)
 
 
-def _heed_daemon(turn: Turn, child: Child, ill: str) -> None:
+def _take_self_report(turn: Turn, child: Child, reason: str) -> None:
     """The daemon's own word on its health, "" for well. A check beside it is another thing, and takes no word back."""
-    child.ill = ill
+    child.self_reported_unhealthy = reason
     if child.spec.health is None:
-        _record(turn, child, not ill, ill)
+        _record(turn, child, not reason, reason)
 
 
 def notified(turn: Turn, child: Child, event: Notified) -> None:
@@ -111,15 +111,15 @@ def notified(turn: Turn, child: Child, event: Notified) -> None:
     starting.note_said(turn, child, event)
     if event.reloading:
         child.reloading = True
-        turn.announce("child_reloading", child)
+        turn.log("child_reloading", child)
     if event.ready and child.reloading:
         child.reloading = False
-        turn.announce("child_reloaded", child)
+        turn.log("child_reloaded", child)
     if event.watchdog_trigger and not child.halt:
-        _heed_daemon(turn, child, "the daemon said WATCHDOG=trigger")
-        become_unhealthy(turn, child, child.ill)
-    elif event.watchdog and child.ill and not child.halt:
-        _heed_daemon(turn, child, "")
+        _take_self_report(turn, child, "the daemon said WATCHDOG=trigger")
+        become_unhealthy(turn, child, child.self_reported_unhealthy)
+    elif event.watchdog and child.self_reported_unhealthy and not child.halt:
+        _take_self_report(turn, child, "")
         _recover(turn, child)
     _arm_watchdog(turn, child, event)
 

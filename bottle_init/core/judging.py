@@ -77,7 +77,7 @@ def answer(turn: Turn, child: Child) -> Trigger | None:
     death = child.last_death
     if death is None:
         raise RuntimeError(f"{child.spec.name} is to be judged and has not died")
-    _announce(turn, child, death)
+    _log_death(turn, child, death)
     child.next = NEXT_END
     if backoff.is_steady(child.spec.backoff, death.ran_ms):
         child.streak = 0
@@ -107,7 +107,7 @@ def _by_policy(turn: Turn, child: Child, death: Death) -> Trigger | None:
     child.standing = death
     if spec.kind == ONESHOT and success:
         child.ready = child.ever_ready = True
-        turn.announce("oneshot_done", child)
+        turn.log("oneshot_done", child)
         return None
     if answer == policies.ACCEPT:
         if is_awaited(turn, child):
@@ -136,7 +136,7 @@ def plan_restart(turn: Turn, child: Child) -> bool:
     child.restarts += (turn.now_ms,)
     child.resume_at_ms = turn.now_ms + delay_ms
     child.next = NEXT_BACKOFF
-    turn.announce("child_restarting", child, "warning", delay_ms=delay_ms, restart=len(child.restarts))
+    turn.log("child_restarting", child, "warning", delay_ms=delay_ms, restart=len(child.restarts))
     return True
 
 
@@ -206,9 +206,9 @@ def describe_forwarded(signal: Forwarded) -> str:
     return f", which the init had forwarded{came} from {sender}"
 
 
-def _announce(turn: Turn, child: Child, death: Death) -> None:
+def _log_death(turn: Turn, child: Child, death: Death) -> None:
     level = "info" if death.severity == verdict.CLEAN or death.brought_about else "warning"
-    turn.announce(
+    turn.log(
         "child_exited",
         child,
         level,

@@ -40,11 +40,11 @@ def dropped(turn: Turn, event: CapabilitiesDropped) -> None:
     names = ", ".join(kept(state)).upper()
     state.dropping = False
     if event.reason:
-        turn.announce("capabilities_not_dropped", level="error", capabilities=kept(state), reason=event.reason)
+        turn.log("capabilities_not_dropped", level="error", capabilities=kept(state), reason=event.reason)
         begin_stop(turn, POLICY, f"{names} could not be given up: {event.reason}", EX_UNAVAILABLE)
     else:
         state.dropped = True
-        turn.announce("capabilities_dropped", capabilities=kept(state))
+        turn.log("capabilities_dropped", capabilities=kept(state))
 
 
 def refusal(child: Child) -> str:

@@ -57,7 +57,7 @@ class Budget(Value):
     window_ms: int = 60_000
 
 
-class Process(Value):
+class ExecSettings(Value):
     """How a child is executed: what the kernel is told, nothing that the core decides on.
 
     `env` holds `(name, value)` pairs, `rlimits` `(name, soft, hard)` with -1 for unlimited.
@@ -100,7 +100,7 @@ class Spec(Value):
     on_unhealthy: str = IGNORE_UNHEALTHY
     signals: tuple[tuple[int, int], ...] = ()
     keeps: tuple[str, ...] = ()
-    process: Process = Process()
+    settings: ExecSettings = ExecSettings()
 
 
 class Lease(Value):

@@ -79,13 +79,13 @@ def forked(turn: Turn, child: Child, event: ChildForked) -> None:
         turn.set_timer(child, ReadyDeadlinePassed, child.spec.ready.timeout_ms)
     if child.spec.timeout_ms is not None and not child.halt:
         turn.set_timer(child, RunTimeoutPassed, child.spec.timeout_ms)
-    turn.announce("child_started", child, pid=event.pid, restart=child.generation - 1 or None)
+    turn.log("child_started", child, pid=event.pid, restart=child.generation - 1 or None)
 
 
 def fork_failed(turn: Turn, child: Child, event: ForkFailed) -> None:
     """A failed start (contract 8)."""
-    turn.announce("fork_failed", child, "error", reason=event.reason)
-    child.swept = True
+    turn.log("fork_failed", child, "error", reason=event.reason)
+    child.session_cleared = True
     if judging.failed_start(turn, child, event.reason):
         turn.move(child, BACKOFF)
         turn.set_timer(child, BackoffPassed, child.resume_at_ms - turn.now_ms)
@@ -162,7 +162,7 @@ def become_ready(turn: Turn, child: Child) -> None:
     if child.watchdog_ms:
         turn.set_timer(child, WatchdogPassed, child.watchdog_ms)
     if child.spec.kind == DAEMON:
-        turn.announce("child_ready", child, after_ms=turn.now_ms - child.started_at_ms)
+        turn.log("child_ready", child, after_ms=turn.now_ms - child.started_at_ms)
     forwarding.deliver(turn, child)
 
 
@@ -181,12 +181,12 @@ def note_said(turn: Turn, child: Child, event: Notified) -> None:
     if event.watchdog_ms is not None:
         child.watchdog_ms = event.watchdog_ms
     if event.stopping:
-        turn.announce("child_says_stopping", child)
+        turn.log("child_says_stopping", child)
 
 
 def miss_readiness(turn: Turn, child: Child, event: Event) -> None:
     """`ready.timeout` is over: the restart policies answer it like a death, else it is a policy stop with 69."""
-    turn.announce("not_ready", child, "error", last=child.check_detail or None)
+    turn.log("not_ready", child, "error", last=child.check_detail or None)
     if policies.restarts(child.spec.policy):
         halt(turn, child, HALT_READINESS)
         judging.rest_for_one(turn, child)
@@ -196,7 +196,7 @@ def miss_readiness(turn: Turn, child: Child, event: Event) -> None:
 
 def run_too_long(turn: Turn, child: Child, event: Event) -> None:
     """A oneshot's or job's `timeout` is over: it is stopped, and counts as forced."""
-    turn.announce("timed_out", child, "error", after_ms=child.spec.timeout_ms)
+    turn.log("timed_out", child, "error", after_ms=child.spec.timeout_ms)
     halt(turn, child, HALT_TIMEOUT)
 
 

@@ -99,6 +99,7 @@ class Child:
     __slots__ = (
         "check_at_ms",
         "check_detail",
+        "check_has_passed",
         "check_ok",
         "check_since_ms",
         "detail",
@@ -111,7 +112,6 @@ class Child:
         "generation",
         "halt",
         "halt_at_ms",
-        "ill",
         "index",
         "last_death",
         "next",
@@ -119,12 +119,13 @@ class Child:
         "pid",
         "probe",
         "probes",
-        "proved",
         "ready",
         "reloading",
         "restarts",
         "resume_at_ms",
+        "self_reported_unhealthy",
         "sent",
+        "session_cleared",
         "signalled_at_ms",
         "since_ms",
         "spec",
@@ -133,7 +134,6 @@ class Child:
         "status",
         "streak",
         "survivors",
-        "swept",
         "text",
         "timers",
         "unhealthy",
@@ -170,7 +170,7 @@ class Child:
         self.forwarded: tuple[Forwarded, ...] = ()
         self.waiting_signals: tuple[Forwarded, ...] = ()
         self.forced = False
-        self.swept = False
+        self.session_cleared = False
         self.survivors: tuple[Survivor, ...] = ()
         self.timers: dict[type[Any], int] = {}
         self.probe = 0
@@ -178,8 +178,8 @@ class Child:
         self.pause_ms = 0
         self.failures = 0
         self.unhealthy = False
-        self.proved = False
-        self.ill = ""
+        self.check_has_passed = False
+        self.self_reported_unhealthy = ""
         self.check_ok: bool | None = None
         self.check_at_ms: int | None = None
         self.check_since_ms: int | None = None

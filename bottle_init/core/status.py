@@ -64,7 +64,7 @@ def _daemon(child: Child) -> DaemonHealth:
         child.check_ok if current else None,
         child.check_at_ms if current else None,
         child.check_since_ms if current else None,
-        child.ill or child.check_detail or child.detail or child.text,
+        child.self_reported_unhealthy or child.check_detail or child.detail or child.text,
     )
 
 

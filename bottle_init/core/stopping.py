@@ -61,7 +61,7 @@ def begin_stop(
     deadline_ms = turn.now_ms + state.bundle.stop_timeout_ms
     state.stop = Stop(kind, cause, turn.now_ms, deadline_ms, code, culprit, sender_pid, sender_uid)
     turn.act(NoteStop(sender_pid))
-    turn.announce("stopping", kind=kind, cause=cause, sender_pid=sender_pid or None, sender_uid=sender_uid)
+    turn.log("stopping", kind=kind, cause=cause, sender_pid=sender_pid or None, sender_uid=sender_uid)
     for index, child in enumerate(turn.children):
         if child.status in ALIVE:
             halt(turn, turn.edit(index), HALT_BUNDLE)
@@ -90,7 +90,7 @@ def may_stop(turn: Turn, index: int) -> bool:
     return all(is_down(dependent) and is_cleared(dependent) for dependent in dependents)
 
 
-def awaits_turn(child: Child) -> bool:
+def awaits_stop_signal(child: Child) -> bool:
     """Whether a child's stop signal is still to be sent, and its `stop_delay` does not hold it back."""
     if child.status == DRAINING:
         return StopDelayPassed not in child.timers
@@ -99,7 +99,7 @@ def awaits_turn(child: Child) -> bool:
 
 def is_cleared(child: Child) -> bool:
     """Whether the session of the child's last process has been looked after, if it ever had one."""
-    return child.swept or child.generation == 0
+    return child.session_cleared or child.generation == 0
 
 
 def send_stop(turn: Turn, child: Child) -> None:
@@ -131,7 +131,7 @@ def kill(turn: Turn, child: Child, event: Event) -> None:
     mark_killed(child)
     turn.act(KillSession(child.index, child.generation))
     turn.set_timer(child, GiveUpPassed, GIVE_UP_MS)
-    turn.announce("child_killed", child, "warning", after_ms=child.spec.stop_timeout_ms)
+    turn.log("child_killed", child, "warning", after_ms=child.spec.stop_timeout_ms)
 
 
 def mark_killed(child: Child) -> None:

@@ -23,9 +23,9 @@ from bottle_init.core.events import (
     ProbeFailed,
     SignalForwarded,
     SignalReceived,
-    StartTurnCame,
+    StartDue,
+    StopDue,
     StopOrdered,
-    StopTurnCame,
     SurvivorEnded,
     TimeNoted,
     TreeSurveyed,
@@ -81,7 +81,7 @@ def step(state: State, now_ms: int, events: Iterable[Event]) -> tuple[State, tup
         return state, ()
     turn = Turn(state, now_ms)
     requests, observations, deaths, failures = _sort(events)
-    _heed(turn, requests)
+    _handle_requests(turn, requests)
     for event in observations:
         _observe(turn, event)
     for death in deaths:
@@ -90,9 +90,9 @@ def step(state: State, now_ms: int, events: Iterable[Event]) -> tuple[State, tup
     for failure in failures:
         dispatch(turn, failure)
     if turn.state.phase != DONE:
-        _ring(turn)
+        _fire_timers(turn)
         _judge(turn)
-        _ring_bundle(turn)
+        _fire_bundle_timers(turn)
         _advance(turn)
     if turn.state.stop_signals > state.stop_signals == 0 and turn.state.phase != DONE:
         turn.act(NoteTime())
@@ -165,7 +165,7 @@ def dispatch(turn: Turn, event: Any) -> None:
         raise RuntimeError(f"{child.spec.name} ({child.status}) cannot get {event}: {cell.why}")
 
 
-def _heed(turn: Turn, requests: list[Event]) -> None:
+def _handle_requests(turn: Turn, requests: list[Event]) -> None:
     """Requests, in the order in which they came."""
     stop_signals = turn.state.bundle.stop_signals
     heard = False
@@ -206,7 +206,7 @@ def _stop_signal(turn: Turn, event: SignalReceived, *, again: bool) -> None:
     turn.state.stop_signals += not again
     is_first = turn.state.stop_signals == 1
     effect = SAME_REQUEST if again else STOP_REQUESTED if is_first else KILLS_EVERYTHING
-    forwarding.announce(turn, event.signal, event.sender_pid, event.sender_uid, effect=effect)
+    forwarding.log_received(turn, event.signal, event.sender_pid, event.sender_uid, effect=effect)
     if again:
         return
     if is_first:
@@ -258,7 +258,7 @@ def _judge(turn: Turn) -> None:
         dispatch(turn, DeathJudged(index))
 
 
-def _ring(turn: Turn) -> None:
+def _fire_timers(turn: Turn) -> None:
     """The timers that are due, in the order of their times; one may take the next one away."""
     now_ms = turn.now_ms
     due = [
@@ -278,7 +278,7 @@ def _by_time(due: tuple[int, int, type[Event]]) -> tuple[int, int]:
     return due[0], due[1]
 
 
-def _ring_bundle(turn: Turn) -> None:
+def _fire_bundle_timers(turn: Turn) -> None:
     """The lease, the one hard deadline of the stop, and the end of all patience."""
     state, now_ms = turn.state, turn.now_ms
     if state.phase == UP and state.lease_at_ms is not None and state.lease_at_ms <= now_ms:
@@ -287,7 +287,7 @@ def _ring_bundle(turn: Turn) -> None:
         waited_s = LEASE_PATIENCE_MS // 1_000
         _lose_lease(turn, LeaseEnded(f"nobody has taken the connection for {waited_s} seconds"))
     elif state.phase == GOING_DOWN and state.stop is not None and state.stop.deadline_ms <= now_ms:
-        turn.announce("deadline_passed", level="warning", after_ms=now_ms - state.stop.at_ms)
+        turn.log("deadline_passed", level="warning", after_ms=now_ms - state.stop.at_ms)
         _kill_all(turn)
     elif state.phase == KILLING_ALL and state.give_up_at_ms is not None and state.give_up_at_ms <= now_ms:
         for child in turn.children:
@@ -316,32 +316,32 @@ def _advance(turn: Turn) -> None:
         _end_naturally(turn)
     if turn.state.phase == GOING_DOWN:
         for index in range(len(turn.children) - 1, -1, -1):
-            if _is_to_stop(turn, index):
-                dispatch(turn, StopTurnCame(index))
+            if _is_stop_due(turn, index):
+                dispatch(turn, StopDue(index))
     if turn.state.phase != UP:
         ending.end_when_gone(turn)
 
 
-def _is_to_stop(turn: Turn, index: int) -> bool:
+def _is_stop_due(turn: Turn, index: int) -> bool:
     """Whether a child's part in the bundle's stop has come. What has no process has nobody to wait for."""
     child = turn.children[index]
     if child.status in (WAITING, BACKOFF):
         return True
-    left = stopping.awaits_turn(child) or (child.status == ENDED and not stopping.is_cleared(child))
+    left = stopping.awaits_stop_signal(child) or (child.status == ENDED and not stopping.is_cleared(child))
     return left and stopping.may_stop(turn, index)
 
 
 def _take_down_halted(turn: Turn) -> None:
     for index in range(len(turn.children) - 1, -1, -1):
         child = turn.children[index]
-        if child.halt and stopping.awaits_turn(child) and stopping.may_stop(turn, index):
-            dispatch(turn, StopTurnCame(index))
+        if child.halt and stopping.awaits_stop_signal(child) and stopping.may_stop(turn, index):
+            dispatch(turn, StopDue(index))
 
 
 def _start_ready(turn: Turn) -> None:
     for child in list(turn.children):
         if child.status == WAITING and starting.may_start(turn, child):
-            dispatch(turn, StartTurnCame(child.index))
+            dispatch(turn, StartDue(child.index))
 
 
 def _end_naturally(turn: Turn) -> None:

@@ -35,10 +35,10 @@ from bottle_init.core.events import (
     ReadyDeadlinePassed,
     RunTimeoutPassed,
     SessionSurveyed,
-    StartTurnCame,
+    StartDue,
     StopDelayPassed,
+    StopDue,
     StopTimeoutPassed,
-    StopTurnCame,
     WatchdogPassed,
 )
 from bottle_init.core.values import Value
@@ -102,7 +102,7 @@ def impossible(why: str, *events: type[Event]) -> dict[type[Event], Cell]:
     return dict.fromkeys(events, Impossible(why))
 
 
-_TURNS = (StartTurnCame, StopTurnCame)
+_TURNS = (StartDue, StopDue)
 _TIMERS = (
     ReadyDeadlinePassed,
     ProbeDue,
@@ -145,7 +145,7 @@ def _with_process(*timers: type[Event]) -> dict[type[Event], Cell]:
     return {
         **impossible(_NO_TIMER, *others),
         **impossible(_ONE_FORK, *_FORK),
-        **impossible("it has a process", StartTurnCame),
+        **impossible("it has a process", StartDue),
         **impossible(_NOT_DEAD, DeathJudged),
         **ignore(_NO_SURVEY, SessionSurveyed),
         ExecFailed: Row(starting.exec_failed),
@@ -171,8 +171,8 @@ def _going_down(*timers: type[Event]) -> dict[type[Event], Cell]:
 TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
     WAITING: {
         **_without_process(),
-        StartTurnCame: Row(starting.spawn, (SPAWNING,)),
-        StopTurnCame: Row(stopping.stand_down, (STOPPED,)),
+        StartDue: Row(starting.spawn, (SPAWNING,)),
+        StopDue: Row(stopping.stand_down, (STOPPED,)),
         KillOrdered: Row(stopping.stand_down, (STOPPED,)),
         ChildStopOrdered: Row(control.hold_unstarted, (STOPPED,)),
         ChildStartOrdered: Row(control.is_started),
@@ -189,7 +189,7 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
     },
     STARTING: {
         **_with_process(ReadyDeadlinePassed, ProbeDue, ProbeTimedOut, RunTimeoutPassed),
-        StopTurnCame: Row(stopping.stop_when_drained, (DRAINING, STOPPING)),
+        StopDue: Row(stopping.stop_when_drained, (DRAINING, STOPPING)),
         ChildExecuted: Row(starting.executed, (RUNNING,)),
         ProbeDue: Row(starting.probe_readiness),
         ProbeSucceeded: Row(starting.answered_ready, (RUNNING,)),
@@ -205,7 +205,7 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
     RUNNING: {
         **_with_process(ProbeDue, ProbeTimedOut, WatchdogPassed, RunTimeoutPassed),
         **impossible("its program runs", ExecFailed),
-        StopTurnCame: Row(stopping.stop_when_drained, (DRAINING, STOPPING)),
+        StopDue: Row(stopping.stop_when_drained, (DRAINING, STOPPING)),
         ChildExecuted: Row(starting.note_executed),
         ProbeDue: Row(health.check),
         ProbeSucceeded: Row(health.pass_check),
@@ -221,16 +221,16 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
     DRAINING: {
         **_going_down(StopDelayPassed),
         **ignore("its turn is looked at after every timer", StopDelayPassed),
-        StopTurnCame: Row(stopping.stop_when_drained, (STOPPING,)),
+        StopDue: Row(stopping.stop_when_drained, (STOPPING,)),
     },
     STOPPING: {
         **_going_down(StopTimeoutPassed),
-        **impossible("its turn has come before", StopTurnCame),
+        **impossible("its turn has come before", StopDue),
         StopTimeoutPassed: Row(stopping.kill, (KILLING,)),
     },
     KILLING: {
         **_going_down(GiveUpPassed),
-        **impossible("its turn has come before", StopTurnCame),
+        **impossible("its turn has come before", StopDue),
         GiveUpPassed: Row(dying.give_up, (DEAD,)),
         KillOrdered: Row(stopping.kill_with_all),
     },
@@ -240,7 +240,7 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
         **impossible("a death is judged in the step that it comes in", ChildStopOrdered, ChildStartOrdered),
         **impossible("a death is judged in the step that it comes in", ChildRestartOrdered, ChildSignalOrdered),
         **ignore(_NO_SURVEY, SessionSurveyed),
-        DeathJudged: Row(dying.bury, (CLEARING, STOPPED, ENDED)),
+        DeathJudged: Row(dying.clear_or_end, (CLEARING, STOPPED, ENDED)),
     },
     CLEARING: {
         **_without_process(StopTimeoutPassed, GiveUpPassed),
@@ -255,8 +255,8 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
     },
     BACKOFF: {
         **_without_process(BackoffPassed),
-        **impossible("its pause comes first", StartTurnCame),
-        StopTurnCame: Row(stopping.stand_down, (STOPPED,)),
+        **impossible("its pause comes first", StartDue),
+        StopDue: Row(stopping.stand_down, (STOPPED,)),
         KillOrdered: Row(stopping.stand_down, (STOPPED,)),
         BackoffPassed: Row(starting.resume, (WAITING,)),
         ChildStopOrdered: Row(control.hold_unstarted, (STOPPED,)),
@@ -265,8 +265,8 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
     },
     STOPPED: {
         **_without_process(),
-        **impossible("nobody has ordered that", StartTurnCame),
-        **ignore("it is stopped", StopTurnCame, KillOrdered),
+        **impossible("nobody has ordered that", StartDue),
+        **ignore("it is stopped", StopDue, KillOrdered),
         ChildExited: Row(dying.reap_late),
         ChildStopOrdered: Row(control.is_stopped),
         ChildStartOrdered: Row(control.start, (WAITING,)),
@@ -274,8 +274,8 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
     },
     ENDED: {
         **_without_process(),
-        **impossible("it has ended for good", StartTurnCame),
-        StopTurnCame: Row(dying.clear, (CLEARING,)),
+        **impossible("it has ended for good", StartDue),
+        StopDue: Row(dying.clear, (CLEARING,)),
         KillOrdered: Row(dying.leave_to_all),
         ChildExited: Row(dying.reap_late),
         ChildStopOrdered: Row(control.is_stopped),

@@ -7,7 +7,7 @@ state that `step` was given stays as it was.
 
 from __future__ import annotations
 
-from bottle_init.core.actions import Announce, CancelProbe
+from bottle_init.core.actions import CancelProbe, LogEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class Turn:
         """Decide one action."""
         self.actions.append(action)
 
-    def announce(self, event: str, child: Child | None = None, level: str = "info", **facts: object) -> None:
+    def log(self, event: str, child: Child | None = None, level: str = "info", **facts: object) -> None:
         """Decide to tell the log and the followers of an event."""
-        self.act(Announce(event, child.spec.name if child else "", level, tuple(facts.items())))
+        self.act(LogEvent(event, child.spec.name if child else "", level, tuple(facts.items())))
 
     def move(self, child: Child, status: str) -> None:
         """Set a child's status; `supervisor.py` checks each move against the table."""

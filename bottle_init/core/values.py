@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     class Value(metaclass=_Record):
         """Base of every frozen value of the core."""
 
-        def but(self, **changes: Any) -> Self:
+        def replace(self, **changes: Any) -> Self:
             """A copy with some fields changed. Raises TypeError for an unknown field."""
 
         def fields(self) -> tuple[tuple[str, Any], ...]:
@@ -71,7 +71,7 @@ else:
         def __getnewargs__(self):
             return tuple(self)
 
-        def but(self, **changes):
+        def replace(self, **changes):
             return type(self)(**{**dict(self.fields()), **changes})
 
         def fields(self):

@@ -193,7 +193,7 @@ class Init:
         """The core waits again: until when, for what, and what it has said."""
         self.deadline_ms = supervisor.next_deadline_ms(self.state)
         self.children.awaits_orphans = supervisor.awaits_orphans(self.state)
-        self.journal.tell()
+        self.journal.log_pending()
         if self.is_time_asked:
             self.is_time_asked = False
             self.emit(ev.TimeNoted())  # Of the next turn, which begins now, and takes in what has come meanwhile.

@@ -53,14 +53,14 @@ class Journal:
         self._control: Control | None = None
         self._web: Web | None = None
         self._manager: Manager | None = None
-        self._untold: list[tuple[str, str, Facts, int]] = []
+        self._pending: list[tuple[str, str, Facts, int]] = []
         self._asker = ""
         self._asker_pid = 0
         self._names: dict[int, str] = {}
         """The names of those that have sent signals, as they were then, by their pids."""
         self.do: dict[type[Action], Callable[[Any], None]] = {
             act.Answer: self._answer,
-            act.Announce: self._announce,
+            act.LogEvent: self._log_event,
             act.NoteStop: self._note_stop,
         }
 
@@ -106,22 +106,22 @@ class Journal:
         if self._control is not None and action.request:
             self._control.answer(action.request, action.done, action.text)
 
-    def _announce(self, action: act.Announce) -> None:
+    def _log_event(self, action: act.LogEvent) -> None:
         """An event of the core's, for the log and for those who follow."""
         child = (("child", action.child),) if action.child else ()
-        self._untold.append((action.event, action.level, (*child, *action.facts), action.sender_pid))
+        self._pending.append((action.event, action.level, (*child, *action.facts), action.sender_pid))
 
     def _note_stop(self, action: act.NoteStop) -> None:
         """A stop has begun; who asked for it is looked up after all signals have been sent."""
         self._logs.stop()
         self._asker_pid = action.sender_pid
 
-    def tell(self) -> None:
-        """Log what has been announced: after the actions, so that no signal waits for a line about it."""
+    def log_pending(self) -> None:
+        """Log what the core has decided to: after the actions, so that no signal waits for a line about it."""
         if self._asker_pid:
             self._asker, self._asker_pid = _name_of(self._asker_pid) or "", 0
-        untold, self._untold = self._untold, []
-        for event, level, facts, sender_pid in untold:
+        pending, self._pending = self._pending, []
+        for event, level, facts, sender_pid in pending:
             name = (("sender_name", self._name(sender_pid)),) if sender_pid else ()
             self.log(event, level, (*facts, *name))
         if self._manager is not None:

@@ -34,7 +34,7 @@ _SILENCE = ((_socket.TCP_KEEPIDLE, 15), (_socket.TCP_KEEPINTVL, 5), (_socket.TCP
 
 def as_given(lease: Lease) -> tuple[Lease, bool]:
     """The lease, a path in it made absolute, and whether its descriptor is there: to be asked before any is opened."""
-    lease = lease.but(connect=environ.address_as_given(lease.connect))
+    lease = lease.replace(connect=environ.address_as_given(lease.connect))
     return lease, lease.fd is not None and environ.is_open(lease.fd)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from bottle_init.core.spec import Process
+    from bottle_init.core.spec import ExecSettings
     from bottle_init.linux.sys.environ import Given
 
 CANNOT_EXECUTE = 126
@@ -54,17 +54,17 @@ class Identity:
 
     __slots__ = ("gid", "groups", "home", "name", "uid")
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, settings: ExecSettings) -> None:
         self.uid: int | None = None
         self.gid: int | None = None
         self.groups: tuple[int, ...] | None = None
         self.name = self.home = ""
-        if process.user is not None:
-            self._take_user(process.user)
-        if process.group is not None:
-            self.gid = group_id("group", process.group)
-        if process.groups is not None:
-            self.groups = tuple(group_id("groups", group) for group in process.groups)
+        if settings.user is not None:
+            self._take_user(settings.user)
+        if settings.group is not None:
+            self.gid = group_id("group", settings.group)
+        if settings.groups is not None:
+            self.groups = tuple(group_id("groups", group) for group in settings.groups)
 
     def _take_user(self, user: str | int) -> None:
         """The user's entry; an id without one is its own group, has no others, and `/` for a home."""
@@ -98,13 +98,13 @@ def group_id(key: str, group: str | int) -> int:
 class Plan:
     """All that a child needs to know before the fork. Made once for each child, used at every start."""
 
-    __slots__ = ("command", "given", "keep", "process")
+    __slots__ = ("command", "given", "keep", "settings")
 
-    def __init__(self, command: tuple[str, ...], process: Process, given: Given) -> None:
+    def __init__(self, command: tuple[str, ...], settings: ExecSettings, given: Given) -> None:
         self.command = [encode(word) for word in command]
-        self.process = process
+        self.settings = settings
         self.given = given
-        names = process.capabilities
+        names = settings.capabilities
         self.keep = None if names is None else tuple(sorted(libc.CAPABILITIES.index(name) for name in names))
 
 
@@ -163,19 +163,19 @@ def _become(
     try:
         posix.setsid()
         _attach(stdio)
-        identity = Identity(plan.process)
+        identity = Identity(plan.settings)
         _open_to_others(identity.uid is not None)
         # As the init itself: to inherit a directory takes no right to enter it.
         _do("cwd: where the init was started", posix.fchdir, plan.given.cwd_fd)
         environ = environ_for(identity, plan.given.environ)
-        for path in plan.process.env_files:
+        for path in plan.settings.env_files:
             environ.update(read_env_file(path))
-        environ.update((encode(name), encode(value)) for name, value in plan.process.env)
+        environ.update((encode(name), encode(value)) for name, value in plan.settings.env)
         environ.update(extra)
         _set_limits(plan)  # From here on no file can be opened where the init has more open than the child may.
         _set_identity(plan, identity)
-        if plan.process.cwd is not None:
-            _do(f"cwd: {plan.process.cwd}", posix.chdir, plan.process.cwd)
+        if plan.settings.cwd is not None:
+            _do(f"cwd: {plan.settings.cwd}", posix.chdir, plan.settings.cwd)
         reset_signals()
         pthread_sigmask(SIG_SETMASK, ())
         execute(command, environ)
@@ -220,18 +220,18 @@ def _open_to_others(has_user: bool) -> None:
 
 def _set_limits(plan: Plan) -> None:
     """What needs the init's own privileges: before the user changes."""
-    process = plan.process
-    if process.umask is not None:
-        posix.umask(process.umask)
-    if process.oom_score_adj is not None:
-        _do("oom_score_adj", _write, "/proc/self/oom_score_adj", str(process.oom_score_adj))
-    if process.nice is not None:
-        _do("nice", posix.setpriority, posix.PRIO_PROCESS, 0, process.nice)
+    settings = plan.settings
+    if settings.umask is not None:
+        posix.umask(settings.umask)
+    if settings.oom_score_adj is not None:
+        _do("oom_score_adj", _write, "/proc/self/oom_score_adj", str(settings.oom_score_adj))
+    if settings.nice is not None:
+        _do("nice", posix.setpriority, posix.PRIO_PROCESS, 0, settings.nice)
     _do("rlimits.nofile", setrlimit, RLIMIT_NOFILE, plan.given.nofile)
-    if process.rlimits:
+    if settings.rlimits:
         import resource
 
-        for name, soft, hard in process.rlimits:
+        for name, soft, hard in settings.rlimits:
             _do(f"rlimits.{name}", setrlimit, getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
 
 
@@ -252,7 +252,7 @@ def _write(path: str, text: str) -> None:
 def _set_identity(plan: Plan, identity: Identity) -> None:
     """Groups, user, capabilities, no_new_privs: each while the one before still allows it."""
     if plan.keep is not None:
-        _bound(plan.keep, plan.process)
+        _bound(plan.keep, plan.settings)
         if identity.uid:
             _do("capabilities", libc.prctl, libc.PR_SET_KEEPCAPS, 1)
     if identity.groups is not None:
@@ -266,18 +266,18 @@ def _set_identity(plan: Plan, identity: Identity) -> None:
         _do("capabilities", libc.prctl, libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_CLEAR_ALL)
         for number in plan.keep:
             _do("capabilities", libc.prctl, libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_RAISE, number)
-    if plan.process.no_new_privs:
+    if plan.settings.no_new_privs:
         _do("no_new_privs", libc.prctl, libc.PR_SET_NO_NEW_PRIVS, 1)
 
 
-def _bound(keep: tuple[int, ...], process: Process) -> None:
+def _bound(keep: tuple[int, ...], settings: ExecSettings) -> None:
     """Nothing that the child executes gains more; where `no_new_privs` sees to that, the init needs no CAP_SETPCAP."""
     for number in libc.bounded_capabilities():
         if number not in keep:
             try:
                 libc.prctl(libc.PR_CAPBSET_DROP, number)
             except OSError:
-                if not process.no_new_privs:
+                if not settings.no_new_privs:
                     raise CannotStart("capabilities: the init lacks setpcap, which takes them away") from None
                 return
 

@@ -56,7 +56,7 @@ class Starts:
         """Where each child reports to that has not become its program yet, by its pid."""
         self._waiting: list[act.Spawn] = []
         """Starts for which no descriptor is left until another child has become its program."""
-        self._plans = [spawn.Plan(spec.command, spec.process, given) for spec in bundle.children]
+        self._plans = [spawn.Plan(spec.command, spec.settings, given) for spec in bundle.children]
         self._null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
         self._notify: Notify | None = None
 
@@ -101,7 +101,7 @@ class Starts:
         try:
             extra = self._environment(child, generation)
             stdio = self._logs.open(child)
-            stdin = 0 if self._bundle.children[child].process.stdin == INHERIT else self._null
+            stdin = 0 if self._bundle.children[child].settings.stdin == INHERIT else self._null
             pid, report = spawn.start(self._plans[child], (stdin, *stdio), extra)
             forked = True
         finally:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from bottle_init.core import events as happened
 from bottle_init.core import status
 from bottle_init.core.actions import (
-    Announce,
     Answer,
     CancelProbe,
     DropCapabilities,
     Exit,
     ForwardSignal,
     KillSession,
+    LogEvent,
     SendSignal,
     Spawn,
     StartProbe,
@@ -347,7 +347,7 @@ class Auditor:
         if late != self.ledger.delivering:
             what = f"of what waited, {late} is delivered, and should be {self.ledger.delivering}"
             yield Violation(FORWARDING, step.now_ms, what)
-        events = [_event_of(action) for action in step.actions if isinstance(action, Announce)]
+        events = [_event_of(action) for action in step.actions if isinstance(action, LogEvent)]
         told = sorted(_essence(event) for event in events if event["event"] in ABOUT_SIGNALS)
         known = sorted(map(_essence, self.ledger.told))
         if told != known:
@@ -501,7 +501,7 @@ class Auditor:
         return Violation(invariant, self.ledger.now_ms, f"{page.spec.name} {what}")
 
 
-def _event_of(action: Announce) -> dict[str, Any]:
+def _event_of(action: LogEvent) -> dict[str, Any]:
     return {"event": action.event, "child": action.child, **dict(action.facts)}
 
 

@@ -150,8 +150,8 @@ class Page:
         self.failures = 0
         self.failing = False
         self.unhealthy = False
-        self.proved = False
-        self.ill = False
+        self.check_has_passed = False
+        self.self_reported_unhealthy = False
         self.watchdog_ms = 0
         self.watchdog_at_ms: int | None = None
         self.check_ms: int | None = None
@@ -253,7 +253,7 @@ class Ledger:
             self._sweep([fall for death in deaths if (fall := self._death(death)) is not None])
             for event in failed:
                 self._answered(event)
-        self._ring()
+        self._fire_timers()
 
     def decided(self, step: Step) -> None:
         """Take in what the core has answered to the step that was read last."""
@@ -461,8 +461,8 @@ class Ledger:
         page.failing = not works
         page.check_ms = self.now_ms + check.interval_ms
         if works:
-            page.failures, page.proved, page.unhealthy = 0, True, page.ill
-        elif page.proved or self.now_ms >= page.forked_ms + check.start_period_ms:
+            page.failures, page.check_has_passed, page.unhealthy = 0, True, page.self_reported_unhealthy
+        elif page.check_has_passed or self.now_ms >= page.forked_ms + check.start_period_ms:
             page.failures += 1
             if page.failures >= check.retries:
                 self._become_unhealthy(page)
@@ -494,15 +494,15 @@ class Ledger:
         check: Check | None = page.spec.health
         if event.watchdog_trigger:
             self._say_ill(page)
-        elif event.watchdog and page.ill:
-            page.ill = False
+        elif event.watchdog and page.self_reported_unhealthy:
+            page.self_reported_unhealthy = False
             page.failing = page.failing and check is not None
             page.unhealthy = check is not None and page.failures >= check.retries
         self._arm_watchdog(page, event)
 
     def _say_ill(self, page: Page) -> None:
         """By its own word, or for lack of it: what no check has said, no check takes back."""
-        page.ill = True
+        page.self_reported_unhealthy = True
         page.failing = page.failing or page.spec.health is None
         self._become_unhealthy(page)
 
@@ -668,7 +668,7 @@ class Ledger:
 
     # Timers.
 
-    def _ring(self) -> None:
+    def _fire_timers(self) -> None:
         """What is due, in the order of its time: an earlier one may make a later one pointless."""
         now_ms = self.now_ms
         due = [

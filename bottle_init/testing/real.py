@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from bottle_init.bundle.written import document_of, toml_of
 from bottle_init.core import events as happened
-from bottle_init.core.actions import Announce
-from bottle_init.core.spec import Bundle, Probe, Process, Spec
+from bottle_init.core.actions import LogEvent
+from bottle_init.core.spec import Bundle, ExecSettings, Probe, Spec
 from bottle_init.core.values import Value
 from bottle_init.core.verdict import SEVERITIES
 from bottle_init.testing.pipes import SIP_MS
@@ -127,7 +127,7 @@ def compare(scenario: Scenario, directory: Path, *, seed: str = "0", attempts: i
 def slowed(value: Any, factor: int) -> Any:
     """A scenario, or a part of one, with every time in it multiplied."""
     if isinstance(value, Value):
-        return value.but(**{name: _slowed_field(name, content, factor) for name, content in value.fields()})
+        return value.replace(**{name: _slowed_field(name, content, factor) for name, content in value.fields()})
     if isinstance(value, tuple):
         return tuple(slowed(each, factor) for each in value)
     if is_dataclass(value) and not isinstance(value, type):
@@ -192,7 +192,7 @@ def _disorder(simulated: list[dict[Mark, int]], real: dict[Mark, int]) -> Iterat
 def draw_real(seed: str, run: int, bundle: Bundle) -> Scenario:
     """A run that this machine can play: with faults that need no help of the kernel, and of a few seconds."""
     draw = Dice(Random(f"{seed}/real/{run}"))  # noqa: S311 - chance, not secrecy
-    scenario = draw_scenario(draw, bundle.but(lease=None), faults=PLAYABLE)
+    scenario = draw_scenario(draw, bundle.replace(lease=None), faults=PLAYABLE)
     requests = tuple(replace(request, at_ms=request.at_ms + WARM_UP_MS) for request in scenario.requests)
     return replace(scenario, requests=requests, stop_at_ms=draw.pick((5_000, 9_000)), one_pipe=False)
 
@@ -205,9 +205,9 @@ def told_by(trace: Trace) -> Told:
     done = trace.exit
     if done is None:
         raise RuntimeError(str(trace.crash or trace.stuck))
-    announced = [action for step in trace.steps for action in step.actions if isinstance(action, Announce)]
+    logged = [action for step in trace.steps for action in step.actions if isinstance(action, LogEvent)]
     return Told(
-        tuple(_event(action.event, action.child, dict(action.facts)) for action in announced),
+        tuple(_event(action.event, action.child, dict(action.facts)) for action in logged),
         done.code,
         tuple((death.name, death.code, SEVERITIES[death.severity], death.sent, death.forced) for death in done.deaths),
         len(done.survivors),
@@ -366,13 +366,13 @@ def standing_in(scenario: Scenario, directory: Path) -> Bundle:
     children = []
     for spec, lives in zip(scenario.bundle.children, scenario.lives, strict=True):
         probe = Probe("exec", command=("/bin/sh", "-c", f'kill -0 "$(cat "{directory}/{spec.name}.ready")"'))
-        real = spec.but(command=_command(spec, lives or (Life(),), directory), process=Process())
+        real = spec.replace(command=_command(spec, lives or (Life(),), directory), settings=ExecSettings())
         if spec.ready is not None and spec.ready.probe.kind != "notify":
-            real = real.but(ready=spec.ready.but(probe=probe))
+            real = real.replace(ready=spec.ready.replace(probe=probe))
         if spec.health is not None:
-            real = real.but(health=spec.health.but(probe=probe))
+            real = real.replace(health=spec.health.replace(probe=probe))
         children.append(real)
-    return scenario.bundle.but(children=tuple(children), lease=None)
+    return scenario.bundle.replace(children=tuple(children), lease=None)
 
 
 def _command(spec: Spec, lives: tuple[Life, ...], directory: Path) -> tuple[str, ...]:

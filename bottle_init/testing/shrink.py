@@ -120,7 +120,7 @@ def _without_children(scenario: Scenario) -> Iterator[Scenario]:
         if len(children) == 1 or scenario.bundle.exit_code_from == spec.name:
             continue
         rest = tuple(
-            other.but(after=tuple(name for name in other.after if name != spec.name))
+            other.replace(after=tuple(name for name in other.after if name != spec.name))
             for other in children
             if other is not spec
         )
@@ -130,12 +130,12 @@ def _without_children(scenario: Scenario) -> Iterator[Scenario]:
             if getattr(request.event, "child", None) != index
         )
         lives = scenario.lives[:index] + scenario.lives[index + 1 :]
-        yield replace(scenario, bundle=scenario.bundle.but(children=rest), lives=lives, requests=requests)
+        yield replace(scenario, bundle=scenario.bundle.replace(children=rest), lives=lives, requests=requests)
 
 
 def _renumbered(event: Any, gone: int) -> Any:
     child = getattr(event, "child", -1)
-    return event.but(child=child - 1) if child > gone else event
+    return event.replace(child=child - 1) if child > gone else event
 
 
 def _simpler_bundles(scenario: Scenario) -> Iterator[Scenario]:
@@ -143,11 +143,11 @@ def _simpler_bundles(scenario: Scenario) -> Iterator[Scenario]:
     plain = Bundle(())
     for name in ("exit_code_from", "lease", "stop_timeout_ms", "policy"):
         if getattr(bundle, name) != getattr(plain, name):
-            yield replace(scenario, bundle=bundle.but(**{name: getattr(plain, name)}))
+            yield replace(scenario, bundle=bundle.replace(**{name: getattr(plain, name)}))
     for index, spec in enumerate(bundle.children):
         default = Spec(spec.name, spec.kind, spec.command)
         for name, value in spec.fields():
             if value != getattr(default, name):
-                simpler = spec.but(**{name: getattr(default, name)})
+                simpler = spec.replace(**{name: getattr(default, name)})
                 children = (*bundle.children[:index], simpler, *bundle.children[index + 1 :])
-                yield replace(scenario, bundle=bundle.but(children=children))
+                yield replace(scenario, bundle=bundle.replace(children=children))

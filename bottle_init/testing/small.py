@@ -95,7 +95,7 @@ def _worlds_of_keepers() -> Iterator[Scenario]:
     keeper = Spec("a", ONESHOT, ("a",), keeps=("net_admin",))
     children = (
         keeper,
-        keeper.but(name="b", keeps=("sys_time",)),
+        keeper.replace(name="b", keeps=("sys_time",)),
         Spec("c", DAEMON, ("c",), ("a",)),
         Spec("d", DAEMON, ("d",)),
     )
@@ -162,7 +162,7 @@ def _bundle(policy: str, ready: str) -> Bundle:
     """Daemon b runs after daemon a; a takes it along when it restarts."""
     probe = Ready(Probe(ready, port=1), timeout_ms=1_000) if ready else None
     first = Spec("a", DAEMON, ("a",), (), policy, stop_timeout_ms=400, restart_dependents=True, ready=probe)
-    first = first.but(signals=((HUP, HUP), (USR1, HUP)))
+    first = first.replace(signals=((HUP, HUP), (USR1, HUP)))
     second = Spec("b", DAEMON, ("b",), ("a",), policy, stop_timeout_ms=1_000, stop_delay_ms=200)
     return Bundle((first, second), policy, stop_timeout_ms=2_000)
 

@@ -64,7 +64,7 @@ class StandIn:
             heard, room, _ = select.select([inbox], outlets, [], max(0.0, entry[0] - self._now_s()))
             if heard:
                 for number in os.read(inbox, 64):
-                    self._heed(number)
+                    self._handle_requests(number)
             elif room:
                 self.outgoing = self.outgoing[os.write(STDOUT, self.outgoing[:PIPE_BUF]) :]
             elif entry[0] <= self._now_s():
@@ -99,7 +99,7 @@ class StandIn:
         for remnant in life.get("leaves", ()):
             self._at(remnant.get("born_ms", 0), "leave", remnant, waits=True)
 
-    def _heed(self, number: int) -> None:
+    def _handle_requests(self, number: int) -> None:
         stop_ms = self.life.get("stop_ms", 0)
         if (number == self.stop_signal or number in self.life.get("heeds", ())) and stop_ms is not None:
             self._at(self._now_s() * 1_000 + stop_ms, "end", self.life.get("stop_end", {}))

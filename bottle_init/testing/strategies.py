@@ -173,18 +173,18 @@ def _draw_spec(draw: Draw, name: str, kind: str, line: list[str], policy: str, s
     plain = Spec(name, kind, ("/bin/child",), after=after, policy=policy)
     if style == "plain":
         return plain
-    spec = plain.but(
+    spec = plain.replace(
         success_codes=draw.pick(((0,), (0,), (0,), (0, 3), (0, 143), (0, 137))),
         stop_signal=draw.pick((15, 15, 15, 2, 3, 1, 10)),
         stop_timeout_ms=draw.pick((5_000, 5_000, 1_000, 10_000, 0)),
         stop_delay_ms=draw.pick((0, 0, 0, 0, 500, 3_000)),
     )
     if kind == ONESHOT:
-        return spec.but(timeout_ms=draw.pick((None, None, 5_000, 500)), keeps=draw.pick(((), (), ("net_admin",))))
-    spec = spec.but(signals=draw.pick(RULES))
+        return spec.replace(timeout_ms=draw.pick((None, None, 5_000, 500)), keeps=draw.pick(((), (), ("net_admin",))))
+    spec = spec.replace(signals=draw.pick(RULES))
     if kind == JOB:
-        return spec.but(timeout_ms=draw.pick((None, None, 5_000, 500)))
-    return spec.but(
+        return spec.replace(timeout_ms=draw.pick((None, None, 5_000, 500)))
+    return spec.replace(
         policy=draw.pick((policy, policy, *POLICIES)),
         backoff=draw.pick((Backoff(), Backoff(100, 2.0, 1_000), Backoff(0, 1.0, 0), Backoff(1_000, 1.5, 5_000))),
         restarts=draw.pick((Budget(), Budget(2, 10_000), Budget(0, 60_000), Budget(10, 10_000))),

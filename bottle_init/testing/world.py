@@ -15,12 +15,12 @@ from bottle_init.core import events as happened
 from bottle_init.core import supervisor
 from bottle_init.core.actions import (
     Action,
-    Announce,
     CancelProbe,
     DropCapabilities,
     Exit,
     ForwardSignal,
     KillSession,
+    LogEvent,
     NoteStop,
     NoteTime,
     SendSignal,
@@ -234,7 +234,7 @@ class World:
         for action in actions:
             if isinstance(action, NoteStop):
                 logs.stop()
-            elif isinstance(action, Announce):
+            elif isinstance(action, LogEvent):
                 logs.event(action.event)
         done = self.trace.exit
         if done is not None:

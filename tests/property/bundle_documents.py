@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from bottle_init.bundle import keys, readers
 from bottle_init.core import policies
-from bottle_init.core.spec import Bundle, Probe, Process, Spec
+from bottle_init.core.spec import Bundle, ExecSettings, Probe, Spec
 from bottle_init.words import durations, signames
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def shapes(draw: Draw, shape: keys.Shape) -> Value:
     """A value of a table below a key: exactly one of those of which there is one, and all others."""
     chosen = draw(st.sampled_from(shape.one_of)) if shape.one_of else ""
     own = [key for key in shape.keys if key.name == chosen or key.name not in shape.one_of]
-    return shape.plain.but(**{key.field: draw(values_of(key.reader)) for key in own})
+    return shape.plain.replace(**{key.field: draw(values_of(key.reader)) for key in own})
 
 
 def text_of(document: Document) -> str:
@@ -134,7 +134,7 @@ def bundles(draw: Draw) -> tuple[Bundle, Document]:
     rank = draw(st.permutations(names))
     spelling = Spelling(draw(RANDOMS))
     inherited = {key.name: draw(values_of(key.reader)) for key in keys.BUNDLE.keys if key.name in INHERITABLE}
-    bundle = draw(settings(names)).but(policy=inherited["policy"])
+    bundle = draw(settings(names)).replace(policy=inherited["policy"])
     document: Document = {}
     settled = spelling.settings(bundle, inherited)
     if settled:
@@ -143,22 +143,22 @@ def bundles(draw: Draw) -> tuple[Bundle, Document]:
     for table, kind in keys.KINDS.items():
         for name in (name for name, its in zip(names, kinds, strict=True) if its == kind):
             spec = draw(specs(name, kind, rank[: rank.index(name)], inherited))
-            if "inherit" in [earlier.process.stdin for earlier in children]:
-                spec = spec.but(process=spec.process.but(stdin="null"))
+            if "inherit" in [earlier.settings.stdin for earlier in children]:
+                spec = spec.replace(settings=spec.settings.replace(stdin="null"))
             spec = fitting(spec, bundle, children)
             children.append(spec)
             document.setdefault(table, {})[name] = spelling.table(keys.of_kind(kind), spec, keys.PLAIN_CHILD, inherited)
-    return bundle.but(children=tuple(children)), document
+    return bundle.replace(children=tuple(children)), document
 
 
 def fitting(spec: Spec, bundle: Bundle, oneshots: list[Spec]) -> Spec:
     """The child without what the bundle or a oneshot before it does not let it have."""
-    spec = spec.but(signals=tuple(rule for rule in spec.signals if rule[0] not in bundle.stop_signals))
-    names = spec.process.capabilities
+    spec = spec.replace(signals=tuple(rule for rule in spec.signals if rule[0] not in bundle.stop_signals))
+    names = spec.settings.capabilities
     if spec.kind == "oneshot" or names is None:
         return spec
     kept = {name for oneshot in oneshots for name in oneshot.keeps}
-    return spec.but(process=spec.process.but(capabilities=tuple(name for name in names if name not in kept)))
+    return spec.replace(settings=spec.settings.replace(capabilities=tuple(name for name in names if name not in kept)))
 
 
 INHERITABLE = [key.name for key in keys.CHILD if key.inherits]
@@ -190,8 +190,8 @@ def specs(draw: Draw, name: str, kind: str, earlier: list[str], inherited: dict[
             found[key.field] = inherited[key.name]
         else:
             found[key.field] = draw(optional(key, keys.PLAIN_CHILD))
-    process = {field.partition(".")[2]: found.pop(field) for field in list(found) if field.startswith("process.")}
-    return Spec(name=name, kind=kind, process=Process(**process), **found)
+    settings = {field.partition(".")[2]: found.pop(field) for field in list(found) if field.startswith("settings.")}
+    return Spec(name=name, kind=kind, settings=ExecSettings(**settings), **found)
 
 
 def optional(key: keys.Key, plain: Value) -> st.SearchStrategy[Any]:

@@ -46,7 +46,7 @@ def test_a_rewrite_is_about_its_own_signal_alone(
 ) -> None:
     others = tuple(rule for rule in rewrites if rule[0] != number)
     plain = Rules(single_child=single_child)
-    assert command.target_of(plain.but(rewrites=others), number) == command.target_of(plain, number)
+    assert command.target_of(plain.replace(rewrites=others), number) == command.target_of(plain, number)
 
 
 @given(target=TARGETS)

@@ -158,8 +158,8 @@ def test_users_are_looked_for_at_every_start(tmp_path: Path) -> None:
     bundle, _ = document.parse(known)
     assert bundle is not None
     spec = bundle.children[0]
-    stranger = spec.but(process=spec.process.but(user="no-such-user", groups=("no-such-group",)))
-    Path(compiled.path_of(str(path))).write_bytes(compiled.encode(bundle.but(children=(stranger,)), text))
+    stranger = spec.replace(settings=spec.settings.replace(user="no-such-user", groups=("no-such-group",)))
+    Path(compiled.path_of(str(path))).write_bytes(compiled.encode(bundle.replace(children=(stranger,)), text))
     assert compiled.find(str(path), text) is not None
     with pytest.raises(BundleInvalid) as caught:
         load.from_file(str(path))

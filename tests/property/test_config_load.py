@@ -46,8 +46,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert (spec.stop_signal, spec.stop_timeout_ms, spec.stop_delay_ms, spec.timeout_ms) == (15, 5_000, 0, None)
     assert (spec.backoff, spec.restarts) == (Backoff(500, 2.0, 30_000), Budget(5, 60_000))
     assert spec.success_codes == (0,)
-    assert spec.process.no_new_privs is True
-    assert spec.process.capabilities is None
+    assert spec.settings.no_new_privs is True
+    assert spec.settings.capabilities is None
 
 
 def test_the_order_of_declaration() -> None:

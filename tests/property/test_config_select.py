@@ -87,4 +87,4 @@ def test_a_part_is_closed_under_after_or_refused(case: tuple[Bundle, dict[str, A
         assert all(any(name in str(fault) for fault in invalid.faults) for name in missing if name)
     else:
         assert not missing
-        assert part == bundle.but(children=wanted)
+        assert part == bundle.replace(children=wanted)

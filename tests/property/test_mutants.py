@@ -133,7 +133,7 @@ def the_last_cause_wins(surgeon: Surgeon) -> None:
         if stop is None:
             whole(turn, kind, cause, code, *rest)
         else:
-            turn.state.stop = stop.but(kind=kind, cause=cause, code=code)
+            turn.state.stop = stop.replace(kind=kind, cause=cause, code=code)
 
     surgeon.replace(whole, begin_stop)
 
@@ -224,10 +224,10 @@ def what_was_stopped_by_request_comes_back(surgeon: Surgeon) -> None:
 
 @mutant("clean-start")
 def a_restart_does_not_look_for_the_session(surgeon: Surgeon) -> None:
-    def bury(turn: Turn, child: Child, event: Event) -> None:  # noqa: ARG001
+    def clear_or_end(turn: Turn, child: Child, event: Event) -> None:  # noqa: ARG001
         dying.settle(turn, child)
 
-    surgeon.replace(dying.bury, bury)
+    surgeon.replace(dying.clear_or_end, clear_or_end)
 
 
 @mutant("vain-wait")
@@ -273,7 +273,7 @@ def every_restart_takes_its_dependents_along(surgeon: Surgeon) -> None:
     whole = judging.rest_for_one
 
     def rest_for_one(turn: Turn, child: Child) -> None:
-        true, child.spec = child.spec, child.spec.but(restart_dependents=True)
+        true, child.spec = child.spec, child.spec.replace(restart_dependents=True)
         whole(turn, child)
         child.spec = true
 
@@ -334,7 +334,7 @@ def the_second_signal_is_lost(surgeon: Surgeon) -> None:
 
 @mutant("deadline")
 def the_deadline_is_let_pass(surgeon: Surgeon) -> None:
-    surgeon.replace(supervisor._ring_bundle, nothing)
+    surgeon.replace(supervisor._fire_bundle_timers, nothing)
 
 
 @mutant("ends-at-once")
@@ -383,7 +383,7 @@ def the_bad_checks_of_the_start_period_count(surgeon: Surgeon) -> None:
     whole = health.fail_check
 
     def fail_check(turn: Turn, child: Child, event: Event) -> None:
-        child.proved = True
+        child.check_has_passed = True
         whole(turn, child, event)
 
     surgeon.replace(whole, fail_check)
@@ -430,7 +430,7 @@ def two_kills_in_a_row_are_two_requests(surgeon: Surgeon) -> None:
 
 @mutant("signals-told")
 def a_signal_is_no_event(surgeon: Surgeon) -> None:
-    surgeon.replace(forwarding.announce, nothing)
+    surgeon.replace(forwarding.log_received, nothing)
 
 
 @mutant("signals-told")
@@ -637,7 +637,7 @@ def a_job_stops_the_bundle_with_69(surgeon: Surgeon) -> None:
 
     def by_policy(turn: Turn, child: Child, death: Any) -> judging.Trigger | None:
         found = whole(turn, child, death)
-        return found.but(code=EX_UNAVAILABLE) if found and child.spec.kind == "job" else found
+        return found.replace(code=EX_UNAVAILABLE) if found and child.spec.kind == "job" else found
 
     surgeon.replace(whole, by_policy)
 

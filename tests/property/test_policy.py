@@ -76,7 +76,7 @@ def test_exactly_the_grammars_keys_are_documented() -> None:
 
 def test_the_image_ships_a_policy_that_allows_nothing() -> None:
     shipped = policy.load(ROOT / "images/bundle/policy.toml")
-    assert shipped.but(generation="", source="") == parse({})
+    assert shipped.replace(generation="", source="") == parse({})
     assert shipped.allowlist.rules == ()
 
 

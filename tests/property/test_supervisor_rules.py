@@ -641,13 +641,13 @@ def test_a_hung_check_fails_at_its_timeout() -> None:
 
 
 def test_failures_within_the_start_period_do_not_count() -> None:
-    patient = CHECKED.but(start_period_ms=10_000, retries=2)
+    patient = CHECKED.replace(start_period_ms=10_000, retries=2)
     trace = live((spec("a", health=patient),), Life(sick=((0, 10_500),)))
     assert "unhealthy" not in [word for _, word in answers(trace)]
 
 
 def test_a_success_ends_the_start_period() -> None:
-    patient = CHECKED.but(start_period_ms=10_000, retries=2)
+    patient = CHECKED.replace(start_period_ms=10_000, retries=2)
     trace = live((spec("a", health=patient),), Life(sick=((2_500, 100_000),)))
     assert (4_000, "unhealthy") in answers(trace)
 

@@ -8,7 +8,7 @@ import pytest
 
 from bottle_init.core import events as happened
 from bottle_init.core import status
-from bottle_init.core.actions import Announce, Answer
+from bottle_init.core.actions import Answer, LogEvent
 from bottle_init.core.spec import Bundle, Check, Lease, Probe, Ready, Spec
 from bottle_init.core.state import Forwarded
 from bottle_init.core.words import DAEMON, JOB
@@ -42,7 +42,7 @@ def told(trace: Trace, event: str, child: str = "a") -> list[tuple[str, dict[str
         (action.level, {name: value for name, value in action.facts if value is not None})
         for step in trace.steps
         for action in step.actions
-        if isinstance(action, Announce) and action.event == event and action.child == child
+        if isinstance(action, LogEvent) and action.event == event and action.child == child
     ]
 
 

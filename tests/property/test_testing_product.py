@@ -229,7 +229,7 @@ def test_shrinking_leaves_only_what_matters() -> None:
 def _with_a_zero(scenario: Scenario) -> Scenario:
     """The same, with a last child that ends with 0 on its own."""
     spec = Spec("last", DAEMON, ("x",), policy="wait-for-all")
-    bundle = scenario.bundle.but(children=(*scenario.bundle.children, spec))
+    bundle = scenario.bundle.replace(children=(*scenario.bundle.children, spec))
     lives = (*scenario.lives, (Life(run_ms=0, leaves=(Remnant(),)),))
     return Scenario(bundle, lives, freezes=(Freeze(100, 100),), stop_at_ms=60_000)
 

@@ -271,7 +271,7 @@ def test_a_closed_pipe_gives_no_traceback(tmp_path: Path) -> None:
 # Every event that there is.
 
 
-def announced() -> Iterator[str]:
+def logged() -> Iterator[str]:
     """The names of all events that the init's code writes to its log."""
     for path in (ROOT / "bottle_init").rglob("*.py"):
         if "testing" in path.parts:
@@ -280,7 +280,7 @@ def announced() -> Iterator[str]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
                 name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
                 first = node.args[0] if node.args else None
-                is_event = name == "announce" or (name in ("log", "_note", "encode") and len(node.args) > 1)
+                is_event = name == "log" or (name in ("_note", "encode") and len(node.args) > 1)
                 if (
                     is_event
                     and isinstance(first, ast.Constant)
@@ -291,7 +291,7 @@ def announced() -> Iterator[str]:
 
 
 def test_every_event_has_its_phrase() -> None:
-    names = set(announced())
+    names = set(logged())
     assert {"child_started", "lines_dropped", "control_unavailable", "exit_report"} <= names, "the search finds them"
     assert names - {explain.REPORT} <= set(explain.PHRASES)
 

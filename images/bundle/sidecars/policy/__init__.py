@@ -60,7 +60,7 @@ def from_text(text: bytes, path: Path | str) -> Policy:
     approved, faults = approvals.parse(overlay)
     if faults:
         raise PolicyError(layout.APPROVALS, _lines(faults))
-    return policy.but(approvals=approved, generation=generation(text, overlay), source=str(path))
+    return policy.replace(approvals=approved, generation=generation(text, overlay), source=str(path))
 
 
 def parse(document: Mapping[str, Any], path: Path | str = layout.POLICIES[-1]) -> Policy:

@@ -91,7 +91,7 @@ def _repository(item: Table, approval: str) -> dict[str, Any]:
     repositories = grammar.repositories(join(item.path, "repository"), {name: keys}, below)
     for _, message in below:
         item.fault("repository", message)
-    implied = [rule.but(rule=f"approval {approval}") for rule in grammar.implied_hosts(repositories)]
+    implied = [rule.replace(rule=f"approval {approval}") for rule in grammar.implied_hosts(repositories)]
     return {
         "hosts": [compiled.host(rule) for rule in implied],
         "tunnels": [compiled.tunnel(each) for each in repositories if each.tunnelled],
