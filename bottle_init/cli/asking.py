@@ -39,7 +39,7 @@ def health(options: Options) -> int:
     verdict = answer.partition("\n")[0]
     if options.json:
         verdict = verdict.removeprefix(_JSON_HEAD).partition('"')[0]
-    console.show(answer)
+    console.print_if_open(answer)
     return EX_OK if verdict == "healthy" or (verdict == "degraded" and not options.strict) else EX_NO
 
 
@@ -53,7 +53,7 @@ def status(options: Options) -> int:
             told = _status_once(options, figures)
             if options.watch and isatty(1):
                 told = tables.CLEAR + told
-            console.show(told)
+            console.print_if_open(told)
             if not options.watch:
                 break
             sleep(REFRESH_S)
@@ -93,7 +93,7 @@ def ctl(options: Options) -> int:
     except NoAnswer as problem:
         return _complain("ctl", str(problem), EX_NO)
     if kind == "ok":
-        console.show(text + "\n")
+        console.print_if_open(text + "\n")
         return EX_OK
     return _complain("ctl", text, EX_USAGE if kind == "usage" else EX_NO)
 
@@ -107,7 +107,7 @@ def _events(options: Options) -> int:
         for piece in stream(options.control or "", "events"):
             if piece.startswith(b"error "):
                 return _complain("ctl events", piece.decode().strip().removeprefix("error "), EX_NO)
-            console.show(piece.decode("utf-8", "replace"))
+            console.print_if_open(piece.decode("utf-8", "replace"))
     except NoAnswer as problem:
         return _complain("ctl events", str(problem), EX_NO)
     except KeyboardInterrupt:

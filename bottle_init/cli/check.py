@@ -29,14 +29,14 @@ def run(options: Options) -> int:
     """
     if options.schema:
         with open(SCHEMA, encoding="utf-8") as file:
-            console.say(1, file.read())
+            console.print(file.read())
         return EX_OK
     if options.compile:
         return _compile(options)
     source = "standard input" if options.config == "-" else options.config
     text = read_text("/dev/stdin" if options.config == "-" else options.config)
     bundle = chosen.narrow(load.from_text(text, source, options.policy), options, source)
-    console.say(1, report(bundle, source))
+    console.print(report(bundle, source))
     return EX_OK
 
 
@@ -48,9 +48,9 @@ def _compile(options: Options) -> int:
     try:
         written = compiled.write(options.config)
     except OSError as problem:
-        console.say(2, f"bottle-init: {problem.filename2 or problem.filename}: cannot be written: {problem.strerror}\n")
+        console.complain(f"bottle-init: {problem.filename2 or problem.filename}: cannot be written: {problem.strerror}")
         return EX_NO
-    console.say(1, f"{written}\n")
+    console.print(f"{written}\n")
     return EX_OK
 
 

@@ -51,7 +51,7 @@ def run(options: Options) -> int:
         return EX_NO
     except KeyboardInterrupt:
         return EX_NO
-    console.show(told)
+    console.print_if_open(told)
     return EX_OK
 
 
@@ -166,7 +166,7 @@ def story(lines: Iterable[bytes]) -> str:
         life.take(event)
     if life.report is None and not life.events:
         life.take(_spread_out(b"".join(start)))
-    return tell(life)
+    return story(life)
 
 
 def _spread_out(text: bytes) -> Event:
@@ -238,7 +238,7 @@ def signal_of(event: Event) -> str:
 # Telling.
 
 
-def tell(life: Life) -> str:
+def story(life: Life) -> str:
     """The paragraph, the last words of those it is about, and the timeline."""
     parts = [ending(life)]
     if life.report is not None:

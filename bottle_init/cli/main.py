@@ -97,7 +97,7 @@ def _explain(options: Options) -> int:
 def _help(_options: Options) -> int:
     from bottle_init.cli import console, usage
 
-    console.say(1, usage.text())
+    console.print(usage.text())
     return 0
 
 
@@ -105,7 +105,7 @@ def _version(_options: Options) -> int:
     from bottle_init import __version__
     from bottle_init.cli import console
 
-    console.say(1, f"bottle-init {__version__}\n")
+    console.print(f"bottle-init {__version__}\n")
     return 0
 
 

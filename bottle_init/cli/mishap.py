@@ -8,7 +8,7 @@ from __future__ import annotations
 import posix
 
 from bottle_init.bundle.source import BundleInvalid
-from bottle_init.cli.console import OutputLost, say
+from bottle_init.cli.console import OutputLost, complain
 from bottle_init.cli.options import DEFAULT_CONFIG, UsageError
 from bottle_init.words.exits import EX_CONFIG, EX_NO, EX_SOFTWARE, EX_USAGE
 
@@ -19,14 +19,14 @@ _SIGINT = 128 + 2
 def exit_code(problem: BaseException) -> int:
     """Says what happened on stderr, as far as that is still open, and returns the code for it."""
     if isinstance(problem, UsageError):
-        _tell(f"bottle-init: {problem}\n{problem.hint}\n")
+        complain(f"bottle-init: {problem}\n{problem.hint}")
         _note_end(EX_USAGE, f"{problem}\n{problem.hint}")
         return EX_USAGE
     if isinstance(problem, OutputLost):
-        _tell(f"bottle-init: {problem}\n")
+        complain(f"bottle-init: {problem}")
         return EX_NO
     if isinstance(problem, BundleInvalid):
-        _tell(f"bottle-init: {problem}\n{_elsewhere(problem.source)}")
+        complain(f"bottle-init: {problem}{_elsewhere(problem.source)}")
         return EX_CONFIG
     if isinstance(problem, BrokenPipeError):
         return _SIGPIPE  # The reader has seen enough: `bottle-init check | head -1`.
@@ -37,7 +37,7 @@ def exit_code(problem: BaseException) -> int:
     import traceback
 
     trace = "".join(traceback.format_exception(problem))
-    _tell(f"{trace}bottle-init: internal error; please report it with the lines above.\n")
+    complain(f"{trace}bottle-init: internal error; please report it with the lines above.")
     _note_end(EX_SOFTWARE, f"internal error: {type(problem).__name__}: {problem}")
     return EX_SOFTWARE
 
@@ -46,8 +46,8 @@ def not_started(problem: BundleInvalid, path: str | None) -> int:
     """A bundle that cannot be run is reported on as any other end is (contract 7); `path` is the report's."""
     from bottle_init.linux import report
 
-    for unwritten in report.publish_invalid(problem.source, [str(fault) for fault in problem.faults], path):
-        _tell(f"bottle-init: {unwritten}\n")
+    for unwritten in report.write_invalid(problem.source, [str(fault) for fault in problem.faults], path):
+        complain(f"bottle-init: {unwritten}")
     return exit_code(problem)
 
 
@@ -55,18 +55,11 @@ def _elsewhere(source: str) -> str:
     """What to do where there is no bundle file at the default place, as for a `bottle-init` without any words."""
     if source != DEFAULT_CONFIG or posix.access(source, posix.F_OK):
         return ""
-    return "Run another file with --config FILE, or one program with -- COMMAND; --help shows the command line.\n"
+    return "\nRun another file with --config FILE, or one program with -- COMMAND; --help shows the command line."
 
 
 def _note_end(code: int, text: str) -> None:
     if posix.getpid() == 1:
         from bottle_init.linux import report
 
-        report.publish_text(report.cut(f"exit code {code}: {text}\n", report.TERMINATION_LOG_BYTES))
-
-
-def _tell(text: str) -> None:
-    try:
-        say(2, text)
-    except (OutputLost, BrokenPipeError):
-        pass  # Nobody listens; the code says it too.
+        report.write_text(report.cut(f"exit code {code}: {text}\n", report.TERMINATION_LOG_BYTES))

@@ -248,13 +248,13 @@ class Stream:
 class Flow:
     """From all pipes to all outlets.
 
-    `err` is the outlet of the init's own lines, which are `own`'s account. `tell(account, count)` is called when lines
-    are to be told as lost; the line for that comes back by `said`.
+    `err` is the outlet of the init's own lines, which are `own`'s account. `log_loss(account, count)` is called when
+    lost lines have to be logged; that line comes back by `said`.
     """
 
-    __slots__ = ("_err", "_own", "_tell", "_waiting", "is_closing", "outlets", "resumed")
+    __slots__ = ("_err", "_log_loss", "_own", "_waiting", "is_closing", "outlets", "resumed")
 
-    def __init__(self, out: Outlet, err: Outlet, own: Account, tell: Callable[[Account, int], None]) -> None:
+    def __init__(self, out: Outlet, err: Outlet, own: Account, log_loss: Callable[[Account, int], None]) -> None:
         self.outlets = (out,) if out is err else (out, err)
         self.resumed: list[Any] = []
         """The streams that may be read again; whoever reads them takes them from here."""
@@ -262,7 +262,7 @@ class Flow:
         """Whether all children have ended: what the init says from now on is the last, and all of it may be queued."""
         self._err = err
         self._own = own
-        self._tell = tell
+        self._log_loss = log_loss
         self._waiting: dict[Outlet, list[Stream]] = {outlet: [] for outlet in self.outlets}
 
     # From the pipes to the queues.
@@ -357,7 +357,7 @@ class Flow:
     def _report(self, outlet: Outlet, account: Account) -> None:
         """Tell how many lines are missing, unless there is no room even for that, or the last line has led to it."""
         if account in outlet.owed and (self.is_closing or self._err.admits(self._own)):
-            self._tell(account, outlet.told(account))
+            self._log_loss(account, outlet.told(account))
 
     # Time.
 

@@ -90,10 +90,7 @@ class Stop(Value):
 class Child:
     """What the core knows of one child.
 
-    Invariants: `pid` is 0 exactly when no process is known to exist; `timers` holds only what
-    belongs to the present `generation`; `ready` is what those waiting on this child see, and it
-    outlives the process (contract 4), while `fresh` says that the present process is ready itself.
-    `forwarded` and `waiting_signals` hold at most one for each signal that the child gets: the last one.
+    What `renew` sets belongs to its present process, the timers included; the rest outlives that.
     """
 
     __slots__ = (
@@ -143,51 +140,92 @@ class Child:
 
     def __init__(self, index: int, spec: Spec, now_ms: int) -> None:
         self.index = index
+        """Its place in the order of declaration."""
         self.spec = spec
         self.status: str = WAITING
+        """Where it stands in the table of `transitions.py`."""
         self.since_ms = now_ms
+        """When it took that status."""
         self.generation = 0
+        """How many processes it has had; 0 before the first. What speaks of an earlier one is stale."""
         self.ready = False
+        """Whether those that run after it may start. Outlives the process (contract 4)."""
         self.ever_ready = False
+        """Whether any of its processes has been ready."""
         self.last_death: Death | None = None
+        """How its last process ended."""
         self.standing: Death | None = None
+        """The death that counts for the exit code: the last one, unless a restart or an operator has answered it."""
         self.restarts: tuple[int, ...] = ()
+        """When restarts were decided that count for its budget."""
         self.streak = 0
+        """How many restarts in a row: the exponent of the backoff."""
         self.resume_at_ms = 0
+        """When the pause before its restart ends."""
         self.renew()
 
-    def renew(self) -> None:
+    def renew(self) -> None:  # noqa: PLR0915 - each field and its docstring are a statement.
         """Forget everything that belonged to the process before."""
         self.pid = 0
+        """Its process, 0 while none is known to exist."""
         self.executed = False
+        """Whether the process runs the child's own program yet."""
         self.fresh = False
+        """Whether this very process has become ready."""
         self.started_at_ms = 0
+        """When the process was forked."""
         self.signalled_at_ms: int | None = None
+        """When it got its stop signal, None before."""
         self.halt = NO_HALT
+        """Why the init takes it down; NO_HALT while that has not been decided."""
         self.halt_at_ms = 0
+        """When that was decided: its `stop_delay` counts from here."""
         self.next = NEXT_END
+        """What becomes of it once the process and its session are gone."""
         self.sent = 0
+        """The signals that the init has sent or forwarded to the process, as bits `1 << signal`."""
         self.forwarded: tuple[Forwarded, ...] = ()
+        """What was forwarded to the process, and for whom: the last of each signal."""
         self.waiting_signals: tuple[Forwarded, ...] = ()
+        """What will be forwarded to the process once it is ready: the last of each signal."""
         self.forced = False
+        """Whether the init has sent it SIGKILL."""
         self.session_cleared = False
+        """Whether nothing of its session is left to wait for: gone, given up, or left to the end of the whole tree."""
         self.survivors: tuple[Survivor, ...] = ()
+        """What the last survey has found of its session."""
         self.timers: dict[type[Any], int] = {}
+        """When each of its timers comes."""
         self.probe = 0
+        """The number of the probe that is out, 0 while none is."""
         self.probes = 0
+        """How many probes there have been: the number of the last one."""
         self.pause_ms = 0
+        """The pause before the last readiness probe; the next one is longer."""
         self.failures = 0
+        """How many checks in a row have failed."""
         self.unhealthy = False
+        """Whether `on_unhealthy` holds: enough checks have failed, or the daemon has said so itself."""
         self.check_has_passed = False
+        """Whether a check has passed since the start: then `start_period` is over."""
         self.self_reported_unhealthy = ""
+        """Why the daemon is unhealthy by its own word (sd_notify(3)), "" where it is not."""
         self.check_ok: bool | None = None
+        """What the last check said, None before the first."""
         self.check_at_ms: int | None = None
+        """When it said so."""
         self.check_since_ms: int | None = None
+        """Since when every check has said the same."""
         self.check_detail = ""
+        """Why the last check or readiness probe failed, "" where it did not."""
         self.detail = ""
+        """Why the process could not become the child's program."""
         self.text = ""
+        """What the daemon says of itself by `STATUS=`."""
         self.reloading = False
+        """Whether the daemon has said `RELOADING=1`, and not yet `READY=1` again."""
         self.watchdog_ms = 0
+        """How often the daemon has promised `WATCHDOG=1`, 0 for never."""
 
     def copy(self) -> Child:
         """A record of its own with the same content, for one step to edit."""

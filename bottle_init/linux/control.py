@@ -118,7 +118,7 @@ class Control:
         """Carry out the core's `Answer`. A client that has left in the meantime gets none."""
         client = self._requests.pop(request, None)
         if client is not None:
-            self._say(client, f"{'ok' if done else 'error'} {plain(text, MAX_LINE)}\n")
+            self._send(client, f"{'ok' if done else 'error'} {plain(text, MAX_LINE)}\n")
 
     def publish(self, line: bytes) -> None:
         """Pass one event (a line without its end) on to all that follow; who is too far behind is told and closed."""
@@ -141,7 +141,7 @@ class Control:
         client = _Client(connection, self._poller, self._serve, pid, uid)
         self._clients[client] = None
         if refusal:
-            self._say(client, f"error refused: {refusal}\n")
+            self._send(client, f"error refused: {refusal}\n")
             self._drop(client)
         else:
             self._hear(client)  # What it has said already is of this wake-up, and so comes before its deaths.
@@ -164,7 +164,7 @@ class Control:
         goes_on = client.hear(MAX_LINE)
         line, ended, _ = client.received.partition(b"\n")
         if len(line) > MAX_LINE:
-            self._say(client, f"usage a request is at most {MAX_LINE} bytes long\n")
+            self._send(client, f"usage a request is at most {MAX_LINE} bytes long\n")
         elif ended:
             self._respond(client, line)
         elif not goes_on:
@@ -176,21 +176,21 @@ class Control:
         words = line.decode("utf-8", "replace").split()
         state, now_ms = self._view()
         if words == ["health"]:
-            self._say(client, health_text(state, now_ms))
+            self._send(client, health_text(state, now_ms))
         elif words == ["health", "json"]:
-            self._say(client, jsonlines.dumps(status.health_facts(state, now_ms)) + "\n")
+            self._send(client, jsonlines.dumps(status.health_facts(state, now_ms)) + "\n")
         elif words == ["status"]:
-            self._say(client, jsonlines.dumps(status.facts(state, now_ms, posix.getpid())) + "\n")
+            self._send(client, jsonlines.dumps(status.facts(state, now_ms, posix.getpid())) + "\n")
         elif words == ["events"]:
             self._follow(client, state, now_ms)
         elif len(words) > 1 and words[0] == "ctl":
             self._order(client, words[1:], state)
         else:
-            self._say(client, _USAGE)
+            self._send(client, _USAGE)
 
     def _follow(self, client: _Client, state: State, now_ms: int) -> None:
         if sum(other.following for other in self._clients) >= MAX_FOLLOWERS:
-            self._say(client, "error too many followers\n")
+            self._send(client, "error too many followers\n")
             return
         client.following = True
         client.to_send += _own_event("following", "info", ("status", status.facts(state, now_ms, posix.getpid())))
@@ -215,7 +215,7 @@ class Control:
                 return
             event = ChildSignalOrdered(child.index, int(words[2]), request)
         if event is None:
-            self._say(client, _USAGE)
+            self._send(client, _USAGE)
             return
         self._last_request = request
         self._requests[request] = client
@@ -227,10 +227,10 @@ class Control:
             if child.spec.name == name:
                 return child
         names = ", ".join(child.spec.name for child in state.children)
-        self._say(client, f"usage nothing here is called {plain(name, _SHOWN)!r}; there are: {names}\n")
+        self._send(client, f"usage nothing here is called {plain(name, _SHOWN)!r}; there are: {names}\n")
         return None
 
-    def _say(self, client: _Client, text: str) -> None:
+    def _send(self, client: _Client, text: str) -> None:
         """The last words to a client."""
         client.heard = client.following = False
         client.leaving = True

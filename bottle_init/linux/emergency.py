@@ -98,7 +98,7 @@ def _report(problem: BaseException, bundle: Bundle, began_ms: int, outlet: Outle
     outlet.attempt(lambda logs: logs.give_up())
     record = record_of(problem, bundle, began_ms, outlet.attempt(lambda logs: logs.dropped()) or 0)
     line = report.encode(record, jsonlines.timestamp(wall_s()))
-    for unwritten in report.publish(record, line, path):
+    for unwritten in report.write(record, line, path):
         outlet.event(_event("report_unwritten", "error", ("reason", unwritten)))
     outlet.event(line)
     outlet.flush()
@@ -110,7 +110,7 @@ def end_command(problem: BaseException, bundle: Bundle, pids: Mapping[int, tuple
     end_all(problem, bundle, pids, Outlet(None))
     if path:
         record = record_of(problem, bundle, began_ms, 0)
-        report.publish(record, report.encode(record, jsonlines.timestamp(wall_s())), path)
+        report.write(record, report.encode(record, jsonlines.timestamp(wall_s())), path)
     return EX_SOFTWARE
 
 

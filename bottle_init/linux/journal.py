@@ -158,7 +158,7 @@ class Journal:
         logs.give_up()
         record = report.build(end, self._bundle, logs.tail, logs.dropped(), self._asker, self._names)
         line = report.encode(record, jsonlines.timestamp(wall_s()))
-        for problem in report.publish(record, line, self._report):
+        for problem in report.write(record, line, self._report):
             self.log("report_unwritten", "error", (("reason", problem),))
         logs.event(line)
         if self._control is not None:

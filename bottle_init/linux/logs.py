@@ -186,15 +186,15 @@ class Logs:
     def event(self, line: bytes) -> None:
         """One line of the init's own log, without its newline, to stderr; on a terminal, as people like it."""
         if not self._is_terminal:
-            self._say(line)
+            self._write_own(line)
         elif self._renderer is not None and self._renderer.ready():
-            self._say(self._renderer.render(line))
+            self._write_own(self._renderer.render(line))
         else:
             self._held.append(line)
             if len(self._held) > HELD_LINES:
                 self._release()
 
-    def _say(self, line: bytes) -> None:
+    def _write_own(self, line: bytes) -> None:
         self._flow.said(line + b"\n")
         self._settle()
 

@@ -87,7 +87,7 @@ def run(
         return emergency.end_command(problem, command.as_bundle(), pids, command.report)
 
 
-def say(text: str) -> None:
+def complain(text: str) -> None:
     """One line on stderr, if it can be written."""
     try:
         posix.write(_STDERR, b"bottle-init: " + spawn.encode(text) + b"\n")
@@ -97,14 +97,14 @@ def say(text: str) -> None:
         pass  # Nobody reads it.
 
 
-def tell(text: str) -> None:
-    """As `say`, for the init, which waits for no reader: a pipe that is not full takes so much at once (pipe(7))."""
+def complain_if_room(text: str) -> None:
+    """As `complain`, but never waits for a reader: a pipe that is not full takes so much at once (pipe(7))."""
     from select import POLLOUT, poll
 
     watcher = poll()
     watcher.register(_STDERR, POLLOUT)
     if watcher.poll(0):
-        say(text[:_TOLD])
+        complain(text[:_TOLD])
 
 
 class Command:
@@ -161,7 +161,7 @@ class Command:
 
     def _give_up(self, reason: str, code: int = EX_UNAVAILABLE) -> int:
         """Nothing runs, and nothing will."""
-        tell(reason)
+        complain_if_room(reason)
         if self.report:
             from bottle_init.core.actions import Exit
             from bottle_init.core.state import Stop
@@ -246,9 +246,9 @@ class Command:
             spawn.execute(words, environment, scripts=True)
         except spawn.CannotStart as problem:
             code = problem.code
-            say(str(problem))
+            complain(str(problem))
         except BaseException as problem:  # noqa: BLE001 - whatever it is, the child must not run on as a second init.
-            say(f"{type(problem).__name__}: {problem}")
+            complain(f"{type(problem).__name__}: {problem}")
         posix._exit(code)  # noqa: SLF001 - that is its name.
 
     def _die_with_init(self) -> None:
@@ -287,7 +287,7 @@ class Command:
         self.remote.wait_for(self.every)
         problem = self.remote.listen(self.control) if self.control else ""
         if problem:
-            tell(f"control socket {problem}")
+            complain_if_room(f"control socket {problem}")
         self.wait = self.remote.wait
 
     def _look(self) -> State:
@@ -431,7 +431,7 @@ class Command:
         if isinstance(problem, ProcessLookupError):
             posix.kill(self.pid, number)
         else:
-            tell(f"{self.words[0]}: signal {number} could not be passed on: {problem.strerror}")
+            complain_if_room(f"{self.words[0]}: signal {number} could not be passed on: {problem.strerror}")
 
     def _must_be_stopped(self, target: int) -> bool:
         """Whether a single child leaves this stop signal to the kernel, which ignores it if their group is orphaned.
@@ -486,7 +486,7 @@ class Command:
                 stage = core.stage(left, now_ms)
                 found = self._press(tree, stage)
                 if stage == core.GIVE_UP:
-                    tell("no SIGKILL ended: " + ", ".join(f"{one.name} ({one.pid})" for one in found))
+                    complain_if_room("no SIGKILL ended: " + ", ".join(f"{one.name} ({one.pid})" for one in found))
                     return
             pause_ms = 0 if self.may_be_more else core.next_stage_ms(left, now_ms) - now_ms
             info = self.wait(pause_ms / 1_000)
@@ -536,8 +536,8 @@ class Command:
 
         record = report.build(end, self.as_bundle(), lambda _child: (), 0, self.asker)
         line = report.encode(record, jsonlines.timestamp(wall_s()))
-        for problem in report.publish(record, line, self.report):
-            tell(problem)
+        for problem in report.write(record, line, self.report):
+            complain_if_room(problem)
         return line
 
     def _exit(self, code: int, now_ms: int) -> Exit:

@@ -54,7 +54,7 @@ class Remote:
         self._poller = Poller()
         self._control: Control | None = None
         self._lease: Watch | None = None
-        self._told: LeaseTaken | LeaseEnded | None = None
+        self._lease_event: LeaseTaken | LeaseEnded | None = None
         """What the lease's peer has done last."""
 
     def descriptors(self) -> tuple[int, ...]:
@@ -68,8 +68,8 @@ class Remote:
         end_ms = monotonic_ms() + LEASE_PATIENCE_MS
         waiting = libc.signalfd(signals)
         self._poller.watch(waiting, EPOLLIN, lambda _mask: None)
-        self._lease = Watch(lease, has_fd, self._poller, self._tell)
-        while self._told is None:
+        self._lease = Watch(lease, has_fd, self._poller, self._note_lease)
+        while self._lease_event is None:
             info: struct_siginfo | None = sigtimedwait(signals, 0)
             if info is not None:
                 return info.si_signo
@@ -79,12 +79,12 @@ class Remote:
             self._poller.wait(left_ms)
         self._poller.forget(waiting)
         close(waiting)
-        told, self._told = self._told, None
-        return told.reason if isinstance(told, LeaseEnded) else 0
+        lease_event, self._lease_event = self._lease_event, None
+        return lease_event.reason if isinstance(lease_event, LeaseEnded) else 0
 
-    def _tell(self, event: Event) -> None:
+    def _note_lease(self, event: Event) -> None:
         if isinstance(event, LeaseTaken | LeaseEnded):
-            self._told = event
+            self._lease_event = event
 
     def wait_for(self, signals: Sequence[int]) -> None:
         """From now on `wait` is for these."""
@@ -120,8 +120,8 @@ class Remote:
             self._poller.wait(max(0, min(times) - now_ms) if times else None)
             if self._control is not None:
                 self._control.tick(monotonic_ms())
-            if isinstance(self._told, LeaseEnded):
-                reason, self._told = self._told.reason, None
+            if isinstance(self._lease_event, LeaseEnded):
+                reason, self._lease_event = self._lease_event.reason, None
                 self._lose(reason)
                 return None
 

@@ -149,7 +149,7 @@ def encode(record: Record, timestamp: str) -> bytes:
     return jsonlines.encode("exit_report", level, record.items(), timestamp)
 
 
-def publish(record: Record, line: bytes, path: str | None = None) -> list[str]:
+def write(record: Record, line: bytes, path: str | None = None) -> list[str]:
     """Write the report's line to `path`, and its text to the termination log if there is one.
 
     Never raises for what the files are like: returns what could not be done, in words.
@@ -160,16 +160,16 @@ def publish(record: Record, line: bytes, path: str | None = None) -> list[str]:
             write_file(path, line + b"\n")
         except OSError as problem:
             problems.append(f"{path}: {problem.strerror}")
-    return problems + publish_text(text(record))
+    return problems + write_text(text(record))
 
 
-def publish_invalid(source: str, faults: Sequence[str], path: str | None) -> list[str]:
+def write_invalid(source: str, faults: Sequence[str], path: str | None) -> list[str]:
     """The same for a bundle that was not started, because its file has these faults."""
     record = of_invalid(source, faults)
-    return publish(record, encode(record, jsonlines.timestamp(wall_s())), path)
+    return write(record, encode(record, jsonlines.timestamp(wall_s())), path)
 
 
-def publish_text(told: bytes) -> list[str]:
+def write_text(told: bytes) -> list[str]:
     """Write to the termination log if there is one; returns what could not be done, in words."""
     log = termination_log(posix.environ)
     try:

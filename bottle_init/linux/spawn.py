@@ -128,22 +128,24 @@ def start(plan: Plan, stdio: tuple[int, int, int], extra: dict[bytes, bytes]) ->
     `stdio` are the descriptors that become 0, 1 and 2; `extra` is added to the environment last.
     Raises OSError where no pipe or process can be had.
     """
-    report, tell = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
+    report, error_fd = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
     try:
-        pid = fork(plan, plan.command, stdio, extra, tell)
+        pid = fork(plan, plan.command, stdio, extra, error_fd)
     except BaseException:
         posix.close(report)
         raise
     finally:
-        posix.close(tell)
+        posix.close(error_fd)
     return pid, report
 
 
-def fork(plan: Plan, command: list[bytes], stdio: tuple[int, int, int], extra: dict[bytes, bytes], tell: int) -> int:
-    """Fork a child that runs `command` as the plan says, and writes to `tell` why it cannot. Raises OSError."""
+def fork(
+    plan: Plan, command: list[bytes], stdio: tuple[int, int, int], extra: dict[bytes, bytes], error_fd: int
+) -> int:
+    """Fork a child that runs `command` as the plan says, and writes to `error_fd` why it cannot. Raises OSError."""
     pid = posix.fork()
     if pid == 0:
-        _become(plan, command, stdio, extra, tell)
+        _become(plan, command, stdio, extra, error_fd)
     return pid
 
 
@@ -156,7 +158,7 @@ class CannotStart(Exception):
 
 
 def _become(
-    plan: Plan, command: list[bytes], stdio: tuple[int, int, int], extra: dict[bytes, bytes], tell: int
+    plan: Plan, command: list[bytes], stdio: tuple[int, int, int], extra: dict[bytes, bytes], error_fd: int
 ) -> None:
     """In the child: set everything up and execute. Never returns."""
     code = CANNOT_EXECUTE
@@ -181,15 +183,15 @@ def _become(
         execute(command, environ)
     except CannotStart as problem:
         code = problem.code
-        _tell(tell, str(problem))
+        _report(error_fd, str(problem))
     except BaseException as problem:  # noqa: BLE001 - whatever it is, the child must not run on as a second init.
-        _tell(tell, f"{type(problem).__name__}: {problem}")
+        _report(error_fd, f"{type(problem).__name__}: {problem}")
     posix._exit(code)  # noqa: SLF001 - that is its name.
 
 
-def _tell(tell: int, reason: str) -> None:
+def _report(error_fd: int, reason: str) -> None:
     try:
-        posix.write(tell, encode(reason)[:4_000])
+        posix.write(error_fd, encode(reason)[:4_000])
     except OSError:
         pass  # The init is gone; nobody is left to tell.
 

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.real is not None:
         return _play(bundle, seed, options.real)
     outcome = fuzz(bundle, seed=seed, runs=options.runs, seconds=options.seconds)
-    return _tell(outcome)
+    return _print(outcome)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -120,7 +120,7 @@ def _play(bundle: Bundle, seed: str, count: int) -> int:
     return 0
 
 
-def _tell(outcome: Outcome) -> int:
+def _print(outcome: Outcome) -> int:
     if outcome.counter_example is None:
         sys.stdout.write(f"{outcome}: nothing was broken\n")
         return 0

@@ -124,10 +124,10 @@ def test_it_is_written_only_where_there_is_one(tmp_path: Path, monkeypatch: pyte
     log = tmp_path / "termination-log"
     monkeypatch.setattr(report, "TERMINATION_LOG", str(log))
     record = report.build(crash(), BUNDLE, lines_of, 0)
-    assert report.publish(record, b"{}") == []
+    assert report.write(record, b"{}") == []
     assert not log.exists()
     log.write_text("what an earlier container said, which was a lot more" * 1_000)
-    assert report.publish(record, b"{}") == []
+    assert report.write(record, b"{}") == []
     assert log.read_bytes() == report.text(record)
 
 
@@ -136,7 +136,7 @@ def test_it_is_written_only_where_there_is_one(tmp_path: Path, monkeypatch: pyte
 
 def publish(path: Path | str) -> list[str]:
     """Write a report there; what could not be done."""
-    return report.publish(report.build(crash(), BUNDLE, lines_of, 0), b'{"a": 1}', str(path))
+    return report.write(report.build(crash(), BUNDLE, lines_of, 0), b'{"a": 1}', str(path))
 
 
 def test_the_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_report_larger_than_its_pipe(tmp_path: Path) -> None:
     line = b"x" * 500_000
     with (tmp_path / "got").open("wb") as got, subprocess.Popen(["cat", pipe], stdout=got):
         writer = os.open(pipe, os.O_WRONLY)
-        problems = report.publish(report.build(crash(), BUNDLE, lines_of, 0), line, str(pipe))
+        problems = report.write(report.build(crash(), BUNDLE, lines_of, 0), line, str(pipe))
         os.close(writer)
     assert problems == []
     assert (tmp_path / "got").read_bytes() == line + b"\n"
