@@ -166,7 +166,7 @@ def story(lines: Iterable[bytes]) -> str:
         life.take(event)
     if life.report is None and not life.events:
         life.take(_spread_out(b"".join(start)))
-    return story(life)
+    return render(life)
 
 
 def _spread_out(text: bytes) -> Event:
@@ -238,7 +238,7 @@ def signal_of(event: Event) -> str:
 # Telling.
 
 
-def story(life: Life) -> str:
+def render(life: Life) -> str:
     """The paragraph, the last words of those it is about, and the timeline."""
     parts = [ending(life)]
     if life.report is not None:
