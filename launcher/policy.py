@@ -21,7 +21,9 @@ def policy_toml(spec: BottleSpec) -> str:
         egress["upstream_ca"] = UPSTREAM_CA_TARGET
     if spec.credentials:
         egress["credentials"] = [_credential(credential) for credential in spec.credentials]
-    policy: dict[str, Any] = {"egress": egress, "pipelock": {"engine": spec.engine}}
+    # The launcher neither grants NET_ADMIN to every bundle nor fixes its internal network yet.
+    walls = "kernel-rules" if spec.engine == "pipelock" else "without-kernel-rules"
+    policy: dict[str, Any] = {"walls": walls, "egress": egress, "pipelock": {"engine": spec.engine}}
     if spec.patterns:
         policy["pipelock"]["patterns"] = [{"name": name, "regex": regex} for name, regex in spec.patterns]
     if spec.git_repos:

@@ -227,6 +227,7 @@ def test_an_unreadable_manifest_is_said_in_one_line(tmp_path: Path, content: byt
 def test_the_policy_is_what_the_bundle_reads() -> None:
     """The keys are those of docs/policy.md."""
     assert tomllib.loads(policy_toml(parse(tomllib.loads(WHOLE), HERE))) == {
+        "walls": "without-kernel-rules",
         "egress": {
             "allow": ["api.example.com", "*.example.org"],
             "upstream_ca": "/etc/bottle/ca/origins.pem",

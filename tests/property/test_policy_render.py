@@ -16,24 +16,9 @@ from sidecars.git_gate import scan
 from sidecars.git_gate.pre_receive import judge, parse
 from sidecars.pipelock import engine
 from sidecars.policy import Policy
-from sidecars.prepare import header_value
+from sidecars.staging import header_value
 
 ZERO, ONE = "0" * 40, "1" * 40
-
-
-def test_pipelock_has_no_way_but_egress() -> None:
-    """The redirect leaves pipelock no way but egress.
-
-    Order is meaning: loopback first, what is not an answer refused last, and only then is the chain entered.
-    """
-    rules = [" ".join(rule) for rule in engine.redirect_rules(4711)]
-    for command in ("iptables", "ip6tables"):
-        chain = [rule for rule in rules if rule.startswith(f"{command} -w -A BOTTLE_PIPELOCK")]
-        assert [rule.rsplit(" ", 1)[-1] for rule in chain] == ["ACCEPT", "ACCEPT", "REJECT"]
-        assert rules.index(chain[-1]) < rules.index(
-            f"{command} -w -A OUTPUT -m owner --uid-owner 4711 -j BOTTLE_PIPELOCK"
-        )
-    assert f"iptables -w -t nat -A BOTTLE_PIPELOCK -p tcp -j REDIRECT --to-ports {layout.TRANSPARENT_PORT}" in rules
 
 
 def test_the_environment_is_stronger_than_the_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,13 @@ OWNED_STATE = {
     AUDIT: {user: user for user in ("egress", "pipelock", "git-gate", "supervise")},
 }
 ENGINE = RUN / "engine"
+WALLS = RUN / "walls"
+# Which init setup has prepared this directory for: there is no second time (prepare.py).
+PREPARED = RUN / "prepared"
+# Root's, 0700: what was handed in by bottle-secrets and bottle-rotate. It is stronger than a file of that name.
+SECRETS = RUN / "secrets"
+SECRETS_SOCKET = SECRETS / "handed-in.sock"
+MOUNTED_SECRETS = Path("/run/secrets")
 # Root's: its presence is the kill switch, for both engines (bottle-kill-switch).
 KILL_SWITCH = RUN / "kill-switch"
 PUBLIC = RUN / "ca"
@@ -48,11 +55,17 @@ PIPELOCK = RUN / "pipelock"
 PIPELOCK_CONFIG = PIPELOCK / "pipelock.yaml"
 SUPERVISE = RUN / "supervise"
 OPERATOR_SOCKET = SUPERVISE / "operator.sock"
+# supervise's, and open to the proxies: they ask there about a request that they hold.
+ASK = RUN / "ask"
+GIT_GATE = RUN / "git-gate"
 # A repository that is there to be refused: the health check asks for it. No name of the policy can be this one.
 GIT_HEALTH = ".health.git"
 # Each belongs to its user, mode 0700.
-PRIVATE = {"egress": EGRESS, "pipelock": PIPELOCK, "supervise": SUPERVISE}
+PRIVATE = {"egress": EGRESS, "pipelock": PIPELOCK, "git-gate": GIT_GATE, "supervise": SUPERVISE}
 # Inside of a daemon's directory: key and certificate for bottle-proxy, and each alone for the real pipelock.
 CA_WITH_KEY = "ca.pem"
 CA_CERTIFICATE = "ca-cert.pem"
 CA_KEY = "ca-key.pem"
+# pipelock's authority, handed in (bottle-secrets) or mounted at MOUNTED_SECRETS.
+HANDED_IN_KEY = "bottle-ca.key"
+HANDED_IN_CERTIFICATE = "bottle-ca.pem"

@@ -1,39 +1,50 @@
-"""The oneshot `setup`: from a policy file and an empty tmpfs to what the daemons need to start.
+"""The oneshot `setup`: raises the walls, and puts in place what the daemons' own users can't make.
 
-It runs as root with the capabilities SETUID and SETGID (and NET_ADMIN for the real pipelock), writes below /run/bottle
-alone, and leaves each daemon a directory of its own that no other user can read. It can be run again.
+It runs once, as root with the init's capabilities (SETUID, SETGID; NET_ADMIN for the kernel rules), writes to
+/run/bottle and the state volume alone, and leaves each daemon a directory that no other user can read.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-from sidecars import layout
+from sidecars import handed_in, layout, privileges, staging, walls
 from sidecars.identity import acting_as, user_ids
 from sidecars.pipelock import engine
-from sidecars.policy import EX_CONFIG, Policy, as_json, default_path, or_exit
+from sidecars.policy import EX_CONFIG, as_json, default_path, or_exit
+from sidecars.policy.model import KERNEL_RULES
+from sidecars.processes import run
+from sidecars.staging import StagingError, write_private, write_public
 
-EX_UNAVAILABLE = 69
-_CA_DAYS = "365"
-_NEEDS = "The bundle has to start as root with SETUID and SETGID, and to write to /run (--tmpfs /run): docs/image.md"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from sidecars.policy import Policy
+
+EX_UNAVAILABLE: Final = 69
+EX_CANTCREAT: Final = 73
+_PROXY: Final = "/usr/local/bin/bottle-proxy"
+_NEEDS: Final = (
+    "The bundle has to start as root with SETUID and SETGID, and to write to /run (--tmpfs /run): docs/image.md"
+)
 
 
-class SetupError(Exception):
-    """What stands in the way, in words for the operator. `code` is the exit code."""
-
-    def __init__(self, message: str, code: int = EX_CONFIG) -> None:
-        super().__init__(message)
-        self.code = code
+def _init() -> str:
+    """What tells this init from any other: when its process started, in clock ticks since boot (proc_pid_stat(5))."""
+    with open(f"/proc/{os.getppid()}/stat", encoding="utf-8", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()[19]
 
 
 def _directories() -> None:
     """/run/bottle, root's and readable by all, with a private directory for each daemon."""
+    _own(layout.RUN.parent)
     layout.RUN.mkdir(exist_ok=True)
+    if layout.RUN.is_symlink() or layout.RUN.stat().st_uid != os.geteuid():
+        raise StagingError(f"{layout.RUN}: is there already, and another user's")
     # Open for as long as the daemons' users make their directories, and no daemon is running yet.
     layout.RUN.chmod(0o1777)
     for user, directory in layout.PRIVATE.items():
@@ -41,10 +52,20 @@ def _directories() -> None:
             if directory.exists():
                 shutil.rmtree(directory)
             directory.mkdir(mode=0o700)
+    with acting_as(*user_ids("supervise")):
+        layout.ASK.mkdir(mode=0o755, exist_ok=True)
+        layout.ASK.chmod(0o755)
     layout.RUN.chmod(0o755)
     _state()
     layout.PUBLIC.mkdir(mode=0o755, exist_ok=True)
-    layout.KILL_SWITCH.unlink(missing_ok=True)
+    for path in (layout.KILL_SWITCH, layout.APPROVALS):
+        path.unlink(missing_ok=True)
+
+
+def _own(directory: Path) -> None:
+    """A directory that everybody may write to (an emptyDir of Kubernetes') is made root's alone, where it is root's."""
+    if directory.stat().st_uid == os.geteuid() and directory.stat().st_mode & 0o022:
+        directory.chmod(0o755)
 
 
 def _state() -> None:
@@ -56,6 +77,7 @@ def _state() -> None:
         layout.STATE.unlink()
     if os.access(layout.STATE_VOLUME, os.W_OK):
         layout.STATE.symlink_to(layout.STATE_VOLUME)
+        _own(layout.STATE_VOLUME)
     else:
         layout.STATE.mkdir(mode=0o755, exist_ok=True)
         print(f"state: {layout.STATE_VOLUME} can't be written to, so what is kept there ends with this container")
@@ -73,115 +95,93 @@ def _state() -> None:
         parent.chmod(0o755)
 
 
-def _write_public(path: Path, content: str) -> None:
-    path.write_text(content, "utf-8")
-    path.chmod(0o644)
-
-
-def _write_private(user: str, path: Path, content: str) -> None:
-    with acting_as(*user_ids(user)):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(content)
+def _raise_walls(policy: Policy, engine_name: str) -> None:
+    """The kernel rules, unless the policy does without. Raises `StagingError`."""
+    if policy.walls != KERNEL_RULES:
+        write_public(layout.WALLS, f"{policy.walls}\n")
+        print(f"walls: {policy.walls}, as the policy accepts: every user in the bundle reaches everything", flush=True)
+        return
+    try:
+        internal = walls.internal_networks(os.environ.get(walls.INTERNAL, ""))
+        nameservers = walls.nameservers(Path("/etc/resolv.conf").read_text("utf-8", "replace"))
+        walls.raise_walls(walls.Reach(internal, nameservers, policy.transparent, engine_name))
+    except walls.WallsError as error:
+        hint = 'grant NET_ADMIN (--cap-add NET_ADMIN), or accept it by the policy: walls = "without-kernel-rules"'
+        raise StagingError(f"the kernel rules do not stand: {error}; {hint}", EX_UNAVAILABLE) from error
+    write_public(layout.WALLS, f"{policy.walls}\n")
+    listening = (
+        f"the agent's ports answer {', '.join(internal)}" if internal else "the agent's ports answer loopback alone"
+    )
+    print(f"walls: {policy.walls}; {listening}", flush=True)
 
 
 def _make_ca(user: str, directory: Path, common_name: str, public: Path) -> None:
-    """A certificate authority for this container's life: the key is its daemon's alone and is on the tmpfs only."""
-    uid, gid = user_ids(user)
-    key, certificate = directory / layout.CA_KEY, directory / layout.CA_CERTIFICATE
+    """A certificate authority for this container's life: the key is its daemon's alone, and on the tmpfs only."""
+    made = run((_PROXY, "ca", "--name", common_name))
+    if made.code:
+        raise StagingError(f"the {common_name}: {made.errors.decode('utf-8', 'replace').strip()}", EX_CANTCREAT)
+    key, begin, rest = made.output.decode("ascii").partition("-----BEGIN CERTIFICATE-----")
+    _place_ca(user, directory, key, begin + rest, public)
 
-    def openssl(*arguments: str) -> None:
-        subprocess.run(
-            ["openssl", *arguments], check=True, user=uid, group=gid, extra_groups=[], umask=0o077, capture_output=True
-        )
 
-    # In SEC 1 form, which the real pipelock insists on.
-    openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(key))
-    extensions = ("basicConstraints=critical,CA:TRUE,pathlen:0", "keyUsage=critical,keyCertSign,cRLSign")
-    openssl(
-        *("req", "-x509", "-new", "-key", str(key), "-out", str(certificate), "-days", _CA_DAYS),
-        *("-subj", f"/O=bottle/CN={common_name}"),
-        *(argument for extension in extensions for argument in ("-addext", extension)),
+def _place_ca(user: str, directory: Path, key: str, certificate: str, public: Path) -> None:
+    write_private(user, directory / layout.CA_KEY, key)
+    write_private(user, directory / layout.CA_CERTIFICATE, certificate)
+    write_private(user, directory / layout.CA_WITH_KEY, key + certificate)
+    write_public(public, certificate)
+
+
+def _authorities() -> None:
+    """egress's authority and pipelock's. That one may be handed in: where nothing can be copied out of the bundle."""
+    _make_ca("egress", layout.EGRESS, "bottle egress CA", layout.EGRESS_CA)
+    key, certificate = (
+        staging.place(name, layout.MOUNTED_SECRETS / name)
+        for name in (layout.HANDED_IN_KEY, layout.HANDED_IN_CERTIFICATE)
     )
-    with acting_as(uid, gid):
-        certificate_text = certificate.read_text("ascii")
-        key_text = key.read_text("ascii")
-    _write_private(user, directory / layout.CA_WITH_KEY, key_text + certificate_text)
-    _write_public(public, certificate_text)
-
-
-def _read_as_owner(path: Path, key: str) -> str:
-    """The text of an operator's file, whoever owns it."""
-    try:
-        status = path.stat()
-        with acting_as(status.st_uid, status.st_gid):
-            return path.read_text("utf-8")
-    except OSError as error:
-        raise SetupError(f"{key}: {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SetupError(f"{key}: {path}: is not UTF-8 text") from error
-
-
-def header_value(content: str) -> str | None:
-    """A secret file's content as a header's value, without its last line end; `None` where it can be none."""
-    value = content.removesuffix("\n").removesuffix("\r")
-    if not value or value != value.strip() or not value.isprintable() or not value.isascii():
-        return None
-    return value
-
-
-def _credentials(policy: Policy) -> dict[str, str]:
-    """The credentials' values by the paths of their files."""
-    values: dict[str, str] = {}
-    for index, credential in enumerate(policy.credentials):
-        key = f"egress.credentials[{index}].value_file"
-        value = header_value(_read_as_owner(Path(credential.value_file), key))
-        if value is None:
-            raise SetupError(
-                f"{key}: {credential.value_file}: must be one line of printable ASCII, no blanks around it"
-            )
-        values[credential.value_file] = value
-    return values
-
-
-def _origin_cas(policy: Policy) -> str:
-    """The certificate authorities that egress trusts for origins, as PEM."""
-    public = layout.SYSTEM_CA.read_text("utf-8")
-    if not policy.upstream_ca:
-        return public
-    extra = _read_as_owner(Path(policy.upstream_ca), "egress.upstream_ca")
-    if "-----BEGIN CERTIFICATE-----" not in extra:
-        raise SetupError(f"egress.upstream_ca: {policy.upstream_ca}: holds no PEM certificate")
-    return f"{public}\n{extra}"
+    if not key.exists() and not certificate.exists():
+        _make_ca("pipelock", layout.PIPELOCK, "bottle pipelock CA", layout.PIPELOCK_CA)
+        return
+    texts = [staging.read_as_owner(path, "the certificate authority") for path in (key, certificate)]
+    if "PRIVATE KEY-----" not in texts[0] or "-----BEGIN CERTIFICATE-----" not in texts[1]:
+        raise StagingError(f"{key}, {certificate}: must be a private key and its certificate, in PEM")
+    _place_ca("pipelock", layout.PIPELOCK, texts[0], texts[1], layout.PIPELOCK_CA)
 
 
 def _check_mode(path: Path) -> None:
     if not path.stat().st_mode & 0o004:
-        raise SetupError(f"{path}: the daemons' users can't read it; chmod 644 it (it holds no secrets)")
+        raise StagingError(f"{path}: the daemons' users can't read it; chmod 644 it (it holds no secrets)")
 
 
 def _prepare(policy: Policy) -> None:
     _check_mode(default_path())
-    _directories()
-    _write_public(layout.COMPILED_POLICY, as_json(policy))
-    _write_private("egress", layout.CREDENTIALS, json.dumps(_credentials(policy)))
-    _write_private("egress", layout.ORIGIN_CAS, _origin_cas(policy))
-    _make_ca("egress", layout.EGRESS, "bottle egress CA", layout.EGRESS_CA)
-    _make_ca("pipelock", layout.PIPELOCK, "bottle pipelock CA", layout.PIPELOCK_CA)
     try:
         choice = engine.choose(policy)
     except engine.EngineUnavailableError as error:
-        raise SetupError(str(error), EX_UNAVAILABLE) from error
-    _write_public(layout.ENGINE, f"{choice.name}\n")
+        raise StagingError(str(error), EX_UNAVAILABLE) from error
+    # Before anything else, and before anybody else runs.
+    _directories()
+    _raise_walls(policy, choice.name)
+    privileges.drop()
+    if handed_in.expected():
+        handed_in.wait_for(lambda: staging.missing_secrets(policy))
+    staging.write(staging.read(policy))
+    _authorities()
+    write_public(layout.COMPILED_POLICY, as_json(policy))
+    write_public(layout.ENGINE, f"{choice.name}\n")
     print(f"pipelock engine: {choice.name} ({choice.reason})", flush=True)
 
 
 def main() -> None:
-    """Exits 0 when everything is in place, 78 for what the operator has to change, 69 where an engine can't be had."""
+    """Exits 0 when everything is in place, 78 for what the operator has to change, 69 for what can't be had here."""
+    init = _init()
+    if layout.PREPARED.exists() and layout.PREPARED.read_text("ascii").strip() == init:
+        print("setup: it has run already, and a second run would replace keys under running daemons: nothing was done")
+        return
     policy = or_exit()
     try:
         _prepare(policy)
-    except SetupError as error:
+        write_public(layout.PREPARED, f"{init}\n")
+    except StagingError as error:
         print(f"setup: {error}", file=sys.stderr)
         raise SystemExit(error.code) from None
     except OSError as error:

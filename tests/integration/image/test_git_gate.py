@@ -33,13 +33,16 @@ regex = 'ACME-[0-9]{6}'
 [git.repos.alone]
 [git.repos.plain]
 upstream = "git://git.test/plain"
+private = true
 [git.repos.strict]
 upstream = "git://git.test/strict"
+private = true
 [git.repos.secure]
 upstream = "https://git.test/secure"
 private = true
 [git.repos.gone]
 upstream = "git://git.test/gone"
+private = true
 """
 
 # The upstream: git-daemon for git://, and git's own CGI program behind TLS, for clients with the credential.

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.docker
 
 BUNDLE = tomllib.loads((Path(__file__).parents[3] / "images/bundle/bundle.toml").read_text(encoding="utf-8"))
 
-# capability.h: CAP_SETGID, CAP_SETUID, CAP_KILL, CAP_SETPCAP.
-_KILL_SETGID_SETUID_SETPCAP = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8
+# capability.h: CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_NET_ADMIN.
+_GRANTED = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 12
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,13 @@ def running(bundle_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield started
 
 
-def test_pid_1_is_root_with_four_capabilities(running: Bundle) -> None:
-    """PID 1 is the init; it is root and has four capabilities."""
+def test_pid_1_is_root_with_what_was_granted(running: Bundle) -> None:
+    """PID 1 is the init; it is root and has the capabilities that the container was given."""
     (init,) = (process for process in running.processes() if process.pid == 1)
     assert "bottle_init --policy=exit-on-child-death" in init.command
     assert init.uid == 0
     for name in ("CapPrm", "CapEff", "CapBnd"):
-        assert int(init.status[name], 16) == _KILL_SETGID_SETUID_SETPCAP
+        assert int(init.status[name], 16) == _GRANTED
 
 
 def test_every_daemon_has_its_own_user(running: Bundle) -> None:
@@ -69,10 +69,12 @@ def test_no_other_daemon_reads_egresss_secret(running: Bundle, reader: str) -> N
         code, said = run(running.container, "cat", path, user=reader)
         assert code != 0, path
         assert "Permission denied" in said
-    for directory in ("egress", "pipelock", "git", "supervise"):
-        own = {"git-gate": "git"}.get(reader, reader)
-        code, _ = run(running.container, "ls", f"/run/bottle/{directory}", user=reader)
-        assert (code == 0) == (directory == own), directory
+    for owner in DAEMONS:
+        for directory in (owner, f"state/audit/{owner}"):
+            code, _ = run(running.container, "ls", f"/run/bottle/{directory}", user=reader)
+            assert (code == 0) == (owner == reader), directory
+    for directory in ("state/operator", "secrets"):
+        assert run(running.container, "ls", f"/run/bottle/{directory}", user=reader)[0] != 0, directory
 
 
 def test_egress_reads_it(running: Bundle) -> None:
@@ -112,9 +114,8 @@ def test_the_image_says_which_engine_it_has(running: Bundle) -> None:
     label = running.docker.image.labels["bottle.pipelock.engine"]
     has_binary = run(running.container, "test", "-x", "/usr/local/bin/pipelock")[0] == 0
     assert label == ("pipelock" if has_binary else "portable")
-    # Without NET_ADMIN, as here, there is no redirect and so no real one.
-    assert check(running.container, "cat", "/run/bottle/engine") == "portable\n"
-    assert "pipelock engine: portable (" in running.logs
+    assert check(running.container, "cat", "/run/bottle/engine") == f"{label}\n"
+    assert f"pipelock engine: {label} (" in running.logs
 
 
 def test_the_builders_authorities_are_not_trusted(running: Bundle) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.support.image import CAPABILITIES, DAEMONS, Bundle, bundle, check, eventually, run
+from tests.integration.support.image import DAEMONS, Bundle, bundle, check, eventually, run
 
 pytestmark = pytest.mark.docker
 
@@ -98,8 +98,8 @@ def test_missing_capabilities_are_named(bundle_image: str, tmp_path: Path) -> No
 
 
 def test_pipelock_by_name_never_falls_back(bundle_image: str, tmp_path: Path) -> None:
-    """Without NET_ADMIN there is no redirect, whether the image has the binary or not."""
-    assert "NET_ADMIN" not in CAPABILITIES
-    with bundle(bundle_image, tmp_path, environment={"PIPELOCK_ENGINE": "pipelock"}) as started:
+    """Without the kernel rules there is no redirect, whether the image has the binary or not."""
+    policy = 'walls = "without-kernel-rules"'
+    with bundle(bundle_image, tmp_path, policy, environment={"PIPELOCK_ENGINE": "pipelock"}) as started:
         assert started.wait_ended() == 69, started.logs
         assert "PIPELOCK_ENGINE asks for the engine 'pipelock', and" in started.logs

@@ -16,7 +16,7 @@ from testcontainers.core.network import Network
 from tests.integration.support.init import PATIENCE_S
 
 DAEMONS = ("egress", "pipelock", "git-gate", "supervise")
-CAPABILITIES = ("KILL", "SETUID", "SETGID", "SETPCAP")
+CAPABILITIES = ("KILL", "NET_ADMIN", "SETUID", "SETGID", "SETPCAP")
 SECRET = "Bearer what-the-agent-must-not-see"
 GITHUB_TOKEN = "ghp_" + "0123456789abcdefghijABCDEFGHIJ012345"
 
@@ -206,6 +206,14 @@ class Bundle:
         return self.wait_ended()
 
 
+def subnet(network: Network) -> str:
+    """The CIDR that the engine gave a network."""
+    made = network._network
+    assert made is not None
+    made.reload()
+    return str(made.attrs["IPAM"]["Config"][0]["Subnet"])
+
+
 @contextmanager
 def bundle(
     image: str,
@@ -216,8 +224,14 @@ def bundle(
     origins: str = "-----BEGIN CERTIFICATE-----\n",
     capabilities: Sequence[str] = CAPABILITIES,
     environment: Mapping[str, str] | None = None,
+    state: str = "",
+    run_mode: str = "0755",
+    **options: Any,
 ) -> Iterator[Bundle]:
-    """A bundle with the fewest privileges that are documented, on a read-only root. It is gone afterwards."""
+    """A bundle with the fewest privileges that are documented, on a read-only root. It is gone afterwards.
+
+    `state` is a volume for what outlives it; `options` are the engine's own, as the docker SDK calls them.
+    """
     files = {"policy.toml": (policy, 0o644), "origins.pem": (origins, 0o644), "token": (SECRET + "\n", 0o600)}
     for name, (content, mode) in files.items():
         (stage / name).write_text(content)
@@ -227,13 +241,16 @@ def bundle(
         .with_volume_mapping(str(stage / "policy.toml"), "/etc/bottle/policy.toml", "ro")
         .with_volume_mapping(str(stage / "origins.pem"), "/etc/bottle/origins.pem", "ro")
         .with_volume_mapping(str(stage / "token"), "/run/secrets/token", "ro")
-        .with_tmpfs_mount("/run")
+        .with_tmpfs_mount("/run", f"mode={run_mode}")
         .with_tmpfs_mount("/tmp")
         .with_envs(**dict(environment or {}))
-        .with_kwargs(read_only=True, cap_drop=["ALL"], cap_add=list(capabilities))
+        .with_kwargs(read_only=True, cap_drop=["ALL"], cap_add=list(capabilities), **options)
     )
+    if state:
+        container = container.with_volume_mapping(state, "/var/lib/bottle", "rw")
     if network is not None:
         container = container.with_network(network).with_network_aliases("sidecars")
+        container = container.with_env("BOTTLE_INTERNAL", subnet(network))
     try:
         container.start()
         yield Bundle(container, stage)
@@ -248,6 +265,7 @@ class Bottle:
     bundle: Bundle
     agent: DockerContainer
     origin: DockerContainer
+    inside: Network
 
     def curl(self, *arguments: str) -> tuple[int, str]:
         """The status that the agent's request got (0 for none; the CONNECT's, where that was refused), and the body."""
@@ -291,11 +309,17 @@ def bottle(
     *,
     capabilities: Sequence[str] = CAPABILITIES,
     environment: Mapping[str, str] | None = None,
+    internet: Network | None = None,
+    nameserver: str = "",
 ) -> Iterator[Bottle]:
-    """A whole bottle, healthy. The agent's network is internal; only the bundle is in both."""
+    """A whole bottle, healthy. The agent's network is internal; only the bundle is in both.
+
+    The engine's resolver asks `nameserver` for what no container is called.
+    """
+    options: dict[str, Any] = {"dns": [nameserver]} if nameserver else {}
     with ExitStack() as stack:
         inside = stack.enter_context(Network(docker_network_kw={"internal": True}))
-        internet = stack.enter_context(Network())
+        internet = internet or stack.enter_context(Network())
         origin = _origin(stack, bundle_image, internet)
         eventually(lambda: run(origin, "cat", "/tmp/cert.pem")[0] == 0, "the origin's certificate")
         running = stack.enter_context(
@@ -307,6 +331,7 @@ def bottle(
                 origins=check(origin, "cat", "/tmp/cert.pem"),
                 capabilities=capabilities,
                 environment=environment,
+                **options,
             )
         )
         internet.connect(running.docker.id)
@@ -314,4 +339,4 @@ def bottle(
         running.wait_healthy()
         authority = check(running.container, "cat", "/run/bottle/ca/pipelock-ca.pem")
         check(agent, "sh", "-c", 'printf %s "$CA" > /tmp/ca.pem', environment={"CA": authority})
-        yield Bottle(running, agent, origin)
+        yield Bottle(running, agent, origin, inside)

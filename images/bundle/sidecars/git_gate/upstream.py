@@ -12,11 +12,12 @@ from sidecars import layout
 from sidecars.policy import Policy, Repository
 
 _TIMEOUT_S = 120
-# Through egress, which injects the credential. git:// and files don't look at these.
+# Through egress, which injects the credential.
 _THROUGH_EGRESS = (
     *("-c", f"http.proxy=http://127.0.0.1:{layout.EGRESS_GIT_PORT}"),
     *("-c", f"http.sslCAInfo={layout.EGRESS_CA}"),
     *("-c", "http.followRedirects=false"),
+    *("-c", f"core.gitProxy={layout.HOOKS}/connect"),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from sidecars import privileges
 from sidecars.policy import as_json, describe, load, or_exit
 
 _USAGE = "usage: bottle-policy [--json] [FILE]"
@@ -13,6 +14,7 @@ EX_USAGE = 2
 
 def main(arguments: list[str] | None = None) -> None:
     """Exits 78 where the file has faults, 2 for a wrong command line."""
+    privileges.drop()
     arguments = sys.argv[1:] if arguments is None else arguments
     files = [argument for argument in arguments if argument != "--json"]
     if len(files) > 1 or any(name.startswith("-") for name in files):

@@ -36,8 +36,7 @@ const (
 
 	approvalLag = 10 * time.Second // both daemons read the policy at the same signal
 
-	defaultRun   = "/run/bottle"
-	defaultState = "/var/lib/bottle"
+	defaultRun = "/run/bottle"
 )
 
 var compiler = []string{"python3", "-I", "-m", "sidecars.policy", "--json"}
@@ -47,17 +46,6 @@ func run() string {
 		return run
 	}
 	return defaultRun
-}
-
-// auditDirectory is the daemon's below /var/lib/bottle where there is one, else below the tmpfs.
-func auditDirectory(daemon string) string {
-	for _, state := range []string{defaultState, filepath.Join(run(), "state")} {
-		directory := filepath.Join(state, "audit", daemon)
-		if info, err := os.Stat(directory); err == nil && info.IsDir() {
-			return directory
-		}
-	}
-	return filepath.Join(run(), daemon)
 }
 
 func main() {
@@ -133,7 +121,7 @@ func serve(daemon string) error {
 	if err != nil {
 		return err
 	}
-	engine := &proxy.Engine{Daemon: daemon, Authority: authority, Live: live.NewSet(), Audit: audit.Open(daemon, auditDirectory(daemon)),
+	engine := &proxy.Engine{Daemon: daemon, Authority: authority, Live: live.NewSet(), Audit: audit.Open(daemon, filepath.Join(run(), "state", "audit", daemon)),
 		AskSocket: filepath.Join(run(), "ask", "ask.sock")}
 	var doors []proxy.Door
 	add := func(address string, port int, consumer string, kind proxy.DoorKind) error {

@@ -41,7 +41,7 @@ func serveReal() error {
 	if err := engine.Start(compiled); err != nil {
 		return err
 	}
-	log := audit.Open("pipelock", auditDirectory("pipelock"))
+	log := audit.Open("pipelock", filepath.Join(run(), "state", "audit", "pipelock"))
 	if compiled.Transparent && network.IsValid() {
 		go serveTransparent(network, log, engine.Judge, map[uint16]func(net.Listener) error{80: engine.ServeHTTP, 443: engine.ServeTLS})
 	}
