@@ -49,11 +49,13 @@ integration: image ## the tests on real processes and in real containers
 test: venv lint types image ## everything: lint, types, images, all tests
 	@$(PYTEST)
 
-docs: venv ## draws those pages of docs/ anew that are made from the code
+docs: venv ## draws those pages of docs/ and share/ anew that are made from the code
 	@$(VENV)/python -m bottle_init.testing --diagram > docs/state-machine.md
 	@$(VENV)/python -m tools.arrows > docs/imports.md
 	@$(VENV)/python -m tools.bundle_file
 	@$(VENV)/python -m tools.cli_page
+	@$(VENV)/python -m tools.completion
+	@$(VENV)/python -m tools.man_page
 
 bench: venv ## the benchmarks, side by side with the peers
 	@$(VENV)/python -m benchmarks $(BENCH)
