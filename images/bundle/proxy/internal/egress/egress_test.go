@@ -90,8 +90,10 @@ type bench struct {
 	origin    http.HandlerFunc
 	raw       net.Listener
 	role      *Role
-	secure    string // the address of the origin that speaks TLS
-	unnamed   string // the address that it is certified for where it is asked by no name
+	secure    string      // the address of the origin that speaks TLS
+	unnamed   string      // the address that it is certified for where it is asked by no name
+	offers    *tls.Config // what it offers
+	values    string      // the credentials' file
 }
 
 func (b *bench) saw() []string {
@@ -124,6 +126,7 @@ func newBench(t *testing.T, compiled map[string]any) *bench {
 	own := &tls.Config{NextProtos: []string{"h2", "http/1.1"}, GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return issuer.For(cmp.Or(hello.ServerName, b.unnamed))
 	}}
+	b.offers, b.values = own, filepath.Join(directory, "credentials.json")
 	secure.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return own, nil }}
 	secure.StartTLS()
 	b.raw, err = net.Listen("tcp", "127.0.0.1:0")
@@ -131,7 +134,7 @@ func newBench(t *testing.T, compiled map[string]any) *bench {
 	pair, err := mitm.New("egress")
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(directory, "ca.pem"), pair, 0o600))
-	check(t, os.WriteFile(filepath.Join(directory, "credentials.json"), []byte(fmt.Sprintf(`{"/token": %q}`, credential)), 0o600))
+	check(t, os.WriteFile(b.values, []byte(fmt.Sprintf(`{"/token": %q}`, credential)), 0o600))
 	set := live.NewSet()
 	role := New(set, filepath.Join(directory, "origins.pem"), filepath.Join(directory, "credentials.json"), netip.MustParsePrefix("10.99.0.0/28"))
 	role.own = func() ([]net.Addr, error) {
@@ -347,6 +350,7 @@ func TestMalformedRequests(t *testing.T) {
 		"CONNECT without a port":      "CONNECT origin.test HTTP/1.1\r\nHost: origin.test\r\nConnection: close\r\n\r\n",
 		"CONNECT to a denied host":    "CONNECT denied.test:443 HTTP/1.1\r\nHost: denied.test:443\r\nConnection: close\r\n\r\n",
 		"CONNECT to ssh, for agent":   "CONNECT ssh.test:22 HTTP/1.1\r\nHost: ssh.test:22\r\nConnection: close\r\n\r\n",
+		"another host in a tunnel":    "CONNECT plain.test:80 HTTP/1.1\r\nHost: plain.test:80\r\n\r\nGET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nConnection: close\r\n\r\n",
 		"CONNECT in a tunnel":         "CONNECT plain.test:80 HTTP/1.1\r\nHost: plain.test:80\r\n\r\nCONNECT plain.test:80 HTTP/1.1\r\nHost: plain.test:80\r\nConnection: close\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -362,6 +366,25 @@ func TestMalformedRequests(t *testing.T) {
 	}
 	if seen := b.saw(); len(seen) != 0 {
 		t.Errorf("the origin saw %v", seen)
+	}
+}
+
+// A trailer that is not announced can't name what a head names either: the request is reset before it is whole. Held by
+// inspectTrailers.
+func TestTrailersNameNoFraming(t *testing.T) {
+	for _, name := range []string{"Host", "Content-Length", "Transfer-Encoding", "Authorization", "Connection"} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, standard())
+			answer := b.write(policy.Agent, "POST http://plain.test/ HTTP/1.1\r\nHost: plain.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"+name+": 1\r\n\r\n")
+			if !strings.HasPrefix(answer, "HTTP/1.1 400 ") || !strings.Contains(answer, "a trailer must not be") {
+				t.Errorf("%q", answer)
+			}
+			for _, seen := range b.saw() {
+				if strings.Contains(seen, "err=<nil>") {
+					t.Errorf("the origin saw %s", seen)
+				}
+			}
+		})
 	}
 }
 
@@ -439,6 +462,24 @@ func TestBodiesAreFramedAsTheyWereSent(t *testing.T) {
 			if last := seen[len(seen)-1]; !strings.Contains(last, length+" body=307200 err=<nil>") {
 				t.Errorf("h2 %t, length known %t: the origin saw %s", h2, known, last)
 			}
+		}
+	}
+}
+
+// An upload of unknown length by HTTP/2 to an origin that speaks HTTP/1.1 alone is chunked; one of a known length keeps it.
+func TestUploadsByHTTP2ToHTTP1(t *testing.T) {
+	b := newBench(t, standard())
+	b.offers.NextProtos = []string{"http/1.1"}
+	for _, length := range []int64{-1, 307200} {
+		request, err := http.NewRequest("PUT", "https://plain.test/", struct{ io.Reader }{strings.NewReader(strings.Repeat("y", 300<<10))})
+		check(t, err)
+		request.ContentLength = length
+		answer, err := b.client(policy.Agent, true).Do(request)
+		check(t, err)
+		answer.Body.Close()
+		seen := b.saw()
+		if want := fmt.Sprintf("length=%d body=307200 err=<nil> proto=HTTP/1.1", length); !strings.HasSuffix(seen[len(seen)-1], want) {
+			t.Errorf("the origin saw %s", seen[len(seen)-1])
 		}
 	}
 }

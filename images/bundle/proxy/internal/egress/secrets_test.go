@@ -275,6 +275,63 @@ func TestWhatFollowsAnEncodedBodyIsLookedThrough(t *testing.T) {
 	}
 }
 
+// Every part of a request is looked through (W14): what a client has no hand in is nowhere.
+func TestSecretsAreFoundInEveryPart(t *testing.T) {
+	compiled := standard()
+	hosts := compiled["egress"].(map[string]any)["hosts"].([]map[string]any)
+	compiled["egress"].(map[string]any)["hosts"] = append(hosts, host("wild.test", "wildcard", true), host("verbs.test", "methods", []string{"ACME-123456"}))
+	compiled["pipelock"] = map[string]any{"patterns": []map[string]any{{"name": "staff-id", "regex": "(?i)ACME-[0-9]{6}"}}}
+	b := newBench(t, compiled)
+	for name, text := range map[string]string{
+		"the method":       "ACME-123456 http://verbs.test/ HTTP/1.1\r\nHost: verbs.test\r\nConnection: close\r\n\r\n",
+		"the host name":    "GET http://acme-123456.wild.test/ HTTP/1.1\r\nHost: acme-123456.wild.test\r\nConnection: close\r\n\r\n",
+		"the URL":          "GET http://plain.test/ACME-123456 HTTP/1.1\r\nHost: plain.test\r\nConnection: close\r\n\r\n",
+		"a header's name":  "GET http://plain.test/ HTTP/1.1\r\nHost: plain.test\r\nX-ACME-123456: 1\r\nConnection: close\r\n\r\n",
+		"the header":       "GET http://plain.test/ HTTP/1.1\r\nHost: plain.test\r\nX-Note: xACME-123456\r\nConnection: close\r\n\r\n",
+		"the body":         "POST http://plain.test/ HTTP/1.1\r\nHost: plain.test\r\nContent-Length: 11\r\nConnection: close\r\n\r\nACME-123456",
+		"a trailer":        "POST http://plain.test/ HTTP/1.1\r\nHost: plain.test\r\nTransfer-Encoding: chunked\r\nTrailer: X-Note\r\nConnection: close\r\n\r\n0\r\nX-Note: ACME-123456\r\n\r\n",
+		"a trailer's, too": "POST http://plain.test/ HTTP/1.1\r\nHost: plain.test\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\nX-ACME-123456: 1\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			answer := b.write(policy.Agent, text)
+			part, _, _ := strings.Cut(name, "'s, too")
+			if !strings.HasPrefix(answer, "HTTP/1.1 403 egress: "+part) || !strings.Contains(answer, "staff-id") {
+				t.Errorf("%q", answer)
+			}
+			for _, seen := range b.saw() {
+				if strings.Contains(seen, "err=<nil>") {
+					t.Errorf("the origin saw %s", seen)
+				}
+			}
+		})
+	}
+}
+
+// Messages of gRPC that are compressed can't be looked into, whether the head says so or the message does.
+func TestCompressedMessagesOfGRPCAreRefused(t *testing.T) {
+	b := newBench(t, standard())
+	message := func(compressed byte) *strings.Reader {
+		return strings.NewReader(string([]byte{compressed, 0, 0, 0, 2, 'h', 'i'}))
+	}
+	for _, row := range []struct {
+		body    *strings.Reader
+		coding  string
+		refused bool
+	}{{message(0), "identity", false}, {message(1), "", true}, {message(0), "gzip", true}} {
+		request, err := http.NewRequest("POST", "https://plain.test/x.Y/Z", struct{ io.Reader }{row.body})
+		check(t, err)
+		request.Header.Set("Content-Type", "application/grpc")
+		if row.coding != "" {
+			request.Header.Set("Grpc-Encoding", row.coding)
+		}
+		answer, err := b.client(policy.Agent, true).Do(request)
+		check(t, err)
+		if said := answer.Header.Get("Grpc-Message"); strings.Contains(said, "can't be looked into") != row.refused {
+			t.Errorf("%v: %s %q", row, answer.Status, said)
+		}
+	}
+}
+
 // A pattern that asterisks match as well is taken out once.
 func TestTakingOutComesToAnEnd(t *testing.T) {
 	compiled := standard()

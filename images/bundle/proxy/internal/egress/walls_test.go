@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -165,6 +166,100 @@ func TestRevocation(t *testing.T) {
 				}
 				more.Close()
 			})
+		}
+	}
+}
+
+// A credential that was rotated ends what carries the old one.
+func TestARotatedCredentialEndsWhatCarriesIt(t *testing.T) {
+	b := newBench(t, standard())
+	b.origin = func(w http.ResponseWriter, r *http.Request) {
+		w.Write([]byte("first"))
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}
+	with, err := b.client(policy.Agent, false).Get("https://origin.test/")
+	check(t, err)
+	over := make(chan struct{})
+	b.origin = func(w http.ResponseWriter, _ *http.Request) {
+		w.Write([]byte("first"))
+		w.(http.Flusher).Flush()
+		<-over
+	}
+	without, err := b.client(policy.Agent, false).Get("https://plain.test/")
+	check(t, err)
+	check(t, os.WriteFile(b.values, []byte(`{"/token": "Bearer another-one-that-is-new"}`), 0o600))
+	b.use(standard())
+	if _, err := io.ReadAll(with.Body); err == nil {
+		t.Error("it went on with the old credential")
+	}
+	close(over)
+	if _, err := io.ReadAll(without.Body); err != nil {
+		t.Errorf("what carries none was cut: %v", err)
+	}
+}
+
+// A tunnel to a repository that is gone ends by a reset.
+func TestARevokedTunnelEnds(t *testing.T) {
+	b := newBench(t, standard())
+	far := make(chan net.Conn, 1)
+	go func() {
+		if conn, err := b.raw.Accept(); err == nil {
+			io.WriteString(conn, "SSH-2.0-test\r\n")
+			far <- conn
+		}
+	}()
+	conn, err := net.Dial("tcp", b.addresses[policy.Git])
+	check(t, err)
+	defer conn.Close()
+	io.WriteString(conn, "CONNECT ssh.test:22 HTTP/1.1\r\nHost: ssh.test:22\r\n\r\n")
+	in := bufio.NewReader(conn)
+	for line := ""; !strings.HasPrefix(line, "SSH-"); {
+		line, err = in.ReadString('\n')
+		check(t, err)
+	}
+	compiled := standard()
+	compiled["egress"].(map[string]any)["tunnels"] = []any{}
+	b.use(compiled)
+	if _, err := in.ReadByte(); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("git-gate's side: %v", err)
+	}
+	if _, err := (<-far).Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("the upstream's side: %v", err)
+	}
+}
+
+// A credential goes to its consumer, host, port, scheme, methods and paths, and nowhere else (W11, W12).
+func TestCredentialsGoWhereTheyAreMeant(t *testing.T) {
+	compiled := policyOf(host("plain.test", "for", []string{"agent", "git"}), host("plain.test", "port", 8443, "for", []string{"agent"}), host("both.test"))
+	compiled["egress"].(map[string]any)["credentials"] = []map[string]any{
+		{"name": "token", "host": "plain.test", "port": 443, "header": "Authorization", "value_file": "/token", "for": []string{"agent"}, "methods": []string{"GET"}, "paths": []string{"/v1"}},
+	}
+	b := newBench(t, compiled)
+	dial := b.role.connect
+	b.role.connect = func(ctx context.Context, address string) (net.Conn, error) {
+		return dial(ctx, strings.Replace(address, ":8443", ":443", 1))
+	}
+	for _, row := range []struct {
+		consumer, method, where string
+		set                     bool
+	}{
+		{"agent", "GET", "https://plain.test/v1/x", true},
+		{"git", "GET", "https://plain.test/v1/x", false},
+		{"agent", "POST", "https://plain.test/v1/x", false},
+		{"agent", "GET", "https://plain.test/v2", false},
+		{"agent", "GET", "https://plain.test/v1/../v2", false},
+		{"agent", "GET", "https://plain.test:8443/v1/x", false},
+		{"agent", "GET", "http://plain.test/v1/x", false},
+		{"agent", "GET", "https://both.test/v1/x", false},
+	} {
+		if status, text := b.get(row.consumer, row.method, row.where, nil); status != 200 {
+			t.Errorf("%s %s: %d %q", row.method, row.where, status, text)
+			continue
+		}
+		seen := b.saw()
+		if last := seen[len(seen)-1]; strings.Contains(last, "must-not-see") != row.set {
+			t.Errorf("%s: %s", row.consumer, last)
 		}
 	}
 }

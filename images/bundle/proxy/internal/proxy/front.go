@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -281,6 +282,7 @@ func (f *front) rawTunnel(w *wire.Response, r *http.Request, host judge.Host, tu
 	}
 	began := time.Now()
 	conn, in, err := establish(w)
+	var cut atomic.Pointer[string]
 	x := &live.Exchange{Idle: 10 * time.Minute,
 		Stale: func() string {
 			if now, still := f.engine.State().Judge.Tunnel(f.consumer, host); !still || now != tunnel {
@@ -288,7 +290,11 @@ func (f *front) rawTunnel(w *wire.Response, r *http.Request, host judge.Host, tu
 			}
 			return ""
 		},
-		Cut: func(string) { wire.Reset(next); f.conn.Reset() },
+		Cut: func(reason string) {
+			cut.Store(&reason)
+			wire.Reset(next)
+			f.conn.Reset()
+		},
 	}
 	if err != nil || !f.engine.Live.Begin(x) {
 		wire.Reset(next)
@@ -297,18 +303,27 @@ func (f *front) rawTunnel(w *wire.Response, r *http.Request, host judge.Host, tu
 	}
 	defer f.engine.Live.End(x)
 	done := make(chan int64)
-	go func() {
-		n, _ := io.Copy(next, &touching{in, x})
-		halfClose(next)
-		done <- n
-	}()
-	received, _ := io.Copy(conn, &touching{next, x})
-	halfClose(conn)
-	entry.SentBytes, entry.ReceivedBytes, entry.Verdict = <-done, received, "allowed"
+	go func() { done <- pass(next, &touching{in, x}) }()
+	entry.ReceivedBytes = pass(conn, &touching{next, x})
+	entry.SentBytes, entry.Verdict = <-done, "allowed"
+	if reason := cut.Load(); reason != nil {
+		entry.Verdict, entry.Reason = "reset", *reason
+	}
 	entry.DurationMs = time.Since(began).Milliseconds()
 	conn.Close()
 	next.Close()
-	f.engine.Audit.Write(entry)
+	f.engine.record(entry)
+}
+
+// pass hands on what is read, and how that ends: an end by an end, and what was cut by a reset.
+func pass(to net.Conn, from io.Reader) int64 {
+	n, err := io.Copy(to, from)
+	if err != nil {
+		wire.Reset(to)
+	} else {
+		halfClose(to)
+	}
+	return n
 }
 
 func halfClose(conn net.Conn) {

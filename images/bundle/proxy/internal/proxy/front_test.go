@@ -1,0 +1,48 @@
+package proxy
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"bottle/proxy/internal/judge"
+)
+
+// Every place that a request names has to be the same one (W6), whatever door it came by. Held by front.target.
+func TestEveryPlaceIsTheSame(t *testing.T) {
+	tunnel := &judge.Host{Name: "plain.test", Port: 443}
+	for name, row := range map[string]struct {
+		front        front
+		target, host string
+		want         string // of the refusal; "" for none
+	}{
+		"a redirected connection":                  {front{kind: Redirected, port: 80}, "/", "plain.test", ""},
+		"a redirected connection, to another port": {front{kind: Redirected, port: 8080}, "/", "plain.test", "goes to port 8080"},
+		"the same, named":                          {front{kind: Redirected, port: 8080}, "/", "plain.test:8080", ""},
+		"the absolute form":                        {front{}, "http://plain.test/", "plain.test", ""},
+		"the absolute form, to another host":       {front{}, "http://plain.test/", "origin.test", "the Host header names origin.test:80"},
+		"a tunnel":                                 {front{tunnel: tunnel, secure: true, sni: "plain.test"}, "/", "plain.test", ""},
+		"the absolute form in a tunnel":            {front{tunnel: tunnel, secure: true}, "https://plain.test/", "plain.test", ""},
+		"another host's absolute form in a tunnel": {front{tunnel: tunnel, secure: true}, "https://origin.test/", "origin.test", "the tunnel leads to plain.test:443"},
+		"another scheme in a tunnel":               {front{tunnel: tunnel, secure: true}, "http://plain.test:443/", "plain.test:443", "the scheme"},
+		"another server name":                      {front{tunnel: tunnel, secure: true, sni: "origin.test"}, "/", "plain.test", "the TLS server name is origin.test"},
+		"another Host in a tunnel":                 {front{tunnel: tunnel, secure: true}, "/", "origin.test", "the Host header names origin.test:443"},
+		"another port in a tunnel":                 {front{tunnel: tunnel, secure: true}, "/", "plain.test:8443", "the Host header names plain.test:8443"},
+		"no Host":                                  {front{kind: TransparentHTTP}, "/", "", "no Host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := http.NewRequest("GET", row.target, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Host = row.host
+			host, _, refusal := row.front.target(r)
+			switch {
+			case row.want == "" && (refusal != nil || host.Name != "plain.test"):
+				t.Errorf("%v, %v", host, refusal)
+			case row.want != "" && (refusal == nil || !strings.Contains(refusal.Reason, row.want)):
+				t.Errorf("%v, %v", host, refusal)
+			}
+		})
+	}
+}
