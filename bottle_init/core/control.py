@@ -7,20 +7,25 @@ from __future__ import annotations
 
 from bottle_init.core import dying, judging, keeping, stopping
 from bottle_init.core.actions import Answer, SendSignal
+from bottle_init.core.events import ChildRestartOrdered, ChildSignalOrdered, ChildStartOrdered, ChildStopOrdered
 from bottle_init.core.words import HALT_REQUEST, HALT_RESTART, NEXT_HOLD, NEXT_START, STOPPED, UP, WAITING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from bottle_init.core.events import (
-        ChildRestartOrdered,
-        ChildSignalOrdered,
-        ChildStartOrdered,
-        ChildStopOrdered,
-    )
+    from typing import Final
+
     from bottle_init.core.state import Child
     from bottle_init.core.turn import Turn
 
     Order = ChildStopOrdered | ChildStartOrdered | ChildRestartOrdered | ChildSignalOrdered
+
+ORDERS: Final = {
+    ChildStopOrdered: "stop requested",
+    ChildStartOrdered: "start requested",
+    ChildRestartOrdered: "restart requested",
+    ChildSignalOrdered: "signal requested",
+}
+"""What the log calls them."""
 
 
 def hold_unstarted(turn: Turn, child: Child, event: Order) -> None:
@@ -124,4 +129,4 @@ def _may_start(turn: Turn, child: Child, event: Order) -> bool:
 
 def _done(turn: Turn, child: Child, event: Order, what: str) -> None:
     turn.act(Answer(event.request, True, f"{child.spec.name}: {what}"))
-    turn.log("ordered", child, order=type(event).__name__, answer=what)
+    turn.log("ordered", child, order=ORDERS[type(event)], answer=what)

@@ -151,13 +151,13 @@ def record_of(problem: BaseException, bundle: Bundle, began_ms: int, dropped: in
 
 def internal_error(problem: BaseException) -> bytes:
     """The event of that name: what the exception said and where it went, in as much of a line as is written at once."""
-    name, level, code = "internal_error", "critical", ("code", EX_SOFTWARE)
+    code = ("code", EX_SOFTWARE)
     story = "".join((*_where(problem), _said(problem)))
     try:
-        while len(line := _event(name, level, code, ("exception", story))) > _EVENT_BYTES:
+        while len(line := _event("internal_error", "critical", code, ("exception", story))) > _EVENT_BYTES:
             story = "... " + story[len(story) // 2 :]
     except Exception:  # noqa: BLE001 - what puts quotes around a text has to be imported, and cannot be.
-        line = _event(name, level, code)
+        line = _event("internal_error", "critical", code)
     return line
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -266,34 +264,6 @@ def test_a_closed_pipe_gives_no_traceback(tmp_path: Path) -> None:
     end = shell('"$@" | head -n 1', str(path))
     assert end.stdout.startswith("It ended with code 137")
     assert end.stderr == ""
-
-
-# Every event that there is.
-
-
-def logged() -> Iterator[str]:
-    """The names of all events that the init's code writes to its log."""
-    for path in (ROOT / "bottle_init").rglob("*.py"):
-        if "testing" in path.parts:
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
-                name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
-                first = node.args[0] if node.args else None
-                is_event = name == "log" or (name in ("_note", "encode") and len(node.args) > 1)
-                if (
-                    is_event
-                    and isinstance(first, ast.Constant)
-                    and isinstance(first.value, str)
-                    and first.value.isidentifier()
-                ):
-                    yield first.value
-
-
-def test_every_event_has_its_phrase() -> None:
-    names = set(logged())
-    assert {"child_started", "lines_dropped", "control_unavailable", "exit_report"} <= names, "the search finds them"
-    assert names - {explain.REPORT} <= set(explain.PHRASES)
 
 
 @pytest.mark.real
