@@ -170,6 +170,14 @@ def story(lines: Iterable[bytes]) -> str:
     return render(life)
 
 
+def story_of(report: bytes) -> str:
+    """The story of one report, without a timeline: what has just gone by on a terminal."""
+    life = Life()
+    life.take(_spread_out(report))
+    found = life.report or {}
+    return "\n\n".join([ending(life), *last_words(found)]) + "\n"
+
+
 def _spread_out(text: bytes) -> Event:
     """The one event of a report that somebody has spread over many lines (`jq`). Raises Unreadable."""
     if not text.strip():

@@ -44,7 +44,13 @@ def _run(options: Options) -> int:
         from bottle_init.cli import mishap
 
         return mishap.not_started(problem, options.report)
-    return init.run(bundle, options.report)
+    return init.run(bundle, options.report, _story)
+
+
+def _story(report: bytes) -> str:
+    from bottle_init.cli import explain
+
+    return explain.story_of(report)
 
 
 def _one(options: Options) -> int:

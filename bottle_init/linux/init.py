@@ -42,14 +42,14 @@ LONGEST_SLEEP_MS = 1_000_000_000
 """epoll_wait(2) takes a C int; whatever is further off than this is waited for in parts."""
 
 
-def run(bundle: Bundle, report: str | None = None) -> int:
+def run(bundle: Bundle, report: str | None, tell: Callable[[bytes], str]) -> int:
     """Run a bundle to its end; returns the exit code of contract 2, 70 for an error of the init's own.
 
-    `report` is the path of a file to write the report to.
+    `report` is the path of a file to write the report to; `tell` makes the story of a report's line, for a terminal.
     """
     init: Init | None = None
     try:
-        init = Init(bundle, report)
+        init = Init(bundle, report, tell)
         return init.run()
     except BaseException as problem:  # noqa: BLE001 - contract 8: whatever it is, every child is ended, and 70.
         return _fail(problem, bundle, init)
@@ -69,7 +69,7 @@ def _fail(problem: BaseException, bundle: Bundle, init: Init | None) -> int:
 class Init:
     """The descriptors, and who does what the core decides; all that is decided is in `state`."""
 
-    def __init__(self, bundle: Bundle, report: str | None) -> None:
+    def __init__(self, bundle: Bundle, report: str | None, tell: Callable[[bytes], str]) -> None:
         self.lease, self.has_lease_fd = _lease_as_given(bundle.lease)
         hold_stdio()
         libc.keep_descriptors_from_children()
@@ -78,6 +78,7 @@ class Init:
         if self.pid != 1:
             libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
         self.report = environ_of.absolute(report) if report else None
+        self.tell = tell
         self.control = environ_of.socket_address(bundle.control)
         self.http = environ_of.address_as_given(bundle.http)
         self.events: list[Event] = []
@@ -132,7 +133,7 @@ class Init:
         from bottle_init.linux.journal import Journal
 
         self.children = Children(self.bundle, self.poller, self.emit, self.view, self.starts, self.room)
-        self.journal = Journal(self.bundle, self.poller, self.emit, self.view, self.logs, self.report)
+        self.journal = Journal(self.bundle, self.poller, self.emit, self.view, self.logs, self.report, self.tell)
         self.do: dict[type[Action], Callable[[Any], None]] = {
             **self.children.do,
             **self.journal.do,

@@ -33,7 +33,10 @@ NAMES_KEPT = 256
 
 
 class Journal:
-    """Carries out what the core says; `do` has the method for each action. `report` is a path, None for no file."""
+    """Carries out what the core says; `do` has the method for each action.
+
+    `report` is a path, None for no file; `tell` makes the story of a report's line.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Journal:
         view: Callable[[], State],
         logs: Logs,
         report: str | None,
+        tell: Callable[[bytes], str],
     ) -> None:
         self._bundle = bundle
         self._poller = poller
@@ -50,6 +54,7 @@ class Journal:
         self._view = view
         self._logs = logs
         self._report = report
+        self._tell = tell
         self._control: Control | None = None
         self._web: Web | None = None
         self._manager: Manager | None = None
@@ -157,16 +162,27 @@ class Journal:
         self._flush(end.stop.deadline_ms)
         logs.give_up()
         record = report.build(end, self._bundle, logs.tail, logs.dropped(), self._asker, self._names)
-        line = report.encode(record, jsonlines.timestamp(wall_s()))
-        for problem in report.write(record, line, self._report):
+        stamp = jsonlines.timestamp(wall_s())
+        for problem in report.write(record, report.encode(record, stamp), self._report):
             self.log("report_unwritten", "error", (("reason", problem),))
-        logs.event(line)
+        line = report.encode(report.for_log(record), stamp)
+        if not (logs.is_read_by_people and self._has_told(line)):
+            logs.event(line)
         if self._control is not None:
             self._control.publish(line)
             self._control.close()
         if self._web is not None:
             self._web.close()
         self._flush(end.stop.deadline_ms)
+
+    def _has_told(self, line: bytes) -> bool:
+        """Show the report as a story; whether that was possible."""
+        try:
+            text = self._tell(line)
+        except Exception:  # noqa: BLE001 - nothing that is wrong with looks may cost the report.
+            return False
+        self._logs.story(text.rstrip("\n").encode("utf-8", "backslashreplace"))
+        return True
 
     def _flush(self, deadline_ms: int) -> None:
         """A reader that still reads is waited for, within the deadline; one that does not is not."""

@@ -90,6 +90,9 @@ class Logs:
         self._held: list[bytes] = []
         """Events that wait for the renderer."""
         self._is_terminal = os.isatty(stderr)
+        self.is_read_by_people = self._is_terminal
+        """Whether the init's own events go to a terminal."""
+        self._tags: list[bytes] = []
 
     # Children.
 
@@ -101,17 +104,17 @@ class Logs:
         if self._inherit:
             return self._given
         handed = self._handed[child] = []
-        for sink, account in zip(self._sinks, self._accounts[child], strict=True):
-            handed.append(self._open_pipe(child, sink, account))
+        for sink, account, fd in zip(self._sinks, self._accounts[child], self._given, strict=True):
+            handed.append(self._open_pipe(child, sink, account, os.isatty(fd)))
         (_, out), (_, err) = handed
         return out, err
 
-    def _open_pipe(self, child: int, sink: Sink, account: Account) -> tuple[Source, int]:
-        """A pipe whose read end is watched, and its write end."""
+    def _open_pipe(self, child: int, sink: Sink, account: Account, is_terminal: bool) -> tuple[Source, int]:
+        """A pipe whose read end is watched, and its write end; its lines go to a terminal or not."""
         read, write = os.pipe()
         try:
             os.set_blocking(read, False)
-            render = _tagging(account.name) if self._mode == "tag" else _jsonning(account)
+            render = _tagging(self._tag(child, is_terminal)) if self._mode == "tag" else _jsonning(account)
             source = Source(read, child, account, sink, render)
             self._watch(source)
         except OSError:
@@ -120,6 +123,17 @@ class Logs:
             raise
         self._sources.setdefault(child, []).append(source)
         return source, write
+
+    def _tag(self, child: int, is_terminal: bool) -> bytes:
+        """What stands before each line of a child; on a terminal the lines of all children begin in one column."""
+        if not is_terminal:
+            return f"[{self._accounts[child][0].name}] ".encode()
+        if not self._tags:
+            from bottle_init.words import tags
+
+            names = [each.name for each, _ in self._accounts]
+            self._tags = tags.for_terminal(names, colour=tags.has_colour(os.environ))
+        return self._tags[child]
 
     def opened(self, child: int, *, forked: bool = True) -> None:
         """The fork has been tried: the write ends are the child's alone from now on, if there is one."""
@@ -193,6 +207,11 @@ class Logs:
             self._held.append(line)
             if len(self._held) > HELD_LINES:
                 self._release()
+
+    def story(self, text: bytes) -> None:
+        """Lines for people, without the last newline: they take the place of an event where a terminal shows it."""
+        self._release()
+        self._write_own(text)
 
     def _write_own(self, line: bytes) -> None:
         self._flow.said(line + b"\n")
@@ -355,9 +374,8 @@ class Logs:
         self._poller.watch(source.fd, EPOLLIN, lambda _mask: self._readable(source))
 
 
-def _tagging(name: str) -> Render:
-    """Whole lines -> the same with `[name] ` before each."""
-    tag = f"[{name}] ".encode()
+def _tagging(tag: bytes) -> Render:
+    """Whole lines -> the same with the tag before each."""
     between = b"\n" + tag
 
     def render(lines: bytes) -> bytes:

@@ -143,6 +143,15 @@ def _bounded(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def for_log(record: Record) -> Record:
+    """The report with the last lines of those alone that are to blame: the log has the lines of all others anyway."""
+    deaths = [
+        death if death["name"] == record["culprit"] or death["severity"] != "clean" else {**death, "last_lines": []}
+        for death in record["deaths"]
+    ]
+    return {**record, "deaths": deaths}
+
+
 def encode(record: Record, timestamp: str) -> bytes:
     """The report as the event `exit_report`: one JSON line, without its newline."""
     level = "info" if record["code"] == 0 else "error"

@@ -79,7 +79,7 @@ def test_short_lines_are_left_alone(lines: list[bytes]) -> None:
     st.text(ascii_letters + digits + "_-", min_size=1),
 )
 def test_a_tag_before_each_line_and_nowhere_else(lines: list[bytes], name: str) -> None:
-    tagged = logs._tagging(name)(b"".join(line + b"\n" for line in lines))
+    tagged = logs._tagging(f"[{name}] ".encode())(b"".join(line + b"\n" for line in lines))
     assert tagged == b"".join(b"[%b] %b\n" % (name.encode(), line) for line in lines)
 
 

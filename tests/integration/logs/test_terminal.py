@@ -7,8 +7,10 @@ import os
 import pty
 import subprocess
 import sys
+import time
 import tty
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -146,3 +148,52 @@ def test_no_terminal_no_structlog() -> None:
     )
     assert json.loads(done.stdout) == []
     assert done.stderr == b"{}\n"
+
+
+# What a whole bundle shows.
+
+
+def shown_by(bundle: str, tmp_path: Path, **env: str) -> list[str]:
+    """The lines that a bundle shows on a terminal that is its stdout and its stderr."""
+    path = tmp_path / "bundle.toml"
+    path.write_text(bundle)
+    made = Terminal()
+    command = [sys.executable, "-m", "bottle_init", f"--config={path}", "--control="]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    init = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=made.slave, stderr=made.slave)
+    while init.poll() is None:
+        made.look()
+        time.sleep(0.01)
+    shown = made.look()
+    os.close(made.master)
+    os.close(made.slave)
+    return shown.splitlines()
+
+
+TWO = """
+[daemons.egress]
+command = ["sh", "-c", "echo listening; exec sleep 1000"]
+ready = { exec = ["true"] }
+[jobs.it]
+command = ["sh", "-c", "echo it fails; exit 3"]
+after = ["egress"]
+"""
+
+
+def test_the_last_event_is_the_story(tmp_path: Path) -> None:
+    """On a terminal the bundle ends with what `explain` says, with the last words of those to blame alone."""
+    lines = shown_by(TWO, tmp_path, NO_COLOR="1")
+    story = next(
+        number for number, line in enumerate(lines) if line.startswith("It ended with code 3: it exited with 3.")
+    )
+    assert "egress ended cleanly." in lines[story]
+    assert lines[story + 1 :] == ["", "Last lines of it:", "  it fails"]
+    assert not any("exit_report" in line or "last_lines" in line for line in lines)
+
+
+def test_tags_are_aligned_and_coloured(tmp_path: Path) -> None:
+    plain = shown_by(TWO, tmp_path, NO_COLOR="1")
+    assert {"[egress] listening", "[it]     it fails"} <= set(plain)
+    coloured = shown_by(TWO, tmp_path, NO_COLOR="", TERM="xterm")
+    assert {"\x1b[36m[egress]\x1b[0m listening", "\x1b[33m[it]\x1b[0m     it fails"} <= set(coloured)
+    assert "[it]     it fails" in shown_by(TWO, tmp_path, NO_COLOR="", TERM="dumb")
