@@ -18,7 +18,7 @@ from sidecars.dlp import BUILT_IN
 from sidecars.hosts import Rule
 from sidecars.policy import PolicyError, approvals, grammar, parse
 from sidecars.policy.compiled import compiled
-from sidecars.policy.model import GIT_METHODS, METHODS, Host, Limits, Push, Upstream
+from sidecars.policy.model import GIT_METHODS, METHODS, Host, Push, Upstream
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,7 +69,7 @@ def test_exactly_the_grammars_keys_are_documented() -> None:
     """Every key of the grammar is documented, and no other."""
     page = (ROOT / "docs/policy.md").read_text("utf-8").split("## Compiled")[0]
     keys = {*grammar.EGRESS_KEYS, *grammar.HOST_KEYS, *grammar.CREDENTIAL_KEYS, *grammar.REPOSITORY_KEYS}
-    keys |= {*grammar.PUSH_KEYS, *Limits().__match_args__, "walls", "transparent", "engine", "patterns"}
+    keys |= {*grammar.PUSH_KEYS, *grammar.LIMIT_KEYS, "walls", "transparent", "engine", "patterns"}
     keys |= {"directory", "quota", "answer_timeout", "allowed_hosts", "max_questions"}
     assert documented_rows(page) == keys
 

@@ -40,6 +40,7 @@ _NOT_INJECTABLE: Final = frozenset(
 )
 _PLACEHOLDER_MIN: Final = 8
 EGRESS_KEYS: Final = ("allow", "hosts", "upstream_ca", "scan_limit", "credentials")
+LIMIT_KEYS: Final = tuple(name.removesuffix("_ms") for name in Limits.__match_args__)
 HOST_KEYS: Final = ("host", "for", "methods", "paths", "private", "on_secret", "idle")
 CREDENTIAL_KEYS: Final = ("name", "host", "header", "value_file", "for", "methods", "paths", "plaintext", "placeholder")
 REPOSITORY_KEYS: Final = ("upstream", "private", "ssh_key", "known_hosts", "push")
@@ -411,13 +412,14 @@ def implied_hosts(served: Iterable[Repository]) -> list[Host]:
 
 def _limits(item: Table) -> Limits:
     default = Limits()
-    item.allow(default.__match_args__)
+    item.allow(LIMIT_KEYS)
     return Limits(
         header=item.read("header", size_between(KIB, MIB), default.header),
         connections=item.read("connections", integer(1, 65_536), default.connections),
         websocket_message=item.read("websocket_message", size_between(KIB, 1 << 30), default.websocket_message),
         push=item.read("push", size_between(KIB, 1 << 40), default.push),
         git_connections=item.read("git_connections", integer(1, 1_024), default.git_connections),
+        git_idle_ms=item.read("git_idle", positive_ms, default.git_idle_ms),
         audit=item.read("audit", size_between(64 * KIB, 1 << 40), default.audit),
     )
 

@@ -124,6 +124,7 @@ class Limits(Value):
     websocket_message: int = 16 * MIB
     push: int = 256 * MIB
     git_connections: int = 32
+    git_idle_ms: int = 300_000
     audit: int = 64 * MIB
 
 

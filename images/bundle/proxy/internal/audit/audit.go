@@ -19,23 +19,26 @@ const (
 
 // An Entry is one line. Text that comes from a client is cut by whoever fills it in.
 type Entry struct {
-	Timestamp     string `json:"timestamp"`
-	Daemon        string `json:"daemon"`
-	Event         string `json:"event"`
-	Verdict       string `json:"verdict,omitempty"`
-	Reason        string `json:"reason,omitempty"`
-	Rule          string `json:"rule,omitempty"`
-	Consumer      string `json:"consumer,omitempty"`
-	Host          string `json:"host,omitempty"`
-	Port          int    `json:"port,omitempty"`
-	Method        string `json:"method,omitempty"`
-	Path          string `json:"path,omitempty"`
-	Credential    string `json:"credential,omitempty"`
-	Blotted       string `json:"blotted,omitempty"` // names of what was taken out, of the request or the answer
-	SentBytes     int64  `json:"sent_bytes"`
-	ReceivedBytes int64  `json:"received_bytes"`
-	Status        int    `json:"status,omitempty"`
-	DurationMs    int64  `json:"duration_ms"`
+	Timestamp     string   `json:"timestamp"`
+	Daemon        string   `json:"daemon"`
+	Event         string   `json:"event"`
+	Verdict       string   `json:"verdict,omitempty"`
+	Reason        string   `json:"reason,omitempty"`
+	Rule          string   `json:"rule,omitempty"`
+	Consumer      string   `json:"consumer,omitempty"`
+	Host          string   `json:"host,omitempty"`
+	Port          int      `json:"port,omitempty"`
+	Method        string   `json:"method,omitempty"`
+	Path          string   `json:"path,omitempty"`
+	Repository    string   `json:"repository,omitempty"`
+	Push          string   `json:"push,omitempty"` // what an approval names
+	Refs          []string `json:"refs,omitempty"`
+	Credential    string   `json:"credential,omitempty"`
+	Blotted       string   `json:"blotted,omitempty"` // names of what was taken out, of the request or the answer
+	SentBytes     int64    `json:"sent_bytes"`
+	ReceivedBytes int64    `json:"received_bytes"`
+	Status        int      `json:"status,omitempty"`
+	DurationMs    int64    `json:"duration_ms"`
 }
 
 // A Log is a file that only grows, up to a size; the oldest of its predecessors is dropped then.

@@ -68,10 +68,26 @@ type Pattern struct {
 
 // A Repository is one that git-gate serves.
 type Repository struct {
-	Scheme string `json:"scheme"` // "" where it has no upstream
-	Host   string `json:"host"`
-	Port   int    `json:"port"`
-	Path   string `json:"path"`
+	Upstream string `json:"upstream"` // "" where it lives in the bundle alone
+	Scheme   string `json:"scheme"`
+	Host     string `json:"host"`
+	Port     int    `json:"port"`
+	Path     string `json:"path"`
+	Push     Push   `json:"push"`
+}
+
+// A Push is what the agent may push. The lists hold names, with * for any characters.
+type Push struct {
+	Branches []string `json:"branches"`
+	Tags     []string `json:"tags"`
+	Force    []string `json:"force"` // branches; nil: every one but the upstream's default one
+	Delete   bool     `json:"delete"`
+}
+
+// A ReleasedPush is one that was refused, and that the operator has let go.
+type ReleasedPush struct {
+	ID         string `json:"push"`
+	Repository string `json:"repository"`
 }
 
 // A Request is one that the operator has let go.
@@ -92,6 +108,9 @@ type Approval struct {
 	Hosts   []Rule   `json:"hosts"`
 	Tunnels []Tunnel `json:"tunnels"`
 	Request *Request `json:"request"`
+
+	Repos map[string]Repository `json:"repos"`
+	Push  *ReleasedPush         `json:"push"`
 }
 
 // A Policy is valid as a whole; the Python side has checked it.
@@ -111,13 +130,18 @@ type Policy struct {
 		Patterns []Pattern `json:"patterns"`
 	} `json:"pipelock"`
 	Git struct {
-		Repos map[string]Repository `json:"repos"`
+		Directory string                `json:"directory"`
+		Quota     int64                 `json:"quota"` // bytes
+		Repos     map[string]Repository `json:"repos"`
 	} `json:"git"`
 	Limits struct {
 		Header           int   `json:"header"` // bytes of a request's head
 		Connections      int   `json:"connections"`
 		WebsocketMessage int   `json:"websocket_message"` // bytes
-		Audit            int64 `json:"audit"`             // bytes
+		Push             int64 `json:"push"`              // bytes
+		GitConnections   int   `json:"git_connections"`
+		GitIdleMs        int64 `json:"git_idle_ms"`
+		Audit            int64 `json:"audit"` // bytes
 	} `json:"limits"`
 	Approvals []Approval `json:"approvals"`
 }
