@@ -15,7 +15,6 @@ TRANSPARENT_PORT = 18082
 METRICS_PORT = 18888
 
 PIPELOCK_BINARY = Path("/usr/local/bin/pipelock")
-HOOKS = Path("/usr/local/libexec/bottle/git-hooks")
 SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
 
 RUN = Path("/run/bottle")
@@ -58,8 +57,6 @@ OPERATOR_SOCKET = SUPERVISE / "operator.sock"
 # supervise's, and open to the proxies: they ask there about a request that they hold.
 ASK = RUN / "ask"
 GIT_GATE = RUN / "git-gate"
-# A repository that is there to be refused: the health check asks for it. No name of the policy can be this one.
-GIT_HEALTH = ".health.git"
 # Each belongs to its user, mode 0700.
 PRIVATE = {"egress": EGRESS, "pipelock": PIPELOCK, "git-gate": GIT_GATE, "supervise": SUPERVISE}
 # Inside of a daemon's directory: key and certificate for bottle-proxy, and each alone for the real pipelock.

@@ -97,7 +97,7 @@ def test_the_same_content_is_the_same_context(build: ModuleType, tmp_path: Path)
         members = {member.name: member for member in archive.getmembers()}
     assert "images/bundle/extra-ca/00-proxy.crt" in members
     assert "images/bundle/Dockerfile" in members
-    assert members["images/bundle/git-hooks/pre-receive"].mode == 0o755
+    assert members["images/bundle/bin/bottle-policy"].mode == 0o755
     assert members["images/bundle/bundle.toml"].mode == 0o644
     assert all(member.mtime > 0 for member in members.values()), "some programs take 1970 for no time at all"
     assert not any("__pycache__" in name for name in members)

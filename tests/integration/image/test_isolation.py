@@ -52,7 +52,7 @@ def test_what_hup_is_forwarded_to_is_what_catches_it(running: Bundle) -> None:
     """The init asks the bundle file, which must not name a daemon that would die of it."""
     catches = {name for name, p in running.daemons().items() if int(p.status["SigCgt"], 16) & 1}
     named = {name for name, daemon in BUNDLE["daemons"].items() if "HUP" in daemon.get("signals", {})}
-    assert named == catches == {"egress", "pipelock"}
+    assert named == catches == {"egress", "pipelock", "git-gate"}
 
 
 def test_the_root_file_system_is_read_only(running: Bundle) -> None:

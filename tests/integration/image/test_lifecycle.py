@@ -38,11 +38,12 @@ def test_a_killed_daemon_ends_the_bundle_with_its_code(running: Bundle, victim: 
 
 
 def test_no_signal_for_other_purposes_kills_anything(running: Bundle) -> None:
-    """HUP reloads egress and pipelock; USR1 and USR2 reach no daemon, least of all the kill switch."""
+    """HUP reloads egress, pipelock and git-gate; USR1 and USR2 reach no daemon, least of all the kill switch."""
     before = {name: process.pid for name, process in running.daemons().items()}
     for name in ("SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGHUP"):
         running.docker.kill(signal=name)
-    eventually(lambda: "egress.reloaded" in running.logs and "pipelock.reloaded" in running.logs, "two reloads")
+    reloaded = ("egress.reloaded", "pipelock.reloaded", "git_gate.reloaded")
+    eventually(lambda: all(event in running.logs for event in reloaded), "three reloads")
     assert {name: process.pid for name, process in running.daemons().items()} == before
     health = check(running.container, "python3", "-I", "-c", _PIPELOCK_HEALTH)
     assert json.loads(health)["kill_switch_active"] is False

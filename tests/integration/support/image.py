@@ -224,13 +224,15 @@ def bundle(
     origins: str = "-----BEGIN CERTIFICATE-----\n",
     capabilities: Sequence[str] = CAPABILITIES,
     environment: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
     state: str = "",
     run_mode: str = "0755",
     **options: Any,
 ) -> Iterator[Bundle]:
     """A bundle with the fewest privileges that are documented, on a read-only root. It is gone afterwards.
 
-    `state` is a volume for what outlives it; `options` are the engine's own, as the docker SDK calls them.
+    `secrets` are files in /run/secrets by their names; `state` is a volume for what outlives it; `options` are the
+    engine's own, as the docker SDK calls them.
     """
     files = {"policy.toml": (policy, 0o644), "origins.pem": (origins, 0o644), "token": (SECRET + "\n", 0o600)}
     for name, (content, mode) in files.items():
@@ -246,6 +248,10 @@ def bundle(
         .with_envs(**dict(environment or {}))
         .with_kwargs(read_only=True, cap_drop=["ALL"], cap_add=list(capabilities), **options)
     )
+    for name, content in (secrets or {}).items():
+        (stage / name).write_text(content)
+        (stage / name).chmod(0o600)
+        container = container.with_volume_mapping(str(stage / name), f"/run/secrets/{name}", "ro")
     if state:
         container = container.with_volume_mapping(state, "/var/lib/bottle", "rw")
     if network is not None:
