@@ -67,11 +67,11 @@ class Init:
         return self.interpreter.init("--", *command)
 
     def many(self, directory: Path, commands: Mapping[str, Sequence[str]]) -> list[str]:
-        """A bundle of daemons without probes, which are executed at once."""
+        """A bundle of daemons without probes, which are executed at once, and get the signal that is measured."""
         file = directory / "bundle.toml"
         text = f"[bundle]\ncontrol = {json.dumps(self.control)}\n"
         for name, command in commands.items():
-            text += f"[daemons.{name}]\ncommand = {json.dumps(list(command))}\n"
+            text += f"[daemons.{name}]\ncommand = {json.dumps(list(command))}\nsignals = {{ USR1 = 'USR1' }}\n"
         file.write_text(text)
         compile_it = self.interpreter.init("check", "--compile", str(file))
         subprocess.run(compile_it, check=True, stdout=subprocess.PIPE)

@@ -49,8 +49,7 @@ class Interpreter:
 
     def __init__(self, program: str, cache: Path) -> None:
         self.program = program
-        self.flags = flags_of("ENTRYPOINT")
-        self.health_flags = flags_of("HEALTHCHECK")
+        self.flags = entrypoint_flags()
         package = cache / f"site-{self.ask('import sys; print(sys.implementation.cache_tag)')}" / "bottle_init"
         shutil.rmtree(package.parent, ignore_errors=True)
         shutil.copytree(ROOT / "bottle_init", package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -109,16 +108,16 @@ class Interpreter:
         return [self.program, *self.flags, "-m", "bottle_init", *arguments]
 
     def health(self, *arguments: str) -> list[str]:
-        """The image's HEALTHCHECK."""
-        return [self.program, *self.health_flags, "-m", "bottle_init", "health", *arguments]
+        """A HEALTHCHECK that asks the init."""
+        return self.init("health", *arguments)
 
 
-def flags_of(instruction: str) -> list[str]:
+def entrypoint_flags() -> list[str]:
     """The interpreter's flags in the image's Dockerfile. Raises ValueError where they cannot be found."""
-    found = re.search(rf"^{instruction} .*?(\[.*\])$", DOCKERFILE.read_text(), re.MULTILINE)
+    found = re.search(r"^ENTRYPOINT (\[.*\])$", DOCKERFILE.read_text(), re.MULTILINE)
     words = json.loads(found[1]) if found else []
     if "-m" not in words:
-        raise ValueError(f"{DOCKERFILE}: no {instruction} that runs python3 -m bottle_init")
+        raise ValueError(f"{DOCKERFILE}: no ENTRYPOINT that runs python3 -m bottle_init")
     flags: list[str] = words[1 : words.index("-m")]
     return flags
 

@@ -117,7 +117,7 @@ def several(number: int) -> Callable[[Bench, Contender], Metrics]:
 
 
 def health(bench: Bench, init: Init) -> Metrics:
-    """The image's HEALTHCHECK, once, with four daemons that are ready."""
+    """A HEALTHCHECK, once, with four daemons that are ready."""
     with bench.many(init, bench.commands("sleep", 4)) as running:
         pids = [one.pid for one in bench.probe.wire.all("start", 4, running)]
         processes.settle(lambda: running.supervisors(pids))
