@@ -46,6 +46,7 @@ var notGlobal = blocks(
 	[2]string{"100:0:0:1::/64", "dummy"},
 	[2]string{"2001::/23", "IETF protocol assignments"},
 	[2]string{"2001:db8::/32", "documentation"},
+	[2]string{"2002::/16", "6to4, of which the registry does not say whether it is reachable"},
 	[2]string{"3fff::/20", "documentation"},
 	[2]string{"5f00::/16", "segment routing"},
 	[2]string{"fc00::/7", "private"},

@@ -17,7 +17,7 @@ func TestAddresses(t *testing.T) {
 		"::ffff:127.0.0.1": refused, "::ffff:10.0.0.1": private, "::ffff:8.8.8.8": open, "::127.0.0.1": refused, "::10.0.0.1": private, "::8.8.8.8": open,
 		"64:ff9b::127.0.0.1": refused, "64:ff9b::10.0.0.1": private, "64:ff9b::8.8.8.8": open, "64:ff9b::169.254.169.254": refused,
 		"64:ff9b:1::8.8.8.8": private, "64:ff9b:1::169.254.169.254": refused, "64:ff9b:1:a9fe:a9:fe00::": refused,
-		"2002:7f00:1::1": refused, "2002:a00:1::1": private, "2002:808:808::1": open, "2002:a9fe:a9fe::1": refused,
+		"2002:7f00:1::1": refused, "2002:a00:1::1": private, "2002:808:808::1": private, "2002:a9fe:a9fe::1": refused,
 		"2001:0:808:808:0:0:f5ff:fffe": private, "2001:0:7f00:1::": refused, "2001:0:808:808::5601:5601": refused,
 		"::ffff:0:169.254.169.254": refused, "2606:4700::5efe:169.254.169.254": refused, "2606:4700::200:5efe:10.0.0.1": private,
 	} {
