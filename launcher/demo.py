@@ -10,11 +10,12 @@ from rich.console import Console
 
 from launcher import state
 from launcher.backend.base import BottleBackend, Running, Tell
-from launcher.docker import docker, docker_json, find_image
+from launcher.backend.docker.facts import find_images
+from launcher.docker import docker, docker_json
 from launcher.errors import LauncherError
 from launcher.interrupts import HeldSignals, hold_signals
-from launcher.manifest import BottleSpec, Credential
 from launcher.plan import BUNDLE_IMAGE, LABEL_ROLE, LABEL_SLUG, LABEL_STAGE, new_slug, object_name
+from launcher.spec import BottleSpec, Credential, Host
 
 NAME = "demo"
 ALLOWED = "api.demo.test"
@@ -47,7 +48,7 @@ class Internet:
 
     def start(self, names: tuple[str, ...]) -> str:
         """Start it and return the certificate of its authority as PEM."""
-        find_image(BUNDLE_IMAGE)
+        find_images(BUNDLE_IMAGE)
         docker("network", "create", "--internal", *self._labels, self.name)
         aliases = [word for name in names for word in ("--network-alias", name)]
         with as_file(files("launcher") / "demo_origin.py") as script:
@@ -139,8 +140,7 @@ def _start(backend: BottleBackend, stage_dir: Path, tell: Tell) -> str:
     spec = BottleSpec(
         name=NAME,
         slug=slug,
-        allow=(ALLOWED,),
-        private=(ALLOWED,),
+        hosts=(Host(ALLOWED, private=True),),
         upstream_ca=authority,
         credentials=(Credential("demo", ALLOWED, prefix="Bearer ", from_file=secret),),
     )

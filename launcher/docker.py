@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from launcher.errors import LauncherError
 
 ENDED_WITHIN_S = 1.0
+TELLS = 0.1
+"""Seconds between two looks at a command on the terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +44,69 @@ class CommandError(LauncherError):
         self.result = result
 
 
-def run(command: Command, *, check: bool = True, extra_env: Mapping[str, str] | None = None) -> Result:
-    """Run a command to its end and collect its output.
+def run(
+    command: Command,
+    *,
+    check: bool = True,
+    extra_env: Mapping[str, str] | None = None,
+    stdin: bytes | IO[bytes] | None = None,
+    cwd: Path | None = None,
+) -> Result:
+    """Run a command to its end and collect its output; `stdin` is its standard input, all of it or a file to read.
 
     It gets a session of its own, so that a Ctrl-C on the terminal reaches the launcher alone.
 
     Raises `CommandError` where `check` is set and the command failed, `LauncherError` where it is not installed.
     """
     env = {**os.environ, **extra_env} if extra_env else None
-    try:
+    source: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin or subprocess.DEVNULL}
+    with _known(command):
         done = subprocess.run(
-            command.argv, capture_output=True, check=False, env=env, stdin=subprocess.DEVNULL, start_new_session=True
+            command.argv, capture_output=True, check=False, env=env, cwd=cwd, start_new_session=True, **source
         )
+    return _judged(command, done.returncode, done.stdout, done.stderr, check=check)
+
+
+def pipe(source: Command, sink: Command) -> Result:
+    """Run `source | sink` to its end. A failure of the source is told before that of the sink, which it explains.
+
+    Raises as `run` does.
+    """
+    with (
+        _known(source),
+        subprocess.Popen(
+            source.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        ) as first,
+    ):
+        last = subprocess.run(sink.argv, stdin=first.stdout, capture_output=True, check=False, start_new_session=True)
+        _, words = first.communicate()
+    _judged(source, first.returncode, b"", words, check=True)
+    return _judged(sink, last.returncode, last.stdout, last.stderr, check=True)
+
+
+@contextmanager
+def _known(command: Command) -> Iterator[None]:
+    """A program that is not there is told in words."""
+    try:
+        yield
     except FileNotFoundError:
-        raise LauncherError(
-            f"{command.argv[0]} is not installed", hint="`python -m launcher engine` says more"
-        ) from None
-    result = Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
-    if check and result.code != 0:
+        raise LauncherError(f"{command.argv[0]} is not installed", hint="`bottle engine` says more") from None
+
+
+def _judged(command: Command, code: int, stdout: bytes, stderr: bytes, *, check: bool) -> Result:
+    result = Result(code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+    if check and code != 0:
         raise CommandError(command.argv, result)
     return result
 
 
-def docker(*args: str, check: bool = True) -> Result:
+def docker(*args: str, check: bool = True, stdin: bytes | None = None) -> Result:
     """`docker ARGS…`; raises as `run` does."""
-    return run(Command(("docker", *args)), check=check)
+    return run(Command(("docker", *args)), check=check, stdin=stdin)
 
 
 def docker_json(*args: str) -> Any:
@@ -74,15 +114,18 @@ def docker_json(*args: str) -> Any:
     return json.loads(docker(*args).stdout)
 
 
-def find_image(name: str) -> dict[str, Any]:
-    """What the engine knows of an image. The launcher never pulls: what runs is what somebody built or pulled."""
-    try:
-        image: dict[str, Any] = docker_json("image", "inspect", "--", name)[0]
-    except CommandError as error:
-        if "no such image" not in str(error).lower():
-            raise
-        raise LauncherError(f"the image {name} is not on this engine", hint="`make image` builds both images") from None
-    return image
+def docker_to_file(target: Path, *args: str) -> bool:
+    """`docker ARGS…` with all its output in a file of mode 0600; whether it succeeded."""
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        done = subprocess.run(
+            ("docker", *args),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT if args[0] == "logs" else subprocess.DEVNULL,
+            check=False,
+            start_new_session=True,
+        )
+    return done.returncode == 0
 
 
 def foreground(command: Command, sleep: Callable[[float], None]) -> int:
@@ -93,7 +136,7 @@ def foreground(command: Command, sleep: Callable[[float], None]) -> int:
     with _terminal_kept(), subprocess.Popen(command.argv) as process:
         try:
             while process.poll() is None:
-                sleep(0.1)
+                sleep(TELLS)
         except BaseException:
             _end(process)
             raise
@@ -125,11 +168,14 @@ def _terminal_kept() -> Iterator[None]:
 
 
 @contextmanager
-def beside(command: Command) -> Iterator[Callable[[], bool]]:
-    """Run a command beside what the block does, its output unread; the value tells whether it has ended by itself."""
+def beside(command: Command, *, stdin: bool = False) -> Iterator[Callable[[], bool]]:
+    """Run a command beside what the block does, its output unread; the value tells whether it has ended by itself.
+
+    With `stdin`, its standard input is a pipe that ends with the block, or with the launcher's own life.
+    """
     with subprocess.Popen(
         command.argv,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -137,7 +183,24 @@ def beside(command: Command) -> Iterator[Callable[[], bool]]:
         try:
             yield lambda: process.poll() is not None
         finally:
-            process.terminate()
+            process.kill() if stdin else process.terminate()
+
+
+@contextmanager
+def lines_of(command: Command) -> Iterator[Iterator[str]]:
+    """The lines of a command's standard output as they come; the command ends with the block."""
+    with subprocess.Popen(
+        command.argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield (line.decode(errors="replace").rstrip("\n") for line in process.stdout)
+        finally:
+            process.kill()
 
 
 def start_daemon(command: Command, log: Path) -> "subprocess.Popen[bytes]":
@@ -146,6 +209,12 @@ def start_daemon(command: Command, log: Path) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             command.argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
         )
+
+
+def replaced_by(command: Command) -> None:
+    """Become another program, on the same terminal. Returns only by raising `LauncherError`."""
+    with _known(command):
+        os.execvp(command.argv[0], command.argv)  # noqa: S606 -- no shell is wanted
 
 
 def installed(program: str) -> bool:

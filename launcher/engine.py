@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from launcher.backend.base import Tell
 from launcher.docker import Command, docker, installed, run, start_daemon
@@ -12,6 +13,16 @@ from launcher.errors import LauncherError
 LOG = Path("/var/log/dockerd.log")
 CGROUPS = Path("/sys/fs/cgroup")
 STARTED_WITHIN_S = 60.0
+OURS = ("unix:///var/run/docker.sock", "")
+"""Where an engine of this machine listens by itself: an engine elsewhere is never answered by starting one here."""
+UNREACHABLE = (
+    "docker is not installed",
+    "cannot connect to the docker daemon",
+    "error during connect",
+    "trying to connect to the docker daemon",
+    "failed to connect to the docker api",
+)
+T = TypeVar("T")
 
 
 def ensure_engine(tell: Tell) -> str:
@@ -30,6 +41,26 @@ def ensure_engine(tell: Tell) -> str:
     return _start_by_systemd(tell) if Path("/run/systemd/system").is_dir() else _start_alone(tell)
 
 
+def with_engine(work: Callable[[], T], tell: Tell) -> T:
+    """Do something that needs an engine; where none answers, get one and do it again.
+
+    Nothing is asked beforehand: an engine that answers costs no call.
+    """
+    try:
+        return work()
+    except LauncherError as error:
+        if not is_unreachable(error):
+            raise
+    ensure_engine(tell)
+    return work()
+
+
+def is_unreachable(error: LauncherError) -> bool:
+    """Whether an error says that there is no engine, or no way to it."""
+    words = str(error).lower()
+    return any(each in words for each in UNREACHABLE)
+
+
 def _version() -> tuple[str, str]:
     """The engine's version, or else what the client complained about."""
     answer = docker("version", "--format", "{{.Server.Version}}", check=False)
@@ -38,10 +69,11 @@ def _version() -> tuple[str, str]:
 
 def _refuse_where_not_ours(complaint: str) -> None:
     """An engine elsewhere, or one that only its owner may use, is nothing to replace by one of our own."""
-    if elsewhere := os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT"):
+    if (elsewhere := _endpoint()) not in OURS:
         raise LauncherError(
             f"the Docker engine at {elsewhere} does not answer: {complaint}",
-            hint="start it, or unset DOCKER_HOST and DOCKER_CONTEXT to use the one on this machine",
+            hint="start it there, or choose the one of this machine: unset DOCKER_HOST DOCKER_CONTEXT; "
+            "docker context use default",
         )
     if "permission denied" in complaint.lower():
         raise LauncherError(
@@ -53,6 +85,16 @@ def _refuse_where_not_ours(complaint: str) -> None:
             f"no Docker engine answers: {complaint}",
             hint="start it (sudo systemctl start docker), or run this once as root",
         )
+
+
+def _endpoint() -> str:
+    """Where the `docker` command looks for its engine: DOCKER_HOST, or else the context that is in use."""
+    if host := os.environ.get("DOCKER_HOST"):
+        return host
+    if not installed("docker"):
+        return ""
+    context = docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}", check=False)
+    return context.stdout.strip() if context.code == 0 else os.environ.get("DOCKER_CONTEXT", "")
 
 
 def _install(tell: Tell) -> None:

@@ -1,5 +1,7 @@
 """What goes wrong for people: said in one line, with what to do in the next."""
 
+from collections.abc import Sequence
+
 
 class LauncherError(Exception):
     """A failure to show without a traceback.
@@ -15,13 +17,18 @@ class LauncherError(Exception):
 
 
 class ManifestError(LauncherError):
-    """A manifest with faults: all of them, each with its path in the file (`credentials.api.host: …`)."""
+    """A manifest with faults: all of them, each with its line and its path in the file.
+
+    `faults` are as people read them (`bottles.work.egress.allow[1]: …`), `lines` their lines, `None` where a fault
+    belongs to none.
+    """
 
     exit_code = 78  # EX_CONFIG of sysexits.h, as the init's own for an invalid bundle file
 
-    def __init__(self, source: str, faults: tuple[str, ...]) -> None:
-        super().__init__("\n".join(f"{source}: {fault}" for fault in faults))
-        self.faults = faults
+    def __init__(self, source: str, faults: Sequence[str], lines: Sequence[int | None] = (), *, hint: str = "") -> None:
+        self.faults, self.lines = tuple(faults), tuple(lines) or (None,) * len(faults)
+        where = [source if line is None else f"{source}:{line}" for line in self.lines]
+        super().__init__("\n".join(f"{at}: {fault}" for at, fault in zip(where, faults, strict=True)), hint=hint)
 
 
 class Interrupted(LauncherError):

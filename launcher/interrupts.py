@@ -28,6 +28,11 @@ class HeldSignals:
         self._first = self._first or signal.Signals(number)
         self._arrived.set()
 
+    @property
+    def came(self) -> bool:
+        """Whether a signal has come."""
+        return self._first is not None
+
     def check(self) -> None:
         """Raise `Interrupted` if a signal came."""
         if self._first is not None:
@@ -40,14 +45,14 @@ class HeldSignals:
         self.check()
 
     def hand_on(self) -> None:
-        """Send the signal again, if one came and nobody was told: to whoever handled it before."""
+        """Send the signal again, if one came and `check` did not raise it: to its former handler."""
         if self._first is not None and not self._answered:
             signal.raise_signal(self._first)
 
 
 @contextmanager
 def hold_signals() -> Iterator[HeldSignals]:
-    """Hold INT, TERM and HUP until the block ends; one that nobody has asked about by then takes effect at its end.
+    """Hold INT, TERM and HUP until the block ends; one that `check` has not raised by then takes effect at its end.
 
     Python handles signals in the main thread alone: in another, nothing is held and nothing needs to be.
     """

@@ -1,28 +1,78 @@
-"""The files of a bottle on the operator's machine: ~/.claude-bottle/state/SLUG/, readable by nobody else."""
+"""The files of a bottle on the operator's machine: ~/.claude-bottle/state/SLUG/, readable by the operator alone."""
 
+import fcntl
 import json
 import os
+import re
+import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 MARKER = "metadata.json"
+LOCK = "lock"
+
+
+def own_root() -> Path:
+    """Where everything of this operator's is."""
+    return Path.home() / ".claude-bottle"
 
 
 def state_root() -> Path:
     """Where the bottles of this operator keep their files."""
-    return Path.home() / ".claude-bottle" / "state"
+    return own_root() / "state"
 
 
 def default_manifest() -> Path:
     """The manifest of `up` without an argument. None is looked for in the current directory, which may be anybody's."""
-    return Path.home() / ".claude-bottle" / "bottle.toml"
+    return own_root() / "bottle.toml"
 
 
-def create(stage_dir: Path, slug: str) -> None:
-    """Make a stage directory (0700), marked as this bottle's."""
+def operator() -> str:
+    """What tells this operator's bottles from those of others on the same engine: 16 hexadecimal digits, kept."""
+    path = own_root() / "operator"
+    with suppress(OSError):
+        if re.fullmatch(r"[0-9a-f]{16}", kept := path.read_text().strip()):
+            return kept
+    own_root().mkdir(mode=0o700, parents=True, exist_ok=True)
+    mine = secrets.token_hex(8)
+    fresh = path.with_name(f"operator.{mine}")
+    write(fresh, mine + "\n", mode=0o600)
+    try:
+        # Of two that find none at the same time, the first one's stays.
+        os.link(fresh, path)
+    except FileExistsError:
+        mine = path.read_text().strip()
+    finally:
+        fresh.unlink()
+    return mine
+
+
+def create(stage_dir: Path, slug: str, **facts: Any) -> None:
+    """Make a stage directory (0700), marked as this bottle's, with the facts that later commands need."""
     stage_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     stage_dir.chmod(0o700)
-    write(stage_dir / MARKER, json.dumps({"slug": slug}) + "\n", mode=0o600)
+    write(stage_dir / MARKER, json.dumps({"slug": slug, **facts}) + "\n", mode=0o600)
+
+
+def note(stage_dir: Path, **facts: Any) -> None:
+    """Add to what is known of a bottle that has a stage directory."""
+    known = facts_of(stage_dir)
+    if known is not None:
+        fresh = stage_dir / f"{MARKER}.new"
+        write(fresh, json.dumps(known | facts) + "\n", mode=0o600)
+        fresh.replace(stage_dir / MARKER)
+
+
+def facts_of(stage_dir: Path) -> dict[str, Any] | None:
+    """What is known of the bottle of a stage directory; `None` where it is none."""
+    try:
+        known = json.loads((stage_dir / MARKER).read_text())
+    except (OSError, ValueError):
+        return None
+    return known if isinstance(known, dict) and isinstance(known.get("slug"), str) else None
 
 
 def write(path: Path, text: str, *, mode: int) -> None:
@@ -35,14 +85,51 @@ def write(path: Path, text: str, *, mode: int) -> None:
         file.write(text)
 
 
+@contextmanager
+def held(stage_dir: Path) -> Iterator[None]:
+    """Say that a launcher is at work on this bottle, until the block ends or the launcher does. May be nested.
+
+    What stays of a directory in which nothing has been made is removed.
+    """
+    stage_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(stage_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        if not (stage_dir / MARKER).exists():
+            with suppress(OSError):
+                (stage_dir / LOCK).unlink()
+                stage_dir.rmdir()
+        os.close(descriptor)
+
+
+def is_held(stage_dir: Path) -> bool:
+    """Whether a launcher is at work on the bottle of this directory."""
+    try:
+        descriptor = os.open(stage_dir / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def discard(stage_dir: Path, slug: str) -> None:
     """Remove a stage directory, if it is there and is this bottle's: the engine's word alone removes no directory."""
-    try:
-        marker = json.loads((stage_dir / MARKER).read_text())
-    except (OSError, ValueError):
-        return
-    if marker == {"slug": slug}:
+    known = facts_of(stage_dir)
+    if known is not None and known["slug"] == slug:
         shutil.rmtree(stage_dir, ignore_errors=True)
+
+
+def discard_secrets(stage_dir: Path) -> None:
+    """Remove the secrets, which have been handed over."""
+    shutil.rmtree(stage_dir / "secrets", ignore_errors=True)
 
 
 def slugs() -> tuple[str, ...]:

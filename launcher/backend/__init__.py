@@ -1,17 +1,17 @@
 """Backends: what a bottle runs on, behind one interface."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from launcher.backend.base import BottleBackend
-from launcher.backend.docker import DockerBackend
+from launcher.backend.docker import DockerBottleBackend
 from launcher.errors import LauncherError
 
 DEFAULT_BACKEND = "docker"
 VARIABLE = "CLAUDE_BOTTLE_BACKEND"
-BACKENDS: Mapping[str, Callable[[], BottleBackend]] = {"docker": DockerBackend}
+_BACKENDS: dict[str, Callable[[], BottleBackend]] = {"docker": DockerBottleBackend}
 
-__all__ = ["BACKENDS", "BottleBackend", "get_bottle_backend"]
+__all__ = ["_BACKENDS", "BottleBackend", "get_bottle_backend"]
 
 
 def get_bottle_backend(name: str | None = None) -> BottleBackend:
@@ -21,6 +21,6 @@ def get_bottle_backend(name: str | None = None) -> BottleBackend:
     """
     source = "the backend asked for" if name else f"${VARIABLE}"
     chosen = name or os.environ.get(VARIABLE) or DEFAULT_BACKEND
-    if chosen not in BACKENDS:
-        raise LauncherError(f"{source}: no backend {chosen!r}", hint=f"known: {', '.join(sorted(BACKENDS))}")
-    return BACKENDS[chosen]()
+    if chosen not in _BACKENDS:
+        raise LauncherError(f"{source}: no backend {chosen!r}", hint=f"known: {', '.join(sorted(_BACKENDS))}")
+    return _BACKENDS[chosen]()

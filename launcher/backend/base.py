@@ -5,28 +5,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.manifest import BottleSpec
+from launcher.docker import Command
 from launcher.plan import BottlePlan
+from launcher.spec import BottleSpec
+from launcher.steps import Step
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What is there of a bottle: a container's name or another object, its role and how it is."""
+    """What is there of a bottle: a container or another object, its role and how it is."""
 
     slug: str
     role: str
     name: str
     state: str
     stage_dir: Path
+    kind: str = "container"
+    detail: str = ""
+    """The engine's own words: `Up 3 minutes (healthy)`."""
+    operator: str = ""
+    agent: str = ""
 
 
 class BottleBackend(ABC):
     """Makes a bottle and takes it down.
 
-    The order is `prepare`, `launch` (which calls `start`), `stop`. Whatever happens between the first and the last, an
-    interrupt included, nothing is left behind once `launch` has raised or `stop` has returned.
+    The order is `prepare`, `launch`, `stop`. Whatever happens between the first and the last, an interrupt included,
+    nothing is left behind once `launch` has raised or `stop` has returned.
     """
 
     @abstractmethod
@@ -37,35 +44,79 @@ class BottleBackend(ABC):
         """
 
     @abstractmethod
-    def launch(self, plan: BottlePlan, tell: Tell = lambda _line: None) -> str:
-        """Make the networks, fill them in, and start the plan; returns what `start` returns.
+    def plan(self, spec: BottleSpec, stage_dir: Path) -> BottlePlan:
+        """The plan of a spec, as a value: what `prepare` returns, without its files. Reads and writes nothing."""
 
-        On any failure everything is taken down before the exception goes on.
+    @abstractmethod
+    def launch(self, plan: BottlePlan, tell: Tell = lambda _line: None, *, start: bool = True) -> str:
+        """Make the networks, fill them in, and start the plan; returns the name of the agent's container once it runs.
+
+        The agent is started only once the gate has passed; without `start` it is left for `attach` to start, so that
+        nothing that it shows first is missed. On any failure everything is taken down before the exception
+        goes on.
         """
 
     @abstractmethod
-    def start(self, plan: BottlePlan, tell: Tell = lambda _line: None) -> str:
-        """Start a plan whose networks exist, and return the name of the agent's container once it runs.
-
-        The agent is started only once the bundle is healthy. Raises `LauncherError` where it does not get there.
-        """
-
-    @abstractmethod
-    def attach(self, target: str, tty: bool, sleep: Callable[[float], None]) -> int:
-        """Show what the agent of that container says until it ends, and return its exit code.
+    def attach(self, target: str, tty: bool, sleep: Callable[[float], None], *, started: bool = True) -> int:
+        """Show what the agent of that container says until it ends, and return its exit code. Where it is not `started`
+        yet, this starts it.
 
         With `tty` the operator's terminal is the agent's own. `sleep` is called while waiting; what it raises ends
         the showing, not the agent. Raises `LauncherError` where the bundle ends first.
         """
 
     @abstractmethod
-    def stop(self, target: str, tell: Tell = lambda _line: None) -> None:
-        """Take down the bottle of that container (or slug), with all that it left behind. Idempotent."""
+    def wait(self, target: str, sleep: Callable[[float], None]) -> int:
+        """Wait until the agent of that container has ended, and return its exit code; `sleep` as for `attach`.
+
+        Raises `LauncherError` where the bundle ends first.
+        """
 
     @abstractmethod
+    def stop(self, target: str, tell: Tell = lambda _line: None) -> bool:
+        """Take down the bottle of that container (or slug), with all that it left behind; whether there was any.
+
+        Idempotent. What its daemons and its agent have said is kept in the operator's history.
+        """
+
+    @abstractmethod
+    def steps(self, plan: BottlePlan) -> tuple[Step, ...]:
+        """All that `launch` does, in an order that it may be done in. A pure function."""
+
+    @abstractmethod
+    def running(self, slug: str = "", *, operator: str = "", containers_alone: bool = False) -> tuple[Running, ...]:
+        """What is there of all bottles, of one, or of one operator's; leftovers of a killed launcher included."""
+
+    @abstractmethod
+    def in_bundle(self, slug: str, *command: str, stdin: bool = False, tty: bool = False, user: str = "") -> Command:
+        """The command line that runs a command in a bottle's bundle, as its root or as one of its users."""
+
+    @abstractmethod
+    def in_agent(self, slug: str, *command: str, tty: bool = False) -> Command:
+        """The command line that runs a command beside the agent, as its user."""
+
+    @abstractmethod
+    def on_host(self, slug: str, *command: str) -> Command:
+        """The command line that runs a command of the bundle's image in the network of the engine's host, without any
+        privilege: a neighbour whom no wall should let the agent reach.
+        """
+
+    @abstractmethod
+    def host_addresses(self, slug: str) -> tuple[str, ...]:
+        """Addresses of the engine's host that the agent could try: those of its own networks first."""
+
+    @abstractmethod
+    def bundle_address_outside(self, slug: str) -> str:
+        """The address by which the engine's host could reach the bundle."""
+
+    @abstractmethod
+    def logs(self, slug: str, role: str, *, follow: bool = False) -> Command:
+        """The command line that shows what a bottle's container has said, each line with its time."""
+
+    @abstractmethod
+    def prune(self, tell: Tell = lambda _line: None) -> tuple[str, ...]:
+        """Take down what launchers of this operator that are gone have left behind; returns what that was."""
+
     def preview(self, spec: BottleSpec, stage_dir: Path) -> tuple[str, ...]:
         """What `launch` would do, line by line, for people. Reads and writes nothing."""
-
-    @abstractmethod
-    def running(self) -> tuple[Running, ...]:
-        """All that is there of all bottles, leftovers of a launcher that was killed included."""
+        return tuple(str(step) for step in self.steps(self.plan(spec, stage_dir)))

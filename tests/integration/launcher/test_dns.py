@@ -11,15 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from launcher.backend.docker import plan_bottle, render, render_networks
-from launcher.docker import Command
-from launcher.manifest import AgentSpec, BottleSpec
-from launcher.plan import object_name
+from launcher.backend.docker import DockerBottleBackend
+from launcher.backend.docker.render import render
+from launcher.plan import Subnets, object_name
+from launcher.spec import AgentSpec, BottleSpec
 from tests.integration.support.init import ROOT
 from tests.integration.support.launching import AGENT_IMAGE, DEADLINE_S
 
@@ -108,18 +108,17 @@ def by_hand(name: str) -> tuple[str, ...]:
     return ("python3", "-c", program)
 
 
-def run_agent(engine: Engine, slug: str, command: tuple[str, ...], precaution: bool = True) -> None:
+def run_agent(engine: Engine, slug: str, command: tuple[str, ...], *, transparent: bool, precaution: bool) -> None:
     """Run the launcher's own command lines for networks and agent, and wait for the agent's end."""
-    spec = BottleSpec("dns", agent=AgentSpec(image=AGENT_IMAGE, command=command))
-    plan = plan_bottle(spec, slug, engine.directory / slug)
-    plan.stage_dir.mkdir()
-    for mount in plan.agent.mounts:
-        mount.source.touch()
-    filled = replace(plan, internal_network=object_name(slug, "internal"), egress_network=object_name(slug, "egress"))
-    steps = [step.argv for step in render(filled) if isinstance(step, Command) and plan.agent.name in step.argv]
-    for argv in (*(each.argv for each in render_networks(plan)), *steps):
-        engine.run(*(argv if precaution else without_precaution(argv)))
+    agent = AgentSpec(image=AGENT_IMAGE, command=command, init="engine", runtime="")
+    spec = BottleSpec("dns", slug=slug, agent=agent, transparent=transparent)
+    plan = DockerBottleBackend().plan(spec, engine.directory / slug).with_networks(Subnets.drawn())
+    steps = {step.name: step.command.argv for step in render(plan)}
+    for name in ("internal.create", "agent.create", "agent.start"):
+        engine.run(*(steps[name] if precaution else without_precaution(steps[name])))
     assert engine.run("docker", "wait", plan.agent.name) == "0"
+    engine.run("docker", "rm", plan.agent.name)
+    engine.run("docker", "network", "rm", object_name(slug, "internal"))
 
 
 def without_precaution(argv: tuple[str, ...]) -> list[str]:
@@ -140,12 +139,14 @@ def test_without_the_precaution_a_query_gets_out(engine: Engine, program: Progra
     if tuple(int(part) for part in version.partition("+")[0].split(".")[:3]) >= FIXED_IN:
         pytest.skip(f"Docker {version} forwards no query from an internal network: there is nothing to see")
     name = f"control-{program.__name__.replace('_', '-')}"
-    run_agent(engine, name, program(f"{name}.example"), precaution=False)
+    run_agent(engine, name, program(f"{name}.example"), transparent=False, precaution=False)
     assert f"{name}.example" in engine.queries()
 
 
+@pytest.mark.parametrize("transparent", [True, False], ids=["transparent", "not transparent"])
 @pytest.mark.parametrize("program", [by_libc, by_hand])
-def test_no_query_of_an_agent_gets_out(engine: Engine, program: Program) -> None:
-    name = f"walled-{program.__name__.replace('_', '-')}"
-    run_agent(engine, name, program(f"{name}.example"))
+def test_no_query_of_an_agent_gets_out(engine: Engine, program: Program, transparent: bool) -> None:
+    """Its nameserver is the bundle, which does not run here, or none."""
+    name = f"walled-{program.__name__.replace('_', '-')}-{transparent}".lower()
+    run_agent(engine, name, program(f"{name}.example"), transparent=transparent, precaution=True)
     assert f"{name}.example" not in engine.queries()

@@ -1,16 +1,75 @@
-"""What the tests of the launcher share: its command line, and a look at what the engine has of a bottle."""
+"""What the tests of the launcher share: its command line, a bottle with an internet beside it, and a look at what the
+engine has of a bottle.
+"""
 
 import os
+import select
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
+
+from launcher import state
+from launcher.backend import BottleBackend, get_bottle_backend
+from launcher.demo import Internet
 from launcher.docker import docker
-from launcher.plan import LABEL_SLUG
+from launcher.plan import LABEL_SLUG, new_slug, object_name
+from launcher.spec import BottleSpec
+from launcher.trial import Trial
 from tests.integration.support.init import PATIENCE_S
 
 AGENT_IMAGE = "claude-bottle-agent"
 DEADLINE_S = PATIENCE_S
+
+
+@dataclass(frozen=True)
+class Bottle:
+    """One that runs, and what is around it."""
+
+    backend: BottleBackend
+    slug: str
+    internet: Internet
+
+    @property
+    def agent(self) -> str:
+        """The name of the agent's container."""
+        return object_name(self.slug, "agent")
+
+    @property
+    def bundle(self) -> str:
+        """The name of the bundle's container."""
+        return object_name(self.slug, "sidecars")
+
+    @property
+    def trial(self) -> Trial:
+        """Attempts from its places."""
+        return Trial(self.backend, self.slug)
+
+
+@contextmanager
+def a_bottle(backend_name: str, directory: Path, spec: BottleSpec, *names: str) -> Iterator[Bottle]:
+    """A bottle that runs, beside an internet of its own in which these names are; the bundle trusts its authority."""
+    slug = new_slug(spec.name)
+    backend = get_bottle_backend(backend_name)
+    stage_dir = directory / slug
+    state.create(stage_dir, slug)
+    internet = Internet(slug, stage_dir)
+    authority = directory / f"{slug}.pem"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(directory))
+        try:
+            authority.write_text(internet.start(names))
+            backend.launch(backend.prepare(replace(spec, slug=slug, upstream_ca=authority), stage_dir))
+            internet.connect(object_name(slug, "sidecars"))
+            yield Bottle(backend, slug, internet)
+        finally:
+            backend.stop(slug)
+            assert leftovers(slug) == []
 
 
 def cli(home: Path, *args: str, terminal: int | None = None) -> "subprocess.Popen[str]":
@@ -29,6 +88,23 @@ def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
     """Its exit code, and all that it said elsewhere than at a terminal."""
     stdout, stderr = process.communicate(timeout=DEADLINE_S)
     return process.returncode, (stdout or "") + stderr
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    """Kill a launcher, and wait until the engine has done what the launcher had asked of it by then."""
+    process.send_signal(signal.SIGSTOP)
+    children = Path(f"/proc/{process.pid}/task").glob("*/children")
+    pending = {}
+    for child in (int(word) for path in children for word in path.read_text().split()):
+        with suppress(OSError):
+            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            if b"wait" not in words and b"--follow" not in words:
+                pending[child] = os.pidfd_open(child)
+    process.kill()
+    finish(process)
+    for descriptor in pending.values():
+        assert select.select([descriptor], [], [], DEADLINE_S)[0]
+        os.close(descriptor)
 
 
 def leftovers(slug: str) -> list[str]:

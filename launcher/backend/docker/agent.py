@@ -1,0 +1,42 @@
+"""The agent's container: started from a plan, stopped by its name."""
+
+from launcher.backend.docker.removal import attempt
+from launcher.backend.docker.render import render_agent, render_runtime
+from launcher.errors import LauncherError
+from launcher.interrupts import hold_signals
+from launcher.plan import AgentPlan, pipelock_container_name
+from launcher.steps import Hands
+
+
+class Agent:
+    """The container that the walls are about."""
+
+    @staticmethod
+    def start(plan: AgentPlan, hands: Hands | None = None) -> str:
+        """Start a plan whose network exists and whose bundle runs, and return the container's name.
+
+        The gate asks first, in the agent's place. With `hands` that have been given its steps already this waits for
+        them alone.
+
+        Raises `ValueError` for a plan without a network, `LauncherError` where it cannot be started.
+        """
+        if not plan.internal_network:
+            raise ValueError("a plan is started once `launch` has made its networks and filled them in")
+        if hands is not None:
+            hands.finish("agent.start")
+            return plan.name
+        with hold_signals() as held, Hands(held) as own:
+            own.begin(
+                (*render_runtime(plan), *render_agent(plan, pipelock_container_name(plan.slug), bundle_runs=True))
+            )
+            own.finish()
+        return plan.name
+
+    @staticmethod
+    def stop(target: str) -> None:
+        """Stop and remove the container that `start` named. Idempotent.
+
+        Raises `LauncherError` where the engine refuses.
+        """
+        if faults := attempt("container", "rm", "--force", "--volumes", target):
+            raise LauncherError("\n".join(faults))

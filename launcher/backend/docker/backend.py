@@ -1,0 +1,237 @@
+"""The Docker backend: it plans, and its hands carry out what `render` makes of the plan."""
+
+import ipaddress
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from launcher import state
+from launcher.backend.base import BottleBackend, Running, Tell
+from launcher.backend.docker.agent import Agent
+from launcher.backend.docker.bottle_plan import DockerBottlePlan
+from launcher.backend.docker.compose import compose_yaml
+from launcher.backend.docker.facts import engine_facts, fitted
+from launcher.backend.docker.listing import KINDS, listed
+from launcher.backend.docker.pipelock import PipelockProxy
+from launcher.backend.docker.prune import prune
+from launcher.backend.docker.removal import attempt, exit_code, remove
+from launcher.backend.docker.render import early_steps, render, render_networks, without
+from launcher.docker import Command, CommandError, beside, docker, docker_json, foreground, run
+from launcher.errors import LauncherError
+from launcher.interrupts import HeldSignals, hold_signals
+from launcher.plan import (
+    BUNDLE_IMAGE,
+    LABEL_OPERATOR,
+    LABEL_ROLE,
+    LABEL_SLUG,
+    BottlePlan,
+    PipelockProxyPlan,
+    Subnets,
+    new_slug,
+    object_name,
+    pipelock_container_name,
+    slug_of,
+)
+from launcher.planning import agent_plan, labelled, proxy_plan
+from launcher.spec import BottleSpec
+from launcher.staging import prepare_proxy, staged
+from launcher.steps import LOOK_S, Hands, Step, in_order
+
+DRAWS = 32
+OVERLAPS = "overlaps with other one on this address space"
+LAST_LINES = 25
+
+
+class DockerBottleBackend(BottleBackend):
+    """A bottle on the Docker engine that the `docker` command reaches."""
+
+    def __init__(self) -> None:
+        self._proxy, self._agent = PipelockProxy(), Agent()
+
+    def plan(self, spec: BottleSpec, stage_dir: Path) -> DockerBottlePlan:
+        stage_dir = stage_dir.absolute()
+        slug = spec.slug or new_slug(spec.name)
+        return DockerBottlePlan(
+            slug=slug,
+            stage_dir=stage_dir,
+            proxy=proxy_plan(spec, slug, stage_dir),
+            agent=agent_plan(spec, slug, stage_dir),
+            compose_path=stage_dir / "compose.yaml",
+            address_pool=spec.address_pool,
+        )
+
+    def prepare_proxy(self, spec: BottleSpec, stage_dir: Path) -> PipelockProxyPlan:
+        """Write the proxy's policy into `stage_dir`, and plan the proxy: its networks stay empty.
+
+        Raises `LauncherError` where the authority of its origins can't be read.
+        """
+        return prepare_proxy(spec, stage_dir)
+
+    def prepare(self, spec: BottleSpec, stage_dir: Path) -> DockerBottlePlan:
+        spec = replace(spec, slug=spec.slug or new_slug(spec.name))
+        plan = labelled(self.plan(spec, stage_dir), spec)
+        with staged(spec, plan):
+            state.write(plan.compose_path, compose_yaml(plan), mode=0o600)
+        return plan
+
+    def launch(self, plan: BottlePlan, tell: Tell = lambda _line: None, *, start: bool = True) -> str:
+        assert isinstance(plan, DockerBottlePlan)
+        with hold_signals() as held:
+            try:
+                name = self._launch(plan, held, tell, start=start)
+                held.check()
+            except BaseException as error:
+                words = _words_of_bundle(plan.proxy.name) if isinstance(error, CommandError) else None
+                remove(plan.slug, {plan.stage_dir}, tell, keep_history=False)
+                if words is not None:
+                    raise words from None
+                raise
+        return name
+
+    def _launch(self, plan: DockerBottlePlan, held: HeldSignals, tell: Tell, *, start: bool) -> str:
+        began = time.monotonic()
+        with state.held(plan.stage_dir), ThreadPoolExecutor(1) as pool, Hands(held) as hands:
+            asked = pool.submit(engine_facts, plan)
+            hands.begin(early_steps(plan))
+            plan = fitted(_with_networks(plan, held), asked.result())
+            steps = without(render(plan), "internal.create", "egress.create")
+            hands.begin(steps if start else steps[:-1])
+            bundle = self._proxy.start(plan.proxy, hands)
+            with beside(Command(("docker", "wait", bundle))) as bundle_has_ended:
+                hands.finish(*(step.name for step in steps[:-1]), look=_gate_guard(plan, bundle_has_ended))
+                tell(f"{bundle} is healthy after {time.monotonic() - began:.1f} s, and the walls stand")
+                state.discard_secrets(plan.stage_dir)
+                return self._agent.start(plan.agent, hands) if start else plan.agent.name
+
+    def attach(self, target: str, tty: bool, sleep: Callable[[float], None], *, started: bool = True) -> int:
+        with _while_bundle_runs(target, sleep) as look:
+            shows: tuple[str, ...] = ("attach",) if started else ("start", "--attach", "--interactive")
+            if tty:
+                return foreground(Command(("docker", *shows, target)), look)
+            shows = ("logs", "--follow") if started else ("start", "--attach")
+            foreground(Command(("docker", *shows, target)), look)
+            # The logs may end before the agent: the reader has gone, or the engine keeps none.
+            return _wait_ended(target, look)
+
+    def wait(self, target: str, sleep: Callable[[float], None]) -> int:
+        with _while_bundle_runs(target, sleep) as look:
+            return _wait_ended(target, look)
+
+    def stop(self, target: str, tell: Tell = lambda _line: None) -> bool:
+        slug = slug_of(target)
+        with hold_signals():
+            return remove(slug, {state.state_root() / slug}, tell)
+
+    def steps(self, plan: BottlePlan) -> tuple[Step, ...]:
+        assert isinstance(plan, DockerBottlePlan)
+        return in_order(render(plan if plan.proxy.subnets else plan.with_networks(Subnets.drawn(plan.address_pool))))
+
+    def running(self, slug: str = "", *, operator: str = "", containers_alone: bool = False) -> tuple[Running, ...]:
+        conditions = [f"{LABEL_SLUG}={slug}" if slug else LABEL_SLUG]
+        conditions += [f"{LABEL_OPERATOR}={operator}"] if operator else []
+        return listed(*conditions, kinds=("container",) if containers_alone else KINDS)
+
+    def in_bundle(self, slug: str, *command: str, stdin: bool = False, tty: bool = False, user: str = "") -> Command:
+        options = (*(("--interactive",) if stdin or tty else ()), *(("--tty",) if tty else ()))
+        options = (*options, *(("--user", user) if user else ()))
+        return Command(("docker", "exec", *options, pipelock_container_name(slug), *command))
+
+    def in_agent(self, slug: str, *command: str, tty: bool = False) -> Command:
+        options = ("--interactive", "--tty") if tty else ("--interactive",)
+        return Command(("docker", "exec", *options, object_name(slug, "agent"), *command))
+
+    def on_host(self, slug: str, *command: str) -> Command:
+        labels = ("--label", f"{LABEL_SLUG}={slug}", "--label", f"{LABEL_ROLE}=neighbour")
+        confined = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only", "--no-healthcheck")
+        options = ("--rm", "--pull", "never", "--network", "host", "--user", "65534:65534", *labels, *confined)
+        return Command(("docker", "run", *options, "--entrypoint", command[0], BUNDLE_IMAGE, *command[1:]))
+
+    def host_addresses(self, slug: str) -> tuple[str, ...]:
+        names = (object_name(slug, "internal"), object_name(slug, "egress"), "bridge")
+        found = docker_json("network", "inspect", *names)
+        subnets = [ipaddress.ip_network(config["Subnet"]) for each in found for config in each["IPAM"]["Config"]]
+        return tuple(str(subnet[1]) for subnet in subnets)
+
+    def bundle_address_outside(self, slug: str) -> str:
+        (found,) = docker_json("container", "inspect", pipelock_container_name(slug))
+        return str(found["NetworkSettings"]["Networks"][object_name(slug, "egress")]["IPAddress"])
+
+    def logs(self, slug: str, role: str, *, follow: bool = False) -> Command:
+        options = ("--timestamps", *(("--follow",) if follow else ()))
+        return Command(("docker", "logs", *options, object_name(slug, role)))
+
+    def prune(self, tell: Tell = lambda _line: None) -> tuple[str, ...]:
+        return prune(tell)
+
+
+def _with_networks(plan: DockerBottlePlan, held: HeldSignals) -> DockerBottlePlan:
+    """Make the networks, at addresses that are free, and fill them in."""
+    for _ in range(DRAWS):
+        held.check()
+        filled = plan.with_networks(Subnets.drawn(plan.address_pool))
+        with ThreadPoolExecutor(2) as pool:
+            results = list(pool.map(lambda step: run(step.command, check=False), render_networks(filled)))
+        if all(result.code == 0 for result in results):
+            return filled
+        for step, result in zip(render_networks(filled), results, strict=True):
+            if result.code and OVERLAPS not in result.stderr:
+                raise CommandError(step.command.argv, result)
+            if result.code == 0:
+                attempt("network", "rm", step.command.argv[-1])
+    raise LauncherError(
+        f"no free network of 32 addresses was found in {plan.address_pool}",
+        hint="`bottle prune` removes what killed launchers left; address_pool in the manifest names another range",
+    )
+
+
+def _gate_guard(plan: DockerBottlePlan, bundle_has_ended: Callable[[], bool]) -> Callable[[], None]:
+    """Ends the gate's waiting as soon as there is nothing left to wait for."""
+    ended = False
+
+    def look() -> None:
+        nonlocal ended
+        if not ended and bundle_has_ended():
+            ended = True
+            docker("container", "rm", "--force", object_name(plan.slug, "gate"), check=False)
+
+    return look
+
+
+def _words_of_bundle(bundle: str) -> LauncherError | None:
+    """Why a bundle is not up, in its own words, where it has ended by itself; `None` while it runs or is not there."""
+    inspected = docker("container", "inspect", "--format", "{{.State.Status}}", bundle, check=False)
+    if inspected.stdout.strip() != "exited":
+        return None
+    return _no_health(bundle, f"ended with {exit_code(bundle)}")
+
+
+def _no_health(container: str, what: str) -> LauncherError:
+    """The error for a bundle that is not there for its agent, with its last lines: they are the reason."""
+    logs = docker("logs", "--tail", str(LAST_LINES), container, check=False)
+    lines = (logs.stdout + logs.stderr).strip()
+    return LauncherError(f"{container} {what}", hint=f"its last lines:\n{lines}" if lines else "it said nothing")
+
+
+@contextmanager
+def _while_bundle_runs(target: str, sleep: Callable[[float], None]) -> Iterator[Callable[[float], None]]:
+    """A `sleep` that raises `LauncherError` as soon as the bundle of an agent's container has ended."""
+    bundle = pipelock_container_name(slug_of(target))
+    with beside(Command(("docker", "wait", bundle))) as bundle_has_ended:
+
+        def look(seconds: float) -> None:
+            sleep(seconds)
+            if bundle_has_ended():
+                raise _no_health(bundle, f"ended with {exit_code(bundle)}, so the agent has no way out any more")
+
+        yield look
+
+
+def _wait_ended(container: str, look: Callable[[float], None]) -> int:
+    """A container's exit code, once it has ended. Raises `CommandError` where it is gone."""
+    with beside(Command(("docker", "wait", container))) as has_ended:
+        while not has_ended():
+            look(LOOK_S)
+    return int(docker("container", "inspect", "--format", "{{.State.ExitCode}}", container).stdout)

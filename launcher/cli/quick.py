@@ -1,0 +1,27 @@
+"""`bottle status` without the libraries that other commands need."""
+
+import json
+import sys
+
+from launcher import state
+from launcher.backend.docker.listing import listed
+from launcher.errors import LauncherError
+from launcher.plan import LABEL_OPERATOR
+from launcher.status import COLUMNS, row, statuses, table
+from launcher.waiting import waiting_in
+
+
+def show_status(*, as_json: bool) -> None:
+    """Print the operator's bottles, leftovers included; exits 1 where the engine does not answer."""
+    try:
+        objects = listed(f"{LABEL_OPERATOR}={state.operator()}", kinds=("container",))
+        found = statuses(objects, waiting_in(objects))
+    except LauncherError as error:
+        print(error, error.hint, sep="\n", file=sys.stderr)
+        sys.exit(error.exit_code)
+    if as_json:
+        print(json.dumps([each.as_json() for each in found], indent=1))
+    elif found:
+        print(table([COLUMNS, *map(row, found)]))
+    else:
+        print("no bottle is up")

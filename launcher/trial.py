@@ -1,0 +1,62 @@
+"""Attempts to get past the walls from the places of a bottle: for `bottle doctor` and the tests of every backend."""
+
+import json
+import secrets
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+from launcher.backend import BottleBackend
+from launcher.docker import lines_of, run
+from launcher.plan import RUNTIME_DIR
+
+LISTEN_S = 60
+
+
+class Trial:
+    """Attempts from the places of one bottle."""
+
+    def __init__(self, backend: BottleBackend, slug: str) -> None:
+        self.backend, self.slug = backend, slug
+        self._source = (files("launcher") / "probes.py").read_text()
+
+    def agent(self, word: str, *arguments: str) -> Any:
+        """An attempt from beside the agent, as its user."""
+        command = self.backend.in_agent(
+            self.slug, f"{RUNTIME_DIR}/bin/python3", "-I", "-S", "-c", self._source, word, *arguments
+        )
+        return self._answer(run(command, check=False).stdout)
+
+    def bundle(self, user: str, word: str, *arguments: str) -> Any:
+        """An attempt from inside the bundle, as one of its users."""
+        command = self.backend.in_bundle(self.slug, "python3", "-I", "-c", self._source, word, *arguments, user=user)
+        return self._answer(run(command, check=False).stdout)
+
+    def host(self, word: str, *arguments: str) -> Any:
+        """An attempt from the engine's host."""
+        return self._answer(
+            run(self.backend.on_host(self.slug, "python3", "-I", "-c", self._source, word, *arguments)).stdout
+        )
+
+    @staticmethod
+    def _answer(output: str) -> Any:
+        lines = output.splitlines()
+        return json.loads(lines[-1]) if lines else "nothing was said"
+
+    def while_listening(self, attempt: Callable[[int, str], None]) -> list[dict[str, str]]:
+        """What arrives at a listener on all addresses of the engine's host while something is attempted, ended by a
+        connection of the host's own: what was sent before it has arrived by then, or never does.
+        """
+        text = secrets.token_hex(6)
+        command = self.backend.on_host(self.slug, "python3", "-I", "-c", self._source, "listen", str(LISTEN_S), text)
+        arrived: list[dict[str, str]] = []
+        with lines_of(command) as lines:
+            port = int(json.loads(next(lines))["port"])
+            attempt(port, text)
+            self.host("connect", "127.0.0.1", str(port))
+            for line in lines:
+                found = json.loads(line)
+                if found.get("tcp") == "127.0.0.1":
+                    break
+                arrived.append(found)
+        return arrived

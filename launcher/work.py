@@ -1,0 +1,275 @@
+"""Work that an agent has done, and that is nowhere else yet: found, made into a patch, and never lost silently.
+
+Whatever an agent wrote is looked at on the engine, in a container without a network, and comes here as the text of a
+patch or as an archive: the operator's machine runs no git in a directory that an agent could have prepared.
+"""
+
+import gzip
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from launcher import state
+from launcher.backend import BottleBackend
+from launcher.docker import Command, docker, docker_to_file, run
+from launcher.errors import LauncherError
+from launcher.plan import BASE_DIR, BUNDLE_IMAGE, PROJECT_DIR, RUNTIME_DIR, object_name
+from launcher.spec import BottleSpec
+
+Say = Callable[[str], None]
+
+# git without any configuration files, and with its objects in a directory apart.
+_GIT = """
+set -eu
+export HOME=/scratch GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1 GIT_CONFIG_COUNT=2
+export GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*' GIT_CONFIG_KEY_1=core.fileMode GIT_CONFIG_VALUE_1=true
+"""
+# What the agent's copy has and the base has not, as one patch; what is ignored by .gitignore is left out.
+PATCH = (
+    _GIT
+    + """
+export GIT_DIR=/scratch/git
+git init --quiet --bare "$GIT_DIR"
+git config core.bare false
+GIT_WORK_TREE=$BASE git add --all >/dev/null 2>&1
+base=$(git write-tree)
+GIT_WORK_TREE=$PROJECT git add --all >/dev/null 2>&1
+git diff --cached --binary --no-ext-diff --no-textconv "$base"
+"""
+)
+# Work trees of git with something that no remote has: a line of JSON for each.
+UNSAVED = (
+    _GIT
+    + """
+find "$@" -xdev -maxdepth 5 -name .git 2>/dev/null | while read -r found; do
+    tree=${found%/.git}
+    changed=$(git -C "$tree" -c core.fsmonitor=false status --porcelain 2>/dev/null | wc -l)
+    commits=$(git -C "$tree" log --oneline --branches --not --remotes 2>/dev/null | wc -l)
+    [ "$changed$commits" = 00 ] && continue
+    printf '{"tree": "%s", "changed": %d, "commits": %d}\\n' "$tree" "$changed" "$commits"
+done
+"""
+)
+# Whether there is any work tree at all; this one runs beside the agent, which need not have git.
+TREES = """
+import os, sys
+for root in sys.argv[1:]:
+    for directory, names, _ in os.walk(root):
+        if ".git" in names:
+            print(directory)
+        if directory.count("/") - root.count("/") >= 4:
+            names.clear()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsaved:
+    """A work tree with something that is nowhere else."""
+
+    tree: str
+    changed: int
+    commits: int
+
+    def __str__(self) -> str:
+        return f"{self.tree}: {self.changed} changed files, {self.commits} commits that are not pushed"
+
+
+def work_root() -> Path:
+    """Where work is kept until `apply` brings it home; nothing else removes it."""
+    return state.own_root() / "work"
+
+
+def patch_path(slug: str) -> Path:
+    """Where a bottle's patch is kept once the bottle is gone."""
+    return work_root() / f"{slug}.patch"
+
+
+def make_patch(slug: str, facts: dict[str, Any]) -> bytes:
+    """What the agent has changed in its copy or clone of the project.
+
+    Raises `LauncherError` for a bottle that has none, or where the engine cannot make it.
+    """
+    if facts.get("project") not in ("copy", "clone"):
+        raise LauncherError(
+            f"{slug} has no copy of a project",
+            hint="what an agent changes in a directory that is mounted is in the directory itself",
+        )
+    work_root().mkdir(mode=0o700, parents=True, exist_ok=True)
+    target = work_root() / f"{slug}.new"
+    try:
+        argv = _looking(slug, facts, {"base": BASE_DIR, "project": str(facts["project_target"])}, PATCH)
+        if not docker_to_file(target, *argv):
+            raise LauncherError(f"the patch of {slug} could not be made: {target.read_text(errors='replace')[-500:]}")
+        return target.read_bytes()
+    finally:
+        target.unlink(missing_ok=True)
+
+
+def _looking(
+    slug: str, facts: dict[str, Any], volumes: dict[str, str], script: str, *arguments: str
+) -> tuple[str, ...]:
+    """A container of the bundle's image that looks at volumes and may do nothing else."""
+    mounts = [
+        word
+        for role, target in volumes.items()
+        for word in ("--mount", f"type=volume,source={object_name(slug, role)},target={target},readonly")
+    ]
+    return (
+        *("run", "--rm", "--pull", "never", "--network", "none", "--read-only", "--cap-drop", "ALL"),
+        *("--cap-add", "DAC_OVERRIDE", "--security-opt", "no-new-privileges", "--user", "0:0"),
+        *("--mount", "type=volume,target=/scratch", *mounts),
+        *("--env", f"BASE={BASE_DIR}", "--env", f"PROJECT={facts.get('project_target') or PROJECT_DIR}"),
+        *("--no-healthcheck", "--entrypoint", "sh", str(facts.get("bundle_image") or BUNDLE_IMAGE)),
+        *("-c", script, "sh", *arguments),
+    )
+
+
+def unsaved(backend: BottleBackend, slug: str, facts: dict[str, Any]) -> list[Unsaved]:
+    """The work trees of a bottle with something that no remote has."""
+    home, target = str(facts.get("home", "")), str(facts.get("project_target", ""))
+    places = {"home": home, **({"project": target} if facts.get("project") in ("copy", "clone") else {})}
+    python = (f"{RUNTIME_DIR}/bin/python3", "-I", "-S", "-c", TREES)
+    there = run(backend.in_agent(slug, *python, *places.values()), check=False)
+    if there.code == 0 and not there.stdout.strip():
+        return []
+    result = docker(*_looking(slug, facts, places, UNSAVED, *places.values()), check=False)
+    return [Unsaved(**json.loads(line)) for line in result.stdout.splitlines() if line.startswith("{")]
+
+
+def settled(backend: BottleBackend, slug: str, say: Say) -> None:
+    """Before a bottle goes: whatever is nowhere else is kept in ~/.claude-bottle/work/, and told.
+
+    Raises `LauncherError` where that does not work: then nothing goes.
+    """
+    facts = state.facts_of(state.state_root() / slug)
+    if facts is None or "home" not in facts:
+        return
+    if facts.get("project") in ("copy", "clone"):
+        patch = make_patch(slug, facts)
+        if patch and _digest(patch) != facts.get("applied"):
+            keep(patch_path(slug), patch)
+            say(f"what the agent changed in the project is in {patch_path(slug)}; `bottle apply {slug}` brings it home")
+    found = unsaved(backend, slug, facts)
+    for name, place, trees in _by_place(facts, found):
+        target = work_root() / f"{slug}-{name}.tar.gz"
+        keep_directory(slug, place, target)
+        say("\n".join([f"not pushed, and kept in {target}:", *(f"  {each}" for each in trees)]))
+
+
+def _by_place(facts: dict[str, Any], found: Sequence[Unsaved]) -> Iterator[tuple[str, str, list[Unsaved]]]:
+    """What has to be kept as a whole, by its volume: of the project the patch has the files, not the commits."""
+    in_project = [each for each in found if _in_project(each, facts)]
+    if with_commits := [each for each in in_project if each.commits and facts.get("project") == "clone"]:
+        yield "project", str(facts["project_target"]), with_commits
+    if in_home := [each for each in found if each not in in_project]:
+        yield "home", str(facts["home"]), in_home
+
+
+def _in_project(each: Unsaved, facts: dict[str, Any]) -> bool:
+    target = str(facts.get("project_target", ""))
+    return bool(target) and each.tree.startswith(target)
+
+
+def keep(target: Path, content: bytes) -> None:
+    """Keep something in the work directory."""
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = target.with_suffix(".new")
+    fresh.write_bytes(content)
+    fresh.chmod(0o600)
+    fresh.replace(target)
+
+
+def keep_directory(slug: str, place: str, target: Path) -> None:
+    """A directory of the agent's as a compressed archive.
+
+    Raises `LauncherError` where the engine does not give it.
+    """
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    archive = target.with_name(target.name + ".new")
+    if not docker_to_file(archive, "cp", f"{object_name(slug, 'agent')}:{place}", "-"):
+        archive.unlink(missing_ok=True)
+        raise LauncherError(f"{place} of {slug} could not be kept", hint="`bottle down --discard` goes without it")
+    with archive.open("rb") as source, gzip.open(target, "wb", compresslevel=3) as compressed:
+        shutil.copyfileobj(source, compressed)
+    archive.unlink()
+    target.chmod(0o600)
+
+
+def _digest(patch: bytes) -> str:
+    return hashlib.sha256(patch).hexdigest()
+
+
+def apply(patch: bytes, directory: Path) -> None:
+    """Apply a patch to a directory of the operator's: all of it, or nothing.
+
+    git refuses by itself what would leave the directory, go through a link, or touch a `.git`.
+
+    Raises `LauncherError` in git's own words where it does not fit.
+    """
+    isolated = {
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_CEILING_DIRECTORIES": str(directory.parent),
+    }
+    result = run(
+        Command(("git", "apply", "--whitespace=nowarn", "-")),
+        stdin=patch,
+        cwd=directory,
+        extra_env=isolated,
+        check=False,
+    )
+    if result.code:
+        raise LauncherError(f"the patch does not fit {directory}: {result.stderr.strip()}", hint="nothing was changed")
+
+
+def applied(slug: str, patch: bytes) -> None:
+    """Remember that this patch has been brought home."""
+    state.note(state.state_root() / slug, applied=_digest(patch))
+    path = patch_path(slug)
+    if path.exists() and path.read_bytes() == patch:
+        path.rename(path.with_suffix(".applied.patch"))
+
+
+def saved_root() -> Path:
+    """Where homes are that were kept on purpose."""
+    return state.own_root() / "saved"
+
+
+def commit(slug: str, name: str, facts: dict[str, Any], image_id: str) -> Path:
+    """Keep a bottle's home under a name, beside what is needed to start it again."""
+    directory = saved_root() / name
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keep_directory(slug, str(facts["home"]), directory / "home.tar.gz")
+    state.write(directory / "saved.json", json.dumps(facts | {"image_id": image_id}, indent=1) + "\n", mode=0o600)
+    return directory
+
+
+def resumed(name: str, spec: BottleSpec) -> BottleSpec:
+    """A spec with a home that was kept.
+
+    Raises `LauncherError` for a name under which nothing was kept.
+    """
+    facts = saved_facts(name)
+    archive = saved_root() / name / "home.tar.gz"
+    agent = replace(spec.agent, home_archive=archive, image=str(facts["image_id"]), home=str(facts["home"]))
+    return replace(spec, agent=agent)
+
+
+def saved_facts(name: str) -> dict[str, Any]:
+    """What was kept beside a home; raises `LauncherError` for a name under which nothing was kept."""
+    try:
+        found: dict[str, Any] = json.loads((saved_root() / name / "saved.json").read_text())
+    except (OSError, ValueError):
+        known = ", ".join(sorted(path.name for path in saved_root().glob("*"))) or "none"
+        raise LauncherError(f"nothing was kept as {name!r}", hint=f"there are: {known}") from None
+    return found
+
+
+def in_words(patch: bytes) -> str:
+    """The size of a patch, for people."""
+    files = patch.count(b"\ndiff --git ") + patch.startswith(b"diff --git ")
+    return f"{files} files, {len(patch)} bytes"
