@@ -49,8 +49,9 @@ answer_timeout = "2s"
 """
 
 # Answers every request, on ports 80 and 443, with what it was asked; what comes by websocket it echoes and logs.
+# /endless is answered for as long as its client listens, and the log says how that ended.
 ORIGIN = """
-import base64, hashlib, http.server, json, ssl, subprocess, threading
+import base64, hashlib, http.server, json, ssl, subprocess, threading, time
 names = ",".join("DNS:" + name for name in ("origin.test", "denied.test", "a.wild.test", "git.test"))
 subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "/tmp/key.pem", "-out",
     "/tmp/new.pem", "-days", "2", "-subj", "/CN=origin.test", "-addext", "subjectAltName=" + names], check=True)
@@ -70,11 +71,35 @@ class Echo(http.server.BaseHTTPRequestHandler):
             print("WEBSOCKET", text, flush=True)
             self.wfile.write(bytes([head[0], len(text)]) + text)
         self.close_connection = True
+    def body(self):
+        if self.headers["transfer-encoding"] != "chunked":
+            return self.rfile.read(int(self.headers.get("content-length", "0")))
+        pieces = []
+        while size := int(self.rfile.readline(), 16):
+            pieces.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(pieces)
+    def endless(self):
+        self.send_response(200)
+        self.send_header("content-length", str(1 << 40))
+        self.end_headers()
+        print("ENDLESS begins", flush=True)
+        try:
+            while self.wfile.write(b"x" * 1000):
+                self.wfile.flush()
+                time.sleep(0.01)
+        except OSError as error:
+            print("ENDLESS ended:", type(error).__name__, flush=True)
+        self.close_connection = True
     def do_GET(self):
         if self.headers["upgrade"]:
             self.websocket()
             return
-        body = self.rfile.read(int(self.headers.get("content-length", "0")))
+        if self.path == "/endless":
+            self.endless()
+            return
+        body = self.body()
         seen = {"host": self.headers["host"], "path": self.path, "headers": dict(self.headers), "body": body.decode()}
         answer = json.dumps(seen).encode()
         print("SEEN", answer.decode(), flush=True)
@@ -82,7 +107,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
-    do_POST = do_GET
+    do_POST = do_PUT = do_GET
     def log_message(self, *arguments):
         print("REQUEST", self.raw_requestline, flush=True)
 
