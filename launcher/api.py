@@ -118,7 +118,7 @@ class Bottle:
     def approve(self, request: str, *, until: str = "", reason: str = "") -> None:
         """Say yes to a wish that `requests` has shown. Raises `LauncherError` where there is none by this id."""
         options = [*(("--until", until) if until else ()), *(("--reason", reason) if reason else ())]
-        bottles.in_bundle(self._backend, self.slug, "bottle-approve", "id", request, *options)
+        bottles.in_bundle(self._backend, self.slug, "bottle-approve", request, *options)
 
     def deny(self, request: str, text: str = "") -> None:
         """Say no. Raises `LauncherError` where nothing waits by this id."""

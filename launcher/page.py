@@ -189,7 +189,7 @@ class Page(App[None]):
             answer = partial(self._answered, request)
             self.push_screen(Ask(printable(str(request.get("text", "")))), answer)
         else:
-            self.order(request["bottle"], "bottle-approve", "id", str(request["id"]))
+            self.order(request["bottle"], "bottle-approve", str(request["id"]))
 
     def _answered(self, request: dict[str, Any], text: str | None) -> None:
         if text:

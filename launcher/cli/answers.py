@@ -87,7 +87,7 @@ def approve(
         said = bottles.in_bundle(backend, name, "supervise-operator", "answer", identity, text or "yes")
     else:
         options = [*(("--until", until) if until else ()), *(("--reason", reason or text) if reason or text else ())]
-        said = bottles.in_bundle(backend, name, "bottle-approve", "id", identity, *options)
+        said = bottles.in_bundle(backend, name, "bottle-approve", identity, *options)
     screen.print(Text(printable(said.stdout.strip() or f"{identity} is answered")))
 
 

@@ -25,9 +25,13 @@ def call(body, session=None):
 start = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
 session, _ = call({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": start})
 call({"jsonrpc": "2.0", "method": "notifications/initialized"}, session)
-tool = {"name": sys.argv[1], "arguments": json.loads(sys.argv[2])}
-_, said = call({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": tool}, session)
-print(said[0]["result"]["content"][0]["text"])
+def use(name, arguments):
+    body = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": name, "arguments": arguments}}
+    return call(body, session)[1][0]["result"]["content"][0]["text"]
+answer = use(sys.argv[1], json.loads(sys.argv[2]))
+while answer.startswith("pending:"):
+    answer = use("get_answer", {"question_id": answer})
+print(answer)
 """
 
 

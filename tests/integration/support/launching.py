@@ -101,7 +101,11 @@ def kill(process: "subprocess.Popen[str]") -> None:
             if b"wait" not in words and b"--follow" not in words:
                 pending[child] = os.pidfd_open(child)
     process.kill()
-    finish(process)
+    process.wait(DEADLINE_S)
+    # Its pipes may be open in a `docker logs --follow` that outlives it: their end is not waited for.
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
     for descriptor in pending.values():
         assert select.select([descriptor], [], [], DEADLINE_S)[0]
         os.close(descriptor)
