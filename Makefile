@@ -58,6 +58,7 @@ docs: venv ## draws those pages of docs/ and share/ anew that are made from the 
 	@$(VENV)/python -m tools.completion
 	@$(VENV)/python -m tools.man_page
 	@$(VENV)/python -m tools.manifest_page
+	@$(VENV)/python -m tools.timeline
 
 bench: venv ## the benchmarks, side by side with the peers
 	@$(VENV)/python -m benchmarks $(BENCH)

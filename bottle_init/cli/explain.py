@@ -42,10 +42,13 @@ class Unreadable(Exception):
     """What was given tells no story, for a reason that is a sentence for people."""
 
 
-def run(options: Options) -> int:
-    """Print the story of `options.file` (`-` is standard input); 1, and one line on stderr, where there is none."""
+def run(options: Options, show: Callable[[Life], str]) -> int:
+    """Print what `show` makes of `options.file` (`-` is standard input): `render`, or `drawing.svg`.
+
+    1, and one line on stderr, where there is no story in it.
+    """
     try:
-        told = story(_lines(options.file))
+        told = show(life_of(_lines(options.file)))
     except Unreadable as problem:
         console.complain(f"bottle-init explain: {problem}")
         return EX_NO
@@ -152,6 +155,11 @@ class Life:
 
 def story(lines: Iterable[bytes]) -> str:
     """The story of the last life in these lines. Raises Unreadable where there is none."""
+    return render(life_of(lines))
+
+
+def life_of(lines: Iterable[bytes]) -> Life:
+    """The last life in these lines. Raises Unreadable where there is none."""
     life = Life()
     start: list[bytes] = []
     room = _LINE_BYTES
@@ -167,7 +175,7 @@ def story(lines: Iterable[bytes]) -> str:
         life.take(event)
     if life.report is None and not life.events:
         life.take(_spread_out(b"".join(start)))
-    return render(life)
+    return life
 
 
 def story_of(report: bytes) -> str:
@@ -385,13 +393,17 @@ def last_words(report: Event) -> Iterator[str]:
             yield "\n".join([f"Last lines of {name}:", *shown])
 
 
+def told_events(life: Life) -> list[Event]:
+    """The events of a timeline, the report last; what a report alone remembers where there are no others."""
+    events = life.events or (list(remembered(life.report)) if life.report else [])
+    return [*events, life.report] if events and life.report else events
+
+
 def timeline_of(life: Life) -> Iterator[str]:
     """One line for each event, with the time since the first one."""
-    events = life.events or (list(remembered(life.report)) if life.report else [])
+    events = told_events(life)
     if not events:
         return
-    if life.report:
-        events = [*events, life.report]
     start = when(events[0])
     yield f"Timeline, from {words(events[0], 'timestamp') or 'an unknown time'}:"
     if life.earlier:

@@ -97,7 +97,11 @@ def _explain(options: Options) -> int:
     gc.enable()
     from bottle_init.cli import explain
 
-    return explain.run(options)
+    if options.svg:
+        from bottle_init.cli import drawing
+
+        return explain.run(options, drawing.svg)
+    return explain.run(options, explain.render)
 
 
 def _help(_options: Options) -> int:

@@ -72,6 +72,7 @@ class Options:
     json: bool = False
     watch: bool = False
     follow: bool = False
+    svg: bool = False
     argv: tuple[str, ...] = ()
     verb: str = ""
     name: str = ""
@@ -284,6 +285,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "--strict": Option("", (HEALTH,), _flag, "0 for `healthy` alone"),
     "--json": Option("", (HEALTH, STATUS), _flag, "print JSON"),
     "--watch": Option("", (STATUS,), _flag, "again and again, until Ctrl-C"),
+    "--svg": Option("", (EXPLAIN,), _flag, "draw the timeline, as SVG"),
     "--follow": Option("", (CTL,), _flag, "until the init ends, or Ctrl-C"),
 }
 

@@ -69,7 +69,7 @@ CASES = [
         *CASES,
         ("--policy restart ctl ''", [*VERBS]),
         ("--policy = ''", [*POLICIES]),
-        ("--policy = restart-", ["restart-on-failure"]),
+        ("--policy = restart-on-f", ["restart-on-failure"]),
     ],
 )
 def test_bash_completes(words: str, found: list[str], shell_path: str) -> None:

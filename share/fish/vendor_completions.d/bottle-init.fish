@@ -39,6 +39,7 @@ complete -c bottle-init -n '__fish_seen_subcommand_from check' -l schema -d 'pri
 complete -c bottle-init -n '__fish_seen_subcommand_from health' -l strict -d '0 for healthy alone'
 complete -c bottle-init -n '__fish_seen_subcommand_from health status' -l json -d 'print JSON'
 complete -c bottle-init -n '__fish_seen_subcommand_from status' -l watch -d 'again and again, until Ctrl-C'
+complete -c bottle-init -n '__fish_seen_subcommand_from explain' -l svg -d 'draw the timeline, as SVG'
 complete -c bottle-init -n '__fish_seen_subcommand_from ctl' -l follow -d 'until the init ends, or Ctrl-C'
 complete -c bottle-init -n 'not __fish_seen_subcommand_from health status ctl check explain' -s h -l help -d 'print the command line'
 complete -c bottle-init -n 'not __fish_seen_subcommand_from health status ctl check explain' -s V -l version -d 'print the version'

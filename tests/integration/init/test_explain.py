@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bottle_init.cli import explain
+from bottle_init.cli import drawing, explain
 from tests.integration.support.init import PATIENCE_S, ROOT, running
 from tests.integration.support.one_command import ENVIRON
+from tools import timeline
 
 REPORT: dict[str, Any] = {
     "event": "exit_report",
@@ -177,40 +179,54 @@ def test_a_long_life_is_told_from_its_end() -> None:
 
 
 def test_the_documentations_example_is_what_it_prints() -> None:
-    def at(seconds: float, event: str, child: str | None = None, **facts: Any) -> bytes:
-        stamp = (datetime(2026, 1, 31, 8, 15, tzinfo=UTC) + timedelta(seconds=seconds)).isoformat(
-            timespec="microseconds"
-        )
-        named = {"child": child} if child else {}
-        return line({"event": event, "level": "info", **named, **facts, "timestamp": stamp.replace("+00:00", "Z")})
-
-    cause = "egress was killed by signal 11"
-    deaths = [
-        {"name": "git-gate", "code": 143, "signal": "TERM", "severity": "clean"},
-        {
-            "name": "egress",
-            "code": 139,
-            "signal": "SEGV",
-            "severity": "crash",
-            "last_lines": ["listening on 9099", "fatal: corrupted rule table"],
-        },
-        {"name": "pipelock", "code": 137, "signal": "KILL", "severity": "forced", "forced": True, "stop_ms": 2_004},
-    ]
-    report: dict[str, Any] = {"kind": "policy", "cause": cause, "culprit": "egress", "stop_ms": 2_007, "deaths": deaths}
-    story = told(
-        at(0, "child_started", "git-gate", pid=7),
-        at(0.004, "child_started", "egress", pid=8),
-        at(0.310, "child_ready", "egress", after_ms=306),
-        at(0.312, "child_started", "pipelock", pid=9),
-        at(61.5, "child_exited", "egress", code=139, signal=11, severity="crash"),
-        at(61.5, "stopping", kind="policy", cause=cause),
-        at(63.502, "child_killed", "pipelock", after_ms=2_000),
-        at(63.504, "child_exited", "pipelock", code=137, signal=9, severity="forced"),
-        at(63.507, "exit_report", code=139, **report),
-    )
     page = (ROOT / "docs" / "report.md").read_text()
     example = page.partition("$ docker logs my-bundle 2>&1 | bottle-init explain\n")[2].partition("```")[0]
-    assert story == example
+    assert told(*timeline.log()) == example
+
+
+# The picture.
+
+
+def elements(picture: str) -> list[ET.Element]:
+    """All elements of an SVG that is well-formed XML."""
+    return list(ET.fromstring(picture).iter())  # noqa: S314 - The picture is our own.
+
+
+def titles(picture: str) -> list[str]:
+    return [element.text or "" for element in elements(picture) if element.tag.endswith("}title")]
+
+
+def test_the_documentations_picture_is_drawn() -> None:
+    assert timeline.PICTURE.read_text() == timeline.picture(), "make docs"
+
+
+def test_a_picture_has_all_that_the_timeline_has() -> None:
+    """Each event is a mark with its words; each process a bar in pieces, from its start to its end."""
+    picture = timeline.picture()
+    life = explain.life_of(timeline.log())
+    told_in_it = titles(picture)
+    for event in explain.told_events(life):
+        assert any(explain.phrase(event) in title for title in told_in_it), event
+    bars = [
+        (element.get("class"), float(element.get("x", "0")), float(element.get("width", "0")))
+        for element in elements(picture)
+        if element.get("rx") and element.get("height") == "14"
+    ]
+    assert [kind for kind, _, _ in bars] == ["starting", "starting", "running", "starting", "running"]
+    assert all(drawing.SHORTEST <= width < drawing.WIDTH and x + width <= drawing.WIDTH for _, x, width in bars)
+    assert "// 52.3 s, drawn shorter //" in picture
+
+
+def test_a_report_alone_is_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    deaths = [{**death, "ended_ms": 10, "ran_ms": 2_000} for death in REPORT["deaths"]]
+    path.write_bytes(line({**REPORT, "deaths": deaths}))
+    end = command("--svg", str(path))
+    assert (end.returncode, end.stderr) == (0, "")
+    assert len([title for title in titles(end.stdout) if "ended with code" in title]) >= len(deaths)
+    (tmp_path / "no-time").write_bytes(b'{"event": "stopping"}')
+    end = command("--svg", str(tmp_path / "no-time"))
+    assert (end.returncode, end.stdout, end.stderr.count("\n")) == (1, "", 1)
 
 
 # Bad input.
@@ -231,7 +247,10 @@ ANY_EVENT = st.builds(
 
 @given(st.lists(ANY_EVENT, min_size=1, max_size=5))
 def test_an_event_of_any_shape_is_told(events: list[dict[str, Any]]) -> None:
-    told(*(line(event) for event in events))
+    lines = [line(event) for event in events]
+    told(*lines)
+    with suppress(explain.Unreadable):
+        elements(drawing.svg(explain.life_of(lines)))
 
 
 @given(st.lists(st.binary(max_size=200) | st.just(line(REPORT)[:100]), max_size=5))
