@@ -33,6 +33,8 @@ OWNED_STATE = {
     STATE: {"git-gate": "git", "supervise": "supervise"},
     AUDIT: {user: user for user in ("egress", "pipelock", "git-gate", "supervise")},
 }
+# Hashes of the credentials, for git-gate's scan: root's, and readable by all.
+KNOWN_SECRETS = RUN / "known-secrets.json"
 ENGINE = RUN / "engine"
 WALLS = RUN / "walls"
 # Which init setup has prepared this directory for: there is no second time (prepare.py).

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from bottle_init.core.values import Value
-from sidecars import layout
+from sidecars import known, layout
 from sidecars.identity import acting_as, user_ids
 from sidecars.policy import EX_CONFIG
 
@@ -67,6 +67,8 @@ def read(policy: Policy) -> Staged:
 def write(staged: Staged) -> None:
     """Replaces the daemons' copies, each file in one step. Raises `OSError`."""
     write_private("egress", layout.CREDENTIALS, json.dumps(staged.credentials))
+    names = {path.removeprefix(f"{layout.MOUNTED_SECRETS}/"): value for path, value in staged.credentials.items()}
+    write_public(layout.KNOWN_SECRETS, known.needles(names))
     write_private("egress", layout.ORIGIN_CAS, staged.origins)
     for name, (key, known_hosts) in staged.ssh.items():
         write_private("git-gate", layout.GIT_GATE / f"{name}.key", key)

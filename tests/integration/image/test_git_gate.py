@@ -86,6 +86,16 @@ def test_a_secret_is_refused_whatever_is_done_about_it(seeded: Gate, bypass: str
     assert GITHUB_TOKEN not in said + seeded.bundle.logs
 
 
+@pytest.mark.parametrize("encoding", ["cat", "base64 -w 0", "od -An -v -tx1 | tr -d ' \\n'"])
+def test_the_bottles_own_credentials_are_refused(gate: Gate, encoding: str) -> None:
+    """The defence is known-secrets.json: no rule of gitleaks' knows this credential."""
+    token = SECRET.split()[-1]
+    make = f"printf 'xx%syy' {token} | {encoding} > f; {COMMIT}; git push origin HEAD:own"
+    code, said = gate.shell(f"cd {gate.clone('alone')}; git checkout -qb own; {make}")
+    assert code != 0
+    assert 'git-gate: what looks like a secret: token: "f" line 1' in said
+
+
 @pytest.mark.parametrize(
     ("push", "reason"),
     [
@@ -268,21 +278,20 @@ def test_several_refs_are_forwarded_as_a_whole(gate: Gate) -> None:
 def test_unseen_upstream_commits_are_kept(gate: Gate) -> None:
     """What the agent has not seen is not overwritten.
 
-    A forced push against an upstream that has moved on, of which the agent knows nothing.
+    The upstream moves on while a forced push is being scanned.
 
     The defence is the lease: without it, the gate would force the upstream to what the agent has.
     """
     directory = gate.clone("plain")
     code, said = gate.shell(f"cd {directory}; git push -q origin HEAD:shared")
     assert code == 0, said
-    gate.upstream_git(
-        "plain", "git update-ref refs/heads/shared $(git commit-tree -p shared -m elsewhere shared^{tree})"
-    )
-    script = (
-        "git commit -q --amend --allow-empty -m mine; git push --force-with-lease=shared:HEAD@{1} origin HEAD:shared"
-    )
-    code, said = gate.shell(f"cd {directory}; {script}")
-    assert code != 0, said
+    push = f"cd {directory}; git commit -q --amend --allow-empty -m mine; git push -f origin HEAD:shared"
+    with gate.held_hook() as held:
+        gate.start(push, "/tmp/unseen")
+        held()
+        moved = "git update-ref refs/heads/shared $(git commit-tree -p shared -m elsewhere shared^{tree})"
+        gate.upstream_git("plain", moved)
+    assert "exit 0" not in gate.ended("/tmp/unseen")
     assert gate.upstream_log("plain", "shared")[1].startswith("elsewhere\n")
 
 

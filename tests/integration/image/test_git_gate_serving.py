@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
@@ -102,6 +102,23 @@ def test_who_waits_is_served_when_a_place_is_free(gate: Gate) -> None:
         gate.start("git ls-remote git://sidecars/alone", "/tmp/waited")
         eventually(lambda: gate.health()["connections"]["waiting"] == 1, "a client that waits")
     assert "refs/heads/main" in gate.ended("/tmp/waited")
+
+
+def test_only_the_agents_network_is_served(gate: Gate) -> None:
+    """The defence is git-gate's own look at both ends of a connection: whoever is elsewhere gets a reset."""
+    networks = gate.bundle.docker.attrs["NetworkSettings"]["Networks"].values()
+    theirs = gate.upstream.get_wrapped_container().attrs["NetworkSettings"]["Networks"]
+    shared = [network["IPAddress"] for network in networks if network["NetworkID"] in network_ids(theirs)]
+    connect = (
+        f"import socket; s = socket.create_connection(('{shared[0]}', 9418)); s.sendall(b'GET '); print(s.recv(9))"
+    )
+    code, said = run(gate.upstream, "python3", "-c", connect)
+    assert code != 0
+    assert "ConnectionResetError" in said
+
+
+def network_ids(networks: Mapping[str, Mapping[str, str]]) -> set[str]:
+    return {network["NetworkID"] for network in networks.values()}
 
 
 def test_more_connections_than_can_wait_are_told_so(gate: Gate) -> None:
