@@ -241,7 +241,7 @@ def test_an_upstream_without_http_gets_a_tunnel() -> None:
         {"host": "code.example.com", "port": 22, "private": False, "repository": "a"},
         {"host": "b.example.com", "port": 99, "private": False, "repository": "b"},
     ]
-    assert made["git"]["repos"]["a"]["upstream"] == "ssh://git@code.example.com/a.git"
+    assert made["git"]["repos"]["a"]["upstream"] == "git@code.example.com:a.git"
 
 
 def test_the_compiled_form_is_complete() -> None:

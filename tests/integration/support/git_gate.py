@@ -23,7 +23,8 @@ USER root
 RUN apt-get update \\
     && apt-get install -y --no-install-recommends git-lfs openssh-server openssl \\
     && rm -rf /var/lib/apt/lists/* \\
-    && useradd --create-home --shell /bin/sh git
+    && useradd --create-home --shell /bin/sh --password '*' git
+USER agent
 """
 
 HEAD = """
@@ -152,7 +153,7 @@ class Gate:
         """A fresh clone's directory."""
         self.clones += 1
         directory = f"/home/agent/{name}-{self.clones}"
-        code, said = self.shell(f"git clone -q git://sidecars/{name} {directory}")
+        code, said = self.shell(f"git clone -q git://sidecars:9418/{name} {directory}")
         assert code == 0, said
         return directory
 
@@ -260,16 +261,21 @@ def gate(
         stack.callback(upstream.stop)
         upstream.start()
         eventually(lambda: run(upstream, "test", "-e", "/tmp/cert.pem")[0] == 0, "the upstream")
-        files = {name: check(upstream, "cat", path) for name, path in (secrets or {}).items()}
+
+        def made(path: str) -> str:
+            """A file of the upstream's. An exec's output is lost at times on a busy engine."""
+            return str(eventually(lambda: run(upstream, "cat", path)[1], path))
+
+        files = {name: made(path) for name, path in (secrets or {}).items()}
         if "{host_key}" in policy:
-            policy = policy.replace("{host_key}", " ".join(check(upstream, "cat", "/tmp/host.pub").split()[:2]))
+            policy = policy.replace("{host_key}", " ".join(made("/tmp/host.pub").split()[:2]))
         running = stack.enter_context(
             bundle(
                 bundle_image,
                 stage,
                 policy,
                 network=inside,
-                origins=check(upstream, "cat", "/tmp/cert.pem"),
+                origins=made("/tmp/cert.pem"),
                 secrets=files,
                 environment={"CLAUDE_BOTTLE_SIDECAR_DAEMONS": daemons},
             )

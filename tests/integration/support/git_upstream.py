@@ -7,6 +7,7 @@ for whoever has the key (22, 2222). It writes what clients need to /tmp: cert.pe
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import ssl
 import subprocess
@@ -15,6 +16,7 @@ import threading
 from pathlib import Path
 
 ROOT = Path("/srv/upstream")
+LFS = ROOT / "lfs"
 REPOSITORIES = ("plain", "strict", "secure", "talking", "empty", "sum256", "held")
 HOOKS = {
     "strict": "echo 'the upstream wants a ticket' >&2; exit 1",
@@ -33,6 +35,7 @@ def make_repositories() -> None:
     """Each has one commit on `trunk`, but for the empty one."""
     identity = {"NAME": "u", "EMAIL": "u@test", "DATE": "2026-01-01T00:00:00Z"}
     os.environ.update({f"GIT_{who}_{key}": value for who in ("AUTHOR", "COMMITTER") for key, value in identity.items()})
+    LFS.mkdir(parents=True)
     for name in REPOSITORIES:
         bare = str(ROOT / f"{name}.git")
         hash_function = "sha256" if name == "sum256" else "sha1"
@@ -54,7 +57,7 @@ def serve_git() -> None:
     subprocess.Popen(command)
 
 
-def serve_ssh() -> None:
+def serve_ssh(secret: str) -> None:
     """An sshd that takes one key, for the user git, where there is one in the image."""
     if not Path("/usr/sbin/sshd").exists():
         return
@@ -62,6 +65,12 @@ def serve_ssh() -> None:
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/tmp/deploy")
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/tmp/other")
     run("chown", "-R", "git", str(ROOT))
+    authenticate = Path("/usr/local/bin/git-lfs-authenticate")
+    where = {"href": "https://git.test/plain.git/info/lfs", "header": {"Authorization": secret}}
+    authenticate.write_text(f"#!/bin/sh\nprintf %s '{json.dumps(where)}'\n")
+    authenticate.chmod(0o755)
+    Path("/home/git/strict.git").symlink_to(ROOT / "strict.git")
+    run("chown", "--no-dereference", "git", "/home/git/strict.git")
     Path("/run/sshd").mkdir(exist_ok=True)
     Path("/tmp/authorized").write_text(Path("/tmp/deploy.pub").read_text())
     Path("/tmp/sshd_config").write_text(
@@ -69,6 +78,21 @@ def serve_ssh() -> None:
         "PasswordAuthentication no\n"
     )
     subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", "/tmp/sshd_config"])
+
+
+def lfs_object(wanted: dict[str, str], operation: str, place: str) -> dict[str, object]:
+    """One answer of the batch API."""
+    there = (LFS / wanted["oid"]).exists()
+    header = {"Authorization": Backend.secret}
+    actions: dict[str, object] = {
+        "upload": {"href": f"{place}/{wanted['oid']}", "header": header},
+        "verify": {"href": f"{place}/verify", "header": header},
+    }
+    if operation == "download" and not there:
+        return {**wanted, "error": {"code": 404, "message": "the upstream has no such object"}}
+    if operation == "download":
+        actions = {"download": actions["upload"]}
+    return {**wanted, "actions": actions} if operation == "download" or not there else {**wanted}
 
 
 class Backend(http.server.BaseHTTPRequestHandler):
@@ -109,6 +133,9 @@ class Backend(http.server.BaseHTTPRequestHandler):
             self.answer(401, {"www-authenticate": 'Basic realm="upstream"'}, b"")
             return
         name, _, rest = path.removeprefix("/").partition("/")
+        if rest.startswith("info/lfs/objects/") and name != "empty.git":
+            self.lfs(f"https://git.test/{name}/info/lfs/objects", rest.rpartition("/")[2], body)
+            return
         environment = {
             **os.environ,
             "GIT_PROJECT_ROOT": str(ROOT),
@@ -128,7 +155,24 @@ class Backend(http.server.BaseHTTPRequestHandler):
         status = int(fields.pop("Status", "200").split()[0])
         self.answer(status, fields, content)
 
-    do_POST = do_GET  # noqa: N815
+    do_POST = do_PUT = do_GET  # noqa: N815
+
+    def lfs(self, place: str, asked: str, body: bytes) -> None:
+        """A Git LFS server: its batch API and the objects themselves, which an upload has to have verified."""
+        if self.command == "PUT":
+            (LFS / asked).write_bytes(body)
+            self.answer(200, {}, b"")
+        elif self.command == "GET":
+            self.answer(200, {}, (LFS / asked).read_bytes())
+        elif asked == "verify":
+            wanted = json.loads(body)
+            size = (LFS / wanted["oid"]).stat().st_size
+            self.answer(200 if size == wanted["size"] else 409, {}, b"")
+        else:
+            batch = json.loads(body)
+            objects = [lfs_object(each, batch["operation"], place) for each in batch["objects"]]
+            content = json.dumps({"transfer": "basic", "objects": objects}).encode()
+            self.answer(200, {"content-type": "application/vnd.git-lfs+json"}, content)
 
 
 def serve_https(secret: str) -> None:
@@ -160,5 +204,5 @@ def serve_https(secret: str) -> None:
 if __name__ == "__main__":
     make_repositories()
     serve_git()
-    serve_ssh()
+    serve_ssh(sys.argv[1])
     serve_https(sys.argv[1])

@@ -406,7 +406,9 @@ def implied_hosts(served: Iterable[Repository]) -> list[Host]:
         if source is not None and source.scheme in ("https", "http"):
             pattern = Rule(source.host, port=source.port)
             rule = f"{join('git.repos', each.name)}.upstream"
-            found.append(Host(pattern, (GIT,), model.GIT_METHODS, (source.path,), each.private, "pass", rule=rule))
+            # Git LFS adds the .git that may be left out.
+            paths = (source.path,) if source.path.endswith(".git") else (source.path, f"{source.path}.git")
+            found.append(Host(pattern, (GIT,), model.GIT_METHODS, paths, each.private, "pass", rule=rule))
     return found
 
 

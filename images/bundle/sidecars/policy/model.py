@@ -35,8 +35,8 @@ METHODS: Final = (
 )
 """IANA's HTTP Method Registry without TRACE, CONNECT, PRI and `*`."""
 
-GIT_METHODS: Final = ("GET", "HEAD", "POST")
-"""What git's smart HTTP needs (gitprotocol-http(5))."""
+GIT_METHODS: Final = ("GET", "HEAD", "POST", "PUT")
+"""What git's smart HTTP needs (gitprotocol-http(5)), and PUT, by which Git LFS uploads."""
 
 
 class Host(Value):

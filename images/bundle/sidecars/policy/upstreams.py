@@ -31,7 +31,9 @@ def upstream(value: object) -> Upstream:
     if url.startswith("/") and url.isprintable():
         return Upstream(url, "file", path=url)
     if short := _SHORT.fullmatch(url):
-        url = f"ssh://{short[1]}/{short[2]}"
+        found = _remote(f"ssh://{short[1]}/{short[2]}", "ssh", short[1], f"/{short[2]}")
+        # As it was written: its path is relative to the user's home directory, unlike a URL's (git-clone(1)).
+        return Upstream(url, "ssh", found.host, found.port, found.path)
     match = _URL.fullmatch(url)
     if match is None:
         raise Wrong(f"{quoted(url)}: {_FORMS}")

@@ -249,3 +249,40 @@ func randomText(size int) string {
 	}
 	return b.String()
 }
+
+func TestPointers(t *testing.T) {
+	id := strings.Repeat("0a", 32)
+	for content, want := range map[string]lfsObject{
+		"version https://git-lfs.github.com/spec/v1\noid sha256:" + id + "\nsize 12\n":                              {ID: id, Size: 12},
+		"version https://hawser.github.com/spec/v1\nx-ext 1\noid sha256:" + id + "\nsize 0\n":                       {ID: id},
+		"version https://git-lfs.github.com/spec/v1\next-0-a sha256:" + id + "\noid sha256:" + id + "\nsize 3\nx 1": {ID: id, Size: 3},
+	} {
+		if got, ok := parsePointer([]byte(content)); !ok || got.ID != want.ID || got.Size != want.Size {
+			t.Errorf("%q: %+v, %v", content, got, ok)
+		}
+	}
+	for _, content := range []string{
+		"", "oid sha256:" + id + "\n", "version https://git-lfs.github.com/spec/v1\n", "version https://git-lfs.github.com/spec/v1\noid sha256:../x\n",
+		"version https://git-lfs.github.com/spec/v1\noid sha256:" + strings.ToUpper(id) + "\n",
+	} {
+		if got, ok := parsePointer([]byte(content)); ok {
+			t.Errorf("%q was taken for %+v", content, got)
+		}
+	}
+}
+
+// Uploads that run at the same time are counted before they have written anything.
+func TestReserving(t *testing.T) {
+	s := newStore(t.TempDir(), func() int64 { return 4 * reserve })
+	release, err := s.reserve(2 * reserve)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.reserve(2 * reserve); !isFull(err) {
+		t.Errorf("twice as much as there is: %v", err)
+	}
+	release()
+	if _, err := s.reserve(2 * reserve); err != nil {
+		t.Error(err)
+	}
+}

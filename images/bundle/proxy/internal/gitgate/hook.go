@@ -78,6 +78,8 @@ type hook struct {
 	task    *task
 	state   *scanState
 	based   []string // See bases.
+	// waiting are the Git LFS objects that the push names and that wait here for it.
+	waiting []waitingObject
 	// released tells that the operator has let this push go.
 	released bool
 }
@@ -148,6 +150,8 @@ func (h *hook) run() error {
 		if err := h.scan(); err != nil {
 			return err
 		}
+	} else if err := h.collect(); err != nil {
+		return err
 	}
 	if answer, err = h.ask(fromHook{Forward: true}); err != nil {
 		return err
@@ -158,7 +162,14 @@ func (h *hook) run() error {
 	if h.task.Rule.Upstream == "" {
 		return nil
 	}
-	return h.forward()
+	if err := h.forwardLFS(); err != nil {
+		return err
+	}
+	if err := h.forward(); err != nil {
+		return err
+	}
+	h.forgetLFS()
+	return nil
 }
 
 func (h *hook) connect() error {

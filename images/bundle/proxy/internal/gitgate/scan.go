@@ -63,7 +63,10 @@ func (h *hook) scanAll(scanner *leaks.Scanner) ([]secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.scanObjects(scanner, objects)
+	if found, err = h.scanObjects(scanner, objects); err != nil || len(found) > 0 {
+		return found, err
+	}
+	return h.scanLFS(scanner)
 }
 
 // tips are the objects that the refs shall have.
@@ -112,12 +115,16 @@ func (h *hook) brought() ([]object, error) {
 			objects = append(objects, o)
 			h.state.total += length
 			if h.state.total > h.task.Limit {
-				return refused("size", true, "refused: more than %s of content at once can't be scanned (%d times limits.push); push in smaller steps",
-					size(h.task.Limit), contentPerPush)
+				return h.tooMuch()
 			}
 		}
 	})
 	return objects, err
+}
+
+func (h *hook) tooMuch() error {
+	return refused("size", true, "refused: more than %s of content at once can't be scanned (%d times limits.push); push in smaller steps",
+		size(h.task.Limit), contentPerPush)
 }
 
 // pipeline runs two gits, the second one on what the first one writes, and hands what that writes to read.
@@ -245,11 +252,23 @@ func (c *counted) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// scanObject scans one object. Without a scanner it only notes what the object points to.
 func (h *hook) scanObject(scanner *leaks.Scanner, o object, content io.Reader) ([]secret, error) {
 	switch o.kind {
 	case "tree":
 		return h.scanTree(scanner, o, content)
 	case "blob":
+		if o.size <= pointerSize {
+			pointer, err := io.ReadAll(content)
+			if err != nil {
+				return nil, err
+			}
+			h.point(o, pointer)
+			content = bytes.NewReader(pointer)
+		}
+		if scanner == nil {
+			return nil, nil
+		}
 		return h.scanFile(scanner, o, content)
 	default:
 		findings, err := scanner.Scan("", content, nil)
@@ -340,7 +359,7 @@ func (h *hook) secrets(findings []leaks.Finding, o object, place string) []secre
 	}
 	for _, each := range findings {
 		line := ""
-		if o.kind == "blob" && each.Line > 0 {
+		if (o.kind == "blob" || o.kind == "lfs") && each.Line > 0 {
 			line = fmt.Sprintf(" line %d", each.Line)
 		}
 		secrets = append(secrets, secret{each.Rule, place + line + commit})

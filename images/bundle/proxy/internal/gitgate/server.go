@@ -40,6 +40,7 @@ const (
 var (
 	errKilled  = errors.New("the operator's kill switch is on")
 	errStopped = errors.New("git-gate is being stopped")
+	errRevoked = errors.New("the policy no longer has this repository")
 	errPressed = errors.New("nothing came for a while, and others were waiting")
 )
 
@@ -70,6 +71,7 @@ func Serve() error {
 	}
 	s := &Server{sessions: map[*session]struct{}{}, audit: audit.Open("git-gate", auditDirectory())}
 	s.policy.Store(first)
+	s.audit.Limit(first.Limits.Audit)
 	s.store = newStore(first.Git.Directory, func() int64 { return s.policy.Load().Git.Quota })
 	if err := s.prepare(); err != nil {
 		return err
@@ -152,10 +154,11 @@ func (s *Server) reload() {
 		return
 	}
 	s.policy.Store(next)
+	s.audit.Limit(next.Limits.Audit)
 	// What was open under a rule that is gone ends with it.
 	for _, each := range s.running() {
 		if rule, ok := s.rule(each.name); !ok || rule.Upstream != each.rule.Upstream {
-			each.end(errors.New("the policy no longer has this repository"))
+			each.end(errRevoked)
 		}
 	}
 	audit.Print("git_gate.reloaded", map[string]any{"generation": next.Generation, "repositories": len(s.repositories())})
@@ -250,10 +253,7 @@ func (s *Server) accept(listener *net.TCPListener) {
 			continue
 		}
 		s.open.Add(1)
-		go func() {
-			defer s.open.Add(-1)
-			s.greet(conn, local)
-		}()
+		go s.greet(conn, sync.OnceFunc(func() { s.open.Add(-1) }))
 	}
 }
 
@@ -277,8 +277,14 @@ func reset(conn *net.TCPConn) {
 	conn.Close()
 }
 
-// greet reads what the client wants, and hands it to whom it may concern.
-func (s *Server) greet(conn *net.TCPConn, local bool) {
+// greet reads what the client wants, and hands it to whom it may concern. closed is called when the connection is.
+func (s *Server) greet(conn *net.TCPConn, closed func()) {
+	isWeb := false
+	defer func() {
+		if !isWeb {
+			closed()
+		}
+	}()
 	conn.SetReadDeadline(time.Now().Add(requestTimeout))
 	reader := bufio.NewReaderSize(conn, 16<<10)
 	head, err := reader.Peek(4)
@@ -286,8 +292,8 @@ func (s *Server) greet(conn *net.TCPConn, local bool) {
 		conn.Close()
 		return
 	}
-	if isHTTP(head) {
-		s.web.hand(conn, reader)
+	if isWeb = isHTTP(head); isWeb {
+		s.web.hand(peeked{conn, reader, closed})
 		return
 	}
 	asked, err := readRequest(reader)

@@ -27,7 +27,8 @@ type store struct {
 	quota     func() int64
 	mutex     sync.Mutex
 	repos     map[string]*repository
-	full      bool // Something did not fit, and nothing has been removed since.
+	full      bool  // Something did not fit, and nothing has been removed since.
+	reserved  int64 // What is being written besides gits' own files, in bytes.
 }
 
 // A fullError says that something does not fit.
@@ -66,6 +67,22 @@ func (s *store) left() (int64, error) {
 		return 0, &fullError{used, quota}
 	}
 	return quota - used, nil
+}
+
+// reserve takes n bytes of what is left, until release is called: what was written is counted from then on.
+func (s *store) reserve(n int64) (release func(), err error) {
+	used, quota := s.used(), s.quota()
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if quota-used-s.reserved < reserve+n {
+		return nil, &fullError{used + s.reserved, quota}
+	}
+	s.reserved += n
+	return func() {
+		s.mutex.Lock()
+		defer s.mutex.Unlock()
+		s.reserved -= n
+	}, nil
 }
 
 // guard counts the store while something is written, and calls exceeded once it is too much. Until stop is called.
@@ -190,6 +207,7 @@ func (r *repository) sweep() {
 		case entry.IsDir():
 			return nil
 		case strings.HasPrefix(name, "tmp_") && strings.HasPrefix(path, filepath.Join(r.directory, "objects")+"/"),
+			strings.HasPrefix(name, "tmp_") && above == "lfs",
 			strings.HasPrefix(name, ".tmp-") && above == "pack", strings.HasSuffix(name, ".lock"):
 			os.Remove(path)
 		}
