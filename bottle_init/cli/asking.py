@@ -80,7 +80,17 @@ def _status_once(options: Options, figures: Any) -> str:
     except (ValueError, KeyError, RecursionError):
         raise NoAnswer(f"what listens at {options.control} does not answer as an init does") from None
     figures.add(children)
-    return dumps(facts) + "\n" if options.json else tables.table(facts)
+    return dumps(facts) + "\n" if options.json else tables.table(facts, _width())
+
+
+def _width() -> int | None:
+    """Columns of the terminal that is read from, None where none is."""
+    from os import get_terminal_size
+
+    try:
+        return get_terminal_size(1).columns or None
+    except OSError:
+        return None
 
 
 def ctl(options: Options) -> int:
@@ -99,20 +109,37 @@ def ctl(options: Options) -> int:
 
 
 def _events(options: Options) -> int:
-    """Print the init's events as they happen, the present status first, until it ends or Ctrl-C."""
+    """Print the init's events as they happen, the present status first, until it ends or Ctrl-C.
+
+    A terminal gets a line for people, everything else the JSON.
+    """
     if not options.follow:
         hint = "the init keeps no past events (its log has them): ctl events --follow shows those to come"
         return _complain("ctl events", hint, EX_USAGE)
+    show = _told if isatty(1) else _as_it_is
     try:
         for piece in stream(options.control or "", "events"):
             if piece.startswith(b"error "):
                 return _complain("ctl events", piece.decode().strip().removeprefix("error "), EX_NO)
-            console.print_if_open(piece.decode("utf-8", "replace"))
+            console.print_if_open(show(piece))
     except NoAnswer as problem:
         return _complain("ctl events", str(problem), EX_NO)
     except KeyboardInterrupt:
         pass
     return EX_OK
+
+
+def _as_it_is(line: bytes) -> str:
+    return line.decode("utf-8", "replace")
+
+
+def _told(line: bytes) -> str:
+    from os import environ
+
+    from bottle_init.cli import telling
+    from bottle_init.words.tags import has_colour
+
+    return telling.line_of(line, colour=has_colour(environ), width=_width())
 
 
 def _complain(command: str, text: str, code: int) -> int:

@@ -21,6 +21,9 @@ FIRST_SAMPLE_S = 0.1
 _HEAD = ("NAME", "KIND", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "RSS", "CPU", "FILES", "NOTE")
 _NUMBERS = ("PID", "UPTIME", "RESTARTS", "RSS", "CPU", "FILES")
 _NOTE = 60
+_SHORTEST_NOTE = 12
+_LEFT_OUT = ("FILES", "CPU", "RSS", "KIND", "RESTARTS", "PID", "NOTE", "UPTIME", "HEALTH")
+"""What a narrow terminal does without, the least telling first."""
 
 
 class Figures:
@@ -110,18 +113,39 @@ def _files(process: Process) -> int:
     return int(process.num_fds())
 
 
-def table(facts: dict[str, Any]) -> str:
-    """The facts for people: one line for the bundle, one for each child."""
+def table(facts: dict[str, Any], width: int | None = None) -> str:
+    """The facts for people: one line for the bundle, one for each child.
+
+    With a `width`, no line has more characters: first the note is cut, then columns are left out, the least telling
+    first; names and states are cut last.
+    """
     rows = [_HEAD, *(_row(child) for child in facts["children"])]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    shown = list(range(len(_HEAD)))
+    if width is not None:
+        _fit(widths, shown, width)
     lines = [_headline(facts)]
     for row in rows:
-        cells = [
-            cell.rjust(width) if name in _NUMBERS else cell.ljust(width)
-            for name, cell, width in zip(_HEAD, row, widths, strict=True)
-        ]
+        cells = []
+        for column in shown:
+            cell = row[column][: widths[column]]
+            cells.append(cell.rjust(widths[column]) if _HEAD[column] in _NUMBERS else cell.ljust(widths[column]))
         lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines) + "\n"
+    return "\n".join(line if width is None else line[: max(width, 1)] for line in lines) + "\n"
+
+
+def _fit(widths: list[int], shown: list[int], width: int) -> None:
+    """Narrow the note, and leave columns out of `shown`, until the line fits."""
+    note = _HEAD.index("NOTE")
+    for name in ("", *_LEFT_OUT):
+        if name:
+            shown.remove(_HEAD.index(name))
+        excess = sum(widths[column] for column in shown) + 2 * (len(shown) - 1) - width
+        if excess > 0 and note in shown and widths[note] - excess >= _SHORTEST_NOTE:
+            widths[note] -= excess
+            return
+        if excess <= 0:
+            return
 
 
 def _headline(facts: dict[str, Any]) -> str:

@@ -312,7 +312,7 @@ VERBS: Final[dict[str, Command]] = {
     "start": Command("NAME", 1, 1, "start a child"),
     "stop": Command("[NAME]", 0, 1, "stop a child; without a name, the bundle"),
     "signal": Command("NAME SIGNAL", 2, 2, "send a child a signal"),
-    "events": Command("[--follow]", 0, 0, "print what happens, as JSON lines"),
+    "events": Command("[--follow]", 0, 0, "print what happens: lines for people on a terminal, else JSON"),
     "renew": Command("", 0, 0, "renew the lease"),
 }
 

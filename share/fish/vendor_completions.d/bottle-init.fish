@@ -10,7 +10,7 @@ complete -c bottle-init -n '__fish_seen_subcommand_from ctl; and not __fish_seen
 complete -c bottle-init -n '__fish_seen_subcommand_from ctl; and not __fish_seen_subcommand_from restart start stop signal events renew' -a start -d 'start a child'
 complete -c bottle-init -n '__fish_seen_subcommand_from ctl; and not __fish_seen_subcommand_from restart start stop signal events renew' -a stop -d 'stop a child'
 complete -c bottle-init -n '__fish_seen_subcommand_from ctl; and not __fish_seen_subcommand_from restart start stop signal events renew' -a signal -d 'send a child a signal'
-complete -c bottle-init -n '__fish_seen_subcommand_from ctl; and not __fish_seen_subcommand_from restart start stop signal events renew' -a events -d 'print what happens, as JSON lines'
+complete -c bottle-init -n '__fish_seen_subcommand_from ctl; and not __fish_seen_subcommand_from restart start stop signal events renew' -a events -d 'print what happens'
 complete -c bottle-init -n '__fish_seen_subcommand_from ctl; and not __fish_seen_subcommand_from restart start stop signal events renew' -a renew -d 'renew the lease'
 complete -c bottle-init -n '__fish_seen_subcommand_from check' -F
 complete -c bottle-init -n '__fish_seen_subcommand_from explain' -F
