@@ -59,6 +59,8 @@ OPERATOR_SOCKET = SUPERVISE / "operator.sock"
 # supervise's, and open to the proxies: they ask there about a request that they hold.
 ASK = RUN / "ask"
 GIT_GATE = RUN / "git-gate"
+# Root's, and of no use to who reads it: hashes of the credentials, for which git-gate looks in pushes.
+KNOWN_SECRETS = RUN / "known-secrets.json"
 # Each belongs to its user, mode 0700.
 PRIVATE = {"egress": EGRESS, "pipelock": PIPELOCK, "git-gate": GIT_GATE, "supervise": SUPERVISE}
 # Inside of a daemon's directory: key and certificate for bottle-proxy, and each alone for the real pipelock.

@@ -33,10 +33,26 @@ _NEEDS: Final = (
 )
 
 
-def _init() -> str:
-    """What tells this init from any other: when its process started, in clock ticks since boot (proc_pid_stat(5))."""
-    with open(f"/proc/{os.getppid()}/stat", encoding="utf-8", errors="replace") as file:
-        return file.read().rpartition(")")[2].split()[19]
+def _started(pid: int) -> str:
+    """What tells a process from any other: its pid, and when it started, in clock ticks since boot (proc_pid_stat(5)).
+
+    "" where there is no such process.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return f"{pid} {file.read().rpartition(')')[2].split()[19]}"
+    except OSError:
+        return ""
+
+
+def _has_run() -> bool:
+    """Whether the init that /run/bottle was prepared for is alive. The directory may outlive it (an emptyDir)."""
+    try:
+        prepared_for = layout.PREPARED.read_text("ascii").strip()
+    except OSError:
+        return False
+    pid = prepared_for.partition(" ")[0]
+    return pid.isdigit() and _started(int(pid)) == prepared_for
 
 
 def _directories() -> None:
@@ -173,14 +189,13 @@ def _prepare(policy: Policy) -> None:
 
 def main() -> None:
     """Exits 0 when everything is in place, 78 for what the operator has to change, 69 for what can't be had here."""
-    init = _init()
-    if layout.PREPARED.exists() and layout.PREPARED.read_text("ascii").strip() == init:
-        print("setup: it has run already, and a second run would replace keys under running daemons: nothing was done")
-        return
+    if _has_run():
+        print("setup: it has run already, and a second run would replace keys under running daemons", file=sys.stderr)
+        raise SystemExit(EX_UNAVAILABLE)
     policy = or_exit()
     try:
         _prepare(policy)
-        write_public(layout.PREPARED, f"{init}\n")
+        write_public(layout.PREPARED, f"{_started(os.getppid())}\n")
     except StagingError as error:
         print(f"setup: {error}", file=sys.stderr)
         raise SystemExit(error.code) from None

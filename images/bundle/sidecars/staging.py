@@ -39,6 +39,8 @@ class Staged(Value):
     """The authorities that egress trusts for origins, as PEM."""
     ssh: dict[str, tuple[str, str]]
     """Each ssh upstream's private key and known hosts, by the repository's name."""
+    known: str
+    """What git-gate recognizes the credentials by (known.py)."""
 
 
 def secret_names(policy: Policy) -> dict[str, Path]:
@@ -61,7 +63,9 @@ def place(name: str, path: Path) -> Path:
 
 def read(policy: Policy) -> Staged:
     """Reads and checks everything. Raises `StagingError`."""
-    return Staged(dict(_credentials(policy)), _origins(policy), dict(_ssh(policy)))
+    values = dict(_credentials(policy))
+    named = {each.name: values[each.value_file] for each in policy.credentials}
+    return Staged(values, _origins(policy), dict(_ssh(policy)), known.needles(named))
 
 
 def write(staged: Staged) -> None:
@@ -70,6 +74,7 @@ def write(staged: Staged) -> None:
     names = {path.removeprefix(f"{layout.MOUNTED_SECRETS}/"): value for path, value in staged.credentials.items()}
     write_public(layout.KNOWN_SECRETS, known.needles(names))
     write_private("egress", layout.ORIGIN_CAS, staged.origins)
+    write_public(layout.KNOWN_SECRETS, staged.known)
     for name, (key, known_hosts) in staged.ssh.items():
         write_private("git-gate", layout.GIT_GATE / f"{name}.key", key)
         write_private("git-gate", layout.GIT_GATE / f"{name}.known_hosts", known_hosts)

@@ -29,6 +29,7 @@ _LIST: Final = (_NFT, "--numeric-priority", "--stateless", "list", "table", "ine
 _RESOLVER: Final = "127.0.0.11"
 """Docker's resolver, in every container on a network of its own. Docker rewrites the port before the filter sees it."""
 
+_OF_REAL_PIPELOCK: Final = (layout.TRANSPARENT_PORT, layout.PIPELOCK_PORT)
 _DNS: Final = "meta l4proto { tcp, udp } th dport 53"
 _NEIGHBOURS: Final = "nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert"
 _REJECT: Final = {"ip": "reject with icmp port-unreachable", "ip6": "reject with icmpv6 port-unreachable"}
@@ -138,11 +139,9 @@ def _output(reach: Reach, users: dict[str, int]) -> tuple[str, ...]:
         f'{egress} oifname != "lo" meta l4proto tcp accept',
         f'{egress} oifname != "lo" udp dport 53 accept',
         f"{pipelock} {loopback} {layout.EGRESS_PORT} accept",
-        *((f"{pipelock} {loopback} {layout.TRANSPARENT_PORT} accept",) if reach.engine == "pipelock" else ()),
+        # The real one is sent to egress by the kernel, and clients without a proxy to it by its parent.
+        *(f"{pipelock} {loopback} {port} accept" for port in _OF_REAL_PIPELOCK if reach.engine == "pipelock"),
         f"{git_gate} {loopback} {layout.EGRESS_GIT_PORT} accept",
-        # The checks of these two run as their users.
-        f"{pipelock} {loopback} {layout.PIPELOCK_PORT} accept",
-        f"{git_gate} {loopback} {layout.GIT_GATE_PORT} accept",
         "meta l4proto tcp reject with tcp reset",
         "reject",
     )

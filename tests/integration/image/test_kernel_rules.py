@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from docker.models.containers import Container
+from docker.types import Mount
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
@@ -172,7 +173,8 @@ def test_each_user_has_its_own_reach_and_no_more(place: Place) -> None:
     ports = (9098, 9099, 8888, 9418, 9100)
     targets = {
         *(f"tcp 127.0.0.1 {port}" for port in ports),
-        *(f"tcp {place.own(network)} {port}" for network in (0, 1) for port in (8888, 9100)),
+        # pipelock does not listen at its outer address.
+        *(f"tcp {place.own(network)} {port}" for network, port in ((0, 8888), (0, 9100), (1, 9100))),
         *(f"{kind} {host} 7000" for kind in ("tcp", "udp") for host in (place.inside, place.outside, place.outside_6)),
         *(f"{kind} {place.outside} 53" for kind in ("tcp", "udp")),
         *("tcp 127.0.0.11 8888", "name no-container-has-this.test 0", "tcp ::1 9099"),
@@ -186,9 +188,8 @@ def test_each_user_has_its_own_reach_and_no_more(place: Place) -> None:
             *(f"{kind} {place.outside} 53" for kind in ("tcp", "udp")),
             "name no-container-has-this.test 0",
         },
-        # 8888 and 9418 are their own: their checks run as their users.
-        "pipelock": {"tcp 127.0.0.1 9099", "tcp 127.0.0.1 8888"},
-        "git-gate": {"tcp 127.0.0.1 9098", "tcp 127.0.0.1 9418"},
+        "pipelock": {"tcp 127.0.0.1 9099"},
+        "git-gate": {"tcp 127.0.0.1 9098"},
         "supervise": set(),
         "nobody": set(),
     }
@@ -364,6 +365,24 @@ def test_without_net_admin_the_bundle_does_not_start(bundle_image: str, tmp_path
         assert '"event": "child_started", "level": "info", "child": "egress"' not in started.logs
 
 
+# In the place of nft(8): it says that the rules are set, and sets none.
+_IDLE_NFT = """#!/bin/sh
+[ "$1" = -f ] || echo "table inet bottle {\n}"
+"""
+
+
+def test_rules_that_do_not_stand_start_no_daemon(bundle_image: str, tmp_path: Path) -> None:
+    """W2: what nft says does not count, but what the kernel holds. The defence is the comparison in `raise_walls`."""
+    idle = tmp_path / "nft"
+    idle.write_text(_IDLE_NFT)
+    idle.chmod(0o755)
+    mounts = [Mount("/usr/sbin/nft", str(idle), type="bind", read_only=True)]
+    with bundle(bundle_image, tmp_path, mounts=mounts) as started:
+        assert started.wait_ended() == 69, started.logs
+        assert "the kernel rules do not stand: the kernel holds" in started.logs
+        assert '"event": "child_started", "level": "info", "child": "egress"' not in started.logs
+
+
 def test_a_policy_may_do_without_the_rules(bundle_image: str, tmp_path: Path) -> None:
     """A policy may do without the kernel rules, and the log says so."""
     poor = [name for name in CAPABILITIES if name != "NET_ADMIN"]
@@ -418,9 +437,12 @@ def test_what_the_engine_executes_drops_net_admin(place: Place, name: str) -> No
 
 
 def test_setup_runs_once(place: Place) -> None:
-    """A second run would put new keys under running daemons."""
+    """W2: a second run would put new keys under running daemons. The init refuses it, and so does setup itself."""
     before = check(place.bundle.container, "cat", "/run/bottle/ca/pipelock-ca.pem")
-    check(place.bundle.container, "python3", "-I", "-m", "bottle_init", "ctl", "restart", "setup")
-    eventually(lambda: "setup: it has run already" in place.bundle.logs, "setup's words")
+    for verb in ("start", "restart"):
+        code, said = run(place.bundle.container, "python3", "-I", "-m", "bottle_init", "ctl", verb, "setup")
+        assert (code, "NET_ADMIN" in said) == (1, True), said
+    code, said = run(place.bundle.container, "python3", "-I", "-m", "sidecars.prepare")
+    assert (code, "setup: it has run already" in said) == (69, True), said
     assert check(place.bundle.container, "cat", "/run/bottle/ca/pipelock-ca.pem") == before
     place.bundle.wait_healthy()

@@ -168,10 +168,10 @@ def test_a_stop_with_a_question_pending_is_clean(patient: Conversation, client: 
     assert '"event": "child_killed"' not in patient.bundle.logs
     (ended,) = (
         event
-        for event in map(json.loads, patient.bundle.logs.splitlines())
+        for event in (json.loads(line) for line in patient.bundle.logs.splitlines() if line.startswith("{"))
         if event.get("event") == "child_exited" and event["child"] == "supervise"
     )
-    assert (ended["code"], ended["signal"]) == (0, 0)
+    assert (ended["code"], ended.get("signal")) == (0, None)
     assert f"the bundle is stopping; the question is kept: pending:{question['id']}" in patient.agent.ended(call)
 
 
@@ -180,7 +180,6 @@ def test_questions_outlive_the_bundle_on_its_volume(bundle_image: str, tmp_path:
     engine: Any = DockerContainer(bundle_image).get_docker_client().client
     volume = engine.volumes.create()
     try:
-        socket_of = "/run/bottle/supervise/operator.sock"
         with bundle(bundle_image, tmp_path, state=volume.name) as first:
             first.wait_healthy()
             assert check(first.container, "readlink", "/run/bottle/state").strip() == "/var/lib/bottle"
@@ -199,13 +198,17 @@ def test_questions_outlive_the_bundle_on_its_volume(bundle_image: str, tmp_path:
             )
             assert "pending:" in check(first.container, "python3", "-I", "-c", ask)
             (question,) = json.loads(check(first.container, "bottle-requests", "--json"))["questions"]
+            # A request that was held when supervise was killed is held no more.
+            held = {**question, "id": "0" * 16, "kind": "request", "what": {"request": "1" * 16}}
+            keep = f"printf %s '{json.dumps(held)}' > /run/bottle/state/supervise/questions/{held['id']}.json"
+            check(first.container, "sh", "-c", keep, user="supervise")
             assert first.stop() == 0
         with bundle(bundle_image, tmp_path, state=volume.name) as second:
             second.wait_healthy()
             (kept,) = json.loads(check(second.container, "bottle-requests", "--json"))["questions"]
             assert (kept["id"], kept["text"]) == (question["id"], "tomorrow?")
+            assert '"event":"supervise.withdrawn"' in second.logs
             check(second.container, "supervise-operator", "answer", kept["id"], "yes")
-            assert run(second.container, "test", "-S", socket_of)[0] == 0
     finally:
         volume.remove(force=True)
 
@@ -262,9 +265,9 @@ def test_the_agent_has_no_way_to_answer_itself(conversation: Conversation) -> No
     probe = "curl -s -o /dev/null -w '%{http_code}' http://sidecars:9100/"
     for path in ("operator", "answer", "list", "questions", "../operator.sock"):
         assert check(conversation.agent.container, "sh", "-c", probe + path) == "404"
-    for command in (("supervise-operator", "list"), ("bottle-requests",), ("bottle-approve", "list")):
+    for command in (("supervise-operator", "list"), ("bottle-requests",), ("bottle-approve", "host", "a.example.com")):
         code, said = run(conversation.bundle.container, *command, user="git-gate")
-        assert (code, "Permission denied" in said) == ((1, True) if command[1:] != ("list",) else (code, True)), said
+        assert (code, "Permission denied" in said) == (1, True), said
     connect = (
         "import socket, sys\n"
         "s = socket.socket(socket.AF_UNIX); s.connect('/run/bottle/ask/ask.sock')\n"

@@ -7,19 +7,22 @@ const [mode, url, name, args] = process.argv.slice(2);
 let progress = false;
 const onprogress = () => { progress = true; };
 const me = { name: 'test', version: '1' };
-let client, transport, result;
+let client, transport, tools, result;
+const names = async () => (await client.listTools()).tools.map((tool) => tool.name);
 if (mode === 'sdk1') {
   [client, transport] = [new Client1(me), new Transport1(new URL(url))];
   await client.connect(transport);
+  tools = await names();
   result = await client.callTool({ name, arguments: JSON.parse(args) }, undefined, { onprogress });
 } else {
   client = new Client(me, mode === 'sdk2' ? {} : { versionNegotiation: { mode: 'auto' } });
   transport = new StreamableHTTPClientTransport(new URL(url));
   await client.connect(transport);
+  tools = await names();
   result = await client.callTool({ name, arguments: JSON.parse(args) }, { onprogress });
 }
-const tools = (await client.listTools()).tools.map((tool) => tool.name);
 console.log(JSON.stringify({
   protocol: transport.protocolVersion, tools, error: Boolean(result.isError), text: result.content[0].text, progress,
 }));
-await client.close();
+// The server may be gone by now.
+await client.close().catch(() => {});

@@ -299,12 +299,12 @@ func (h *hook) scan() error {
 	if err != nil {
 		return err
 	}
-	var known *leaks.Known
-	if description, err := os.ReadFile(knownFile()); err == nil {
-		if known, err = leaks.ParseKnown(description); err != nil {
-			return err
-		}
-	} else if !errors.Is(err, os.ErrNotExist) {
+	description, err := os.ReadFile(knownFile())
+	if err != nil {
+		return err
+	}
+	known, err := leaks.ParseKnown(description)
+	if err != nil {
 		return err
 	}
 	found, err := h.scanAll(leaks.NewScanner(rules, known))

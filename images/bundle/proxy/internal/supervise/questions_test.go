@@ -42,6 +42,7 @@ func TestQuestionsOutliveTheDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	os.WriteFile(filepath.Join(directory, "half.json"), []byte(`{"id": "ha`), 0o600)
+	os.WriteFile(filepath.Join(directory, "other.json"), []byte(`{"id": "0123456789abcdef", "state": "open"}`), 0o600)
 
 	q = newQuestions(t, directory, 4)
 	if found := q.open(); len(found) != 1 || found[0].ID != open.ID || found[0].Text != "one" {
@@ -91,7 +92,10 @@ func TestWhatIsTooMuchIsRefusedInWords(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	}
-	ask(t, q, "one")
+	one := ask(t, q, "one")
+	if err := q.explain(one.ID, strings.Repeat("ä", textMax+1)); err == nil || !strings.Contains(err.Error(), "at most 8000 characters") {
+		t.Errorf("a reason: %v", err)
+	}
 	ask(t, q, "two")
 	if _, err := q.ask(kindQuestion, "three", nil, ""); err == nil || err.Error() != "2 questions are waiting for the operator already" {
 		t.Errorf("the cap on questions: %v", err)
@@ -102,7 +106,9 @@ func TestWhatIsTooMuchIsRefusedInWords(t *testing.T) {
 func TestWhatNobodyWaitsForMakesRoomAndAges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQuestions(t, t.TempDir(), 2)
-		first, second := ask(t, q, "one"), ask(t, q, "two")
+		first := ask(t, q, "one")
+		time.Sleep(time.Second)
+		second := ask(t, q, "two")
 		waiting, cancel := context.WithCancel(context.Background())
 		go q.wait(waiting, first.ID)
 		time.Sleep(roomAfter + time.Second)

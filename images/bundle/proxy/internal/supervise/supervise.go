@@ -121,7 +121,7 @@ func (d *daemon) serve(client *initClient, problem error) error {
 	}()
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(d.front) }()
-	d.announce()
+	go d.announceChanges()
 	notify.Send("READY=1")
 	select {
 	case err = <-served:
@@ -207,14 +207,25 @@ func (d *daemon) reload() error {
 	return nil
 }
 
-// told writes the news of a question to the log and to the audit, without its words, and lets the init know.
+// told writes the news of a question to the log, without its words, and to the audit.
 func (d *daemon) told(event string, question Question) {
 	audit.Print("supervise."+event, map[string]any{"id": question.ID, "kind": question.Kind, "chars": len(question.Text)})
 	d.audit.Write(audit.Entry{Event: "question", Verdict: event, Reason: cut(question.Text, 500), Rule: question.Kind + " " + question.ID})
-	go d.announce()
 }
 
-// announce has `bottle-init health` and `status` say that something waits.
+// announceChanges has `bottle-init health` and `status` say how much waits, now and at each change.
+func (d *daemon) announceChanges() {
+	for {
+		changed := d.questions.next()
+		d.announce()
+		select {
+		case <-changed:
+		case <-d.stopping.Done():
+			return
+		}
+	}
+}
+
 func (d *daemon) announce() {
 	switch open := len(d.questions.open()); open {
 	case 0:

@@ -1,0 +1,52 @@
+"""docs/walls.md: each promise has a defence and tests, and the tests that it names exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/walls.md").read_text(encoding="utf-8")
+GO = ROOT / "images/bundle/proxy/internal"
+ROWS = re.findall(r"^\| (W\d+[a-z]?) \| (.+) \| (.+) \| (.+) \|$", PAGE, flags=re.MULTILINE)
+NAMES = sorted({name for row in ROWS for name in re.findall(r"`([^`]+)`", row[3])})
+
+
+def base(number: str) -> int:
+    return int(re.sub(r"\D", "", number))
+
+
+def test_each_wall_has_a_row() -> None:
+    """W1 to W21, in order, each number once."""
+    numbers = [row[0] for row in ROWS]
+    assert sorted({base(number) for number in numbers}) == list(range(1, 22))
+    assert numbers == sorted(set(numbers), key=lambda number: (base(number), number))
+
+
+@pytest.mark.parametrize(("number", "promise", "defence", "tests"), ROWS, ids=[row[0] for row in ROWS])
+def test_each_row_is_whole(number: str, promise: str, defence: str, tests: str) -> None:
+    """A promise, what it rests on, and nothing in the last column but names of tests."""
+    assert promise.strip()
+    assert defence.strip()
+    assert re.fullmatch(r"`[\w/]+::\w+`(, `[\w/]+::\w+`)*", tests), f"{number}: {tests}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_test_exists(name: str) -> None:
+    module, test = name.split("::")
+    if test.startswith("Test"):
+        files = sorted((GO / module).glob("*_test.go"))
+        definition = f"func {test}(t *testing.T)"
+    else:
+        files = [ROOT / "tests/integration" / f"{module}.py", ROOT / "tests/property" / f"{module}.py"]
+        definition = f"def {test}("
+    assert any(definition in file.read_text(encoding="utf-8") for file in files if file.exists()), name
+
+
+def test_what_tests_say_they_hold_is_promised() -> None:
+    """A number in a test's own words leads to this page."""
+    tests = [*(ROOT / "tests").rglob("*.py"), *GO.rglob("*_test.go")]
+    said = {number for file in tests for number in re.findall(r"\bW(\d+)\b", file.read_text(encoding="utf-8"))}
+    assert {int(number) for number in said} <= {base(row[0]) for row in ROWS}
