@@ -74,6 +74,8 @@ def examine(backend: BottleBackend, held: HeldSignals, tell: Tell) -> Iterator[F
         for wall in (_w1, _w2, _w3, _w4, _w5):
             held.check()
             yield from wall(Trial(backend, plan.slug))
+        for name, why in backend.lost:
+            yield Finding(name, True, f"cannot stand on this engine: {why}")
     finally:
         backend.stop(plan.slug, tell)
 

@@ -2,8 +2,9 @@
 agent finds in its place.
 
 It runs by itself inside a short-lived container with the agent's image and network, on the interpreter of /opt/bottle
-(`python3 -I -S -c SOURCE JSON`), as root of that container. Standard input is what the bundle publishes: the hash of
-its CA's subject, the CA as PEM, and Java's form of it in base64. Whatever the engine promised about its networks: the
+(`python3 -I -S -c SOURCE JSON`), as root of that container, or in a cluster as an init container under the agent's own
+user. Standard input, or the file `published` of the order, is what the bundle publishes: the hash of its CA's subject,
+the CA as PEM, and Java's form of it in base64. Whatever the engine promised about its networks: the
 agent is started only if, three times running, the bundle answered and nothing that is forbidden did.
 """
 
@@ -75,6 +76,11 @@ def watch(order: Order) -> str | None:
     """Ask until three rounds running were good; returns the words of the last bad one where the time is over first."""
     inside: list[Address] = [(order["bundle"], port) for port in order["ports"]]
     outside: list[Address] = [(address, port) for address, port in order["forbidden"]]
+    outside += [
+        (os.environ[host], int(os.environ[port]))
+        for host, port in order.get("forbidden_by_variables", ())
+        if host in os.environ and port in os.environ
+    ]
     begin, good, words = time.monotonic(), 0, "nothing was asked"
     while time.monotonic() - begin < order["within_s"]:
         answers = ask(inside + outside, order["window_s"])
@@ -96,11 +102,16 @@ def image_store() -> bytes:
     """The certificates that the agent's image trusts by itself, or none."""
     for path in IMAGE_STORES:
         try:
-            with open(path, "rb") as file:
-                return file.read()
+            return read(path)
         except OSError:
             continue
     return b""
+
+
+def read(path: str) -> bytes:
+    """All of a file."""
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def write(path: str, content: bytes) -> None:
@@ -163,7 +174,7 @@ def main() -> None:
     """Exits 0 where the walls stand, and says as JSON what the launcher should know; else 1, with the reason."""
     order = json.loads(sys.argv[1])
     if order["certificates"]:
-        published = sys.stdin.buffer.read()
+        published = read(order["published"]) if order.get("published") else sys.stdin.buffer.read()
         if b"-----END CERTIFICATE-----" not in published:
             sys.exit("the bundle has not published its certificate")
         make_store(order["certificates"], published)

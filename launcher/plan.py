@@ -36,7 +36,6 @@ POLICY_DIR = "/etc/bottle/policy"
 POLICY_TARGET = f"{POLICY_DIR}/policy.toml"
 UPSTREAM_CA_TARGET = f"{POLICY_DIR}/upstream-ca.pem"
 STATE_DIR = "/var/lib/bottle"
-PIPELOCK_CA_SOURCE = "/run/bottle/ca/pipelock-ca.pem"
 
 # In the agent's container.
 RUNTIME_DIR = "/opt/bottle"

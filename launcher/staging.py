@@ -1,5 +1,6 @@
 """The files of a bottle in its stage directory, from which a backend hands them to its engine."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,3 +51,13 @@ def staged(spec: BottleSpec, plan: BottlePlan) -> Iterator[None]:
     except BaseException:
         state.discard(plan.stage_dir, plan.slug)
         raise
+
+
+@contextmanager
+def drafted(spec: BottleSpec) -> Iterator[Path]:
+    """A stage directory with every file but the secrets, for as long as the block: to be rendered, and not started."""
+    with tempfile.TemporaryDirectory() as directory:
+        stage_dir = Path(directory) / "stage"
+        prepare_proxy(spec, stage_dir)
+        write_agent_files(spec, stage_dir)
+        yield stage_dir

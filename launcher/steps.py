@@ -108,6 +108,20 @@ class Secrets:
 
 
 @dataclass(frozen=True, slots=True)
+class Bytes:
+    """Standard input that is files one after the other, read when they are sent."""
+
+    files: tuple[Path, ...]
+
+    def content(self) -> bytes:
+        """What is in them. Raises `OSError` for one that cannot be read."""
+        return b"".join(path.read_bytes() for path in self.files)
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.files))
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """Standard input that is this text."""
 
@@ -128,7 +142,7 @@ class Step:
     name: str
     command: Command
     after: tuple[str, ...] = ()
-    stdin: Archive | Stored | Secrets | Text | None = None
+    stdin: Archive | Bytes | Stored | Secrets | Text | None = None
     source: Command | None = None
     """A command whose output is the standard input of this one, in the place of `stdin`."""
 

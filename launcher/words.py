@@ -19,11 +19,11 @@ MISSING = {
 """What a wall is against, in words for whoever does without it."""
 
 
-def in_words(spec: BottleSpec) -> Group:
-    """The plan for a person's eye."""
+def in_words(spec: BottleSpec, lost: tuple[tuple[str, str], ...] = ()) -> Group:
+    """The plan for a person's eye; `lost` are the walls that the engine cannot have, and why."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
-    for title, lines in _sections(spec):
+    for title, lines in (*_sections(spec), *((f"NO {wall}", [why]) for wall, why in lost)):
         for index, line in enumerate(lines):
             table.add_row(title if index == 0 else "", Text(line))
     return Group(Text(f"{spec.agent.name or spec.name}", style="bold underline"), table)
@@ -90,11 +90,12 @@ def _limits(limits: Any) -> str:
     return f"{memory}, {limits.cpus:g} CPUs, {limits.pids} processes, {log}"
 
 
-def as_data(spec: BottleSpec, plan: BottlePlan) -> dict[str, Any]:
+def as_data(spec: BottleSpec, plan: BottlePlan, lost: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
     """The plan for programs: the spec with where its secrets come from, and never a value; and what is made."""
     data: dict[str, Any] = _plain(asdict(spec))
     data["used_daemons"] = list(spec.used_daemons)
     data["missing_walls"] = list(spec.missing_walls)
+    data["lost_walls"] = dict(lost)
     data["containers"] = {"sidecars": plan.proxy.name, "agent": plan.agent.name}
     data["agent"]["variables"] = dict(plan.agent.env)
     return data

@@ -36,6 +36,9 @@ class BottleBackend(ABC):
     nothing is left behind once `launch` has raised or `stop` has returned.
     """
 
+    lost: tuple[tuple[str, str], ...] = ()
+    """The walls of docs/walls.md that cannot stand on this engine as they do on Docker, and why."""
+
     @abstractmethod
     def prepare(self, spec: BottleSpec, stage_dir: Path) -> BottlePlan:
         """Plan a bottle and write its files into `stage_dir`; its networks stay empty. Touches nothing else.

@@ -45,9 +45,9 @@ def plan(
         for line in backend.preview(spec, stage_dir):
             screen.print(Text(line))
     elif as_json:
-        screen.print(json.dumps(as_data(spec, backend.plan(spec, stage_dir)), indent=1))
+        screen.print(json.dumps(as_data(spec, backend.plan(spec, stage_dir), backend.lost), indent=1))
     else:
-        screen.print(in_words(spec))
+        screen.print(in_words(spec, backend.lost))
 
 
 @app.command(rich_help_panel=LOOK, epilog=example("bottle status", "bottle ps --watch"))
@@ -220,11 +220,14 @@ def render(
     *,
     policy: Annotated[bool, typer.Option("--policy", help="The bundle's policy file.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="The JSON Schema of manifests.")] = False,
+    swarm: Annotated[bool, typer.Option("--swarm", help="The command lines of a Docker swarm.")] = False,
+    kubernetes: Annotated[bool, typer.Option("--kubernetes", help="The manifests of a cluster.")] = False,
 ) -> None:
-    """Print a bottle as a compose file, as its policy, or the schema of manifests."""
+    """Print a bottle as a compose file, as its policy, or for another engine; or the schema of manifests."""
     from launcher.backend.docker.compose import compose_yaml
     from launcher.manifest.jsonschema import schema_text
     from launcher.policy import policy_toml
+    from launcher.staging import drafted
 
     if schema:
         sys.stdout.write(schema_text())
@@ -232,6 +235,14 @@ def render(
     spec, stage_dir = bottles.fresh(spec_of(target))
     if policy:
         sys.stdout.write(policy_toml(spec))
+    elif kubernetes:
+        from launcher.backend.kubernetes import KubernetesBottleBackend, manifests_yaml
+
+        with drafted(spec) as stage_dir:
+            sys.stdout.write(manifests_yaml(KubernetesBottleBackend().plan(spec, stage_dir)))
+    elif swarm:
+        for line in get_bottle_backend("swarm").preview(spec, stage_dir):
+            sys.stdout.write(f"{line}\n")
     else:
         from launcher.backend.docker import DockerBottleBackend
 

@@ -41,7 +41,8 @@ from launcher.staging import prepare_proxy, staged
 from launcher.steps import LOOK_S, Hands, Step, in_order
 
 DRAWS = 32
-OVERLAPS = "overlaps with other one on this address space"
+TAKEN = ("overlaps with other one on this address space", "is already used on the host or by another config")
+"""What Docker and Podman say of addresses that another network has."""
 LAST_LINES = 25
 
 
@@ -95,9 +96,9 @@ class DockerBottleBackend(BottleBackend):
         began = time.monotonic()
         with state.held(plan.stage_dir), ThreadPoolExecutor(1) as pool, Hands(held) as hands:
             asked = pool.submit(engine_facts, plan)
-            hands.begin(early_steps(plan))
-            plan = fitted(_with_networks(plan, held), asked.result())
-            steps = without(render(plan), "internal.create", "egress.create")
+            hands.begin(self.carried_out(early_steps(plan)))
+            plan = fitted(self.with_free_networks(plan, held), asked.result())
+            steps = self.carried_out(without(render(plan), "internal.create", "egress.create"))
             hands.begin(steps if start else steps[:-1])
             bundle = self._proxy.start(plan.proxy, hands)
             with beside(Command(("docker", "wait", bundle))) as bundle_has_ended:
@@ -127,7 +128,32 @@ class DockerBottleBackend(BottleBackend):
 
     def steps(self, plan: BottlePlan) -> tuple[Step, ...]:
         assert isinstance(plan, DockerBottlePlan)
-        return in_order(render(plan if plan.proxy.subnets else plan.with_networks(Subnets.drawn(plan.address_pool))))
+        filled = plan if plan.proxy.subnets else plan.with_networks(Subnets.drawn(plan.address_pool))
+        return in_order(self.carried_out(render(filled)))
+
+    def with_free_networks(self, plan: DockerBottlePlan, held: HeldSignals) -> DockerBottlePlan:
+        """Make the networks, at addresses that are free, and fill them in."""
+        for _ in range(DRAWS):
+            held.check()
+            filled = plan.with_networks(Subnets.drawn(plan.address_pool))
+            steps = self.carried_out(render_networks(filled))
+            with ThreadPoolExecutor(2) as pool:
+                results = list(pool.map(lambda step: run(step.command, check=False), steps))
+            if all(result.code == 0 for result in results):
+                return filled
+            for step, result in zip(steps, results, strict=True):
+                if result.code and not any(words in result.stderr for words in TAKEN):
+                    raise CommandError(step.command.argv, result)
+                if result.code == 0:
+                    attempt("network", "rm", step.command.argv[-1])
+        raise LauncherError(
+            f"no free network of 32 addresses was found in {plan.address_pool}",
+            hint="`bottle prune` removes what killed launchers left; address_pool in the manifest names another range",
+        )
+
+    def carried_out(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        """The steps in the words of the engine at hand; Docker's are as they were rendered."""
+        return steps
 
     def running(self, slug: str = "", *, operator: str = "", containers_alone: bool = False) -> tuple[Running, ...]:
         conditions = [f"{LABEL_SLUG}={slug}" if slug else LABEL_SLUG]
@@ -165,26 +191,6 @@ class DockerBottleBackend(BottleBackend):
 
     def prune(self, tell: Tell = lambda _line: None) -> tuple[str, ...]:
         return prune(tell)
-
-
-def _with_networks(plan: DockerBottlePlan, held: HeldSignals) -> DockerBottlePlan:
-    """Make the networks, at addresses that are free, and fill them in."""
-    for _ in range(DRAWS):
-        held.check()
-        filled = plan.with_networks(Subnets.drawn(plan.address_pool))
-        with ThreadPoolExecutor(2) as pool:
-            results = list(pool.map(lambda step: run(step.command, check=False), render_networks(filled)))
-        if all(result.code == 0 for result in results):
-            return filled
-        for step, result in zip(render_networks(filled), results, strict=True):
-            if result.code and OVERLAPS not in result.stderr:
-                raise CommandError(step.command.argv, result)
-            if result.code == 0:
-                attempt("network", "rm", step.command.argv[-1])
-    raise LauncherError(
-        f"no free network of 32 addresses was found in {plan.address_pool}",
-        hint="`bottle prune` removes what killed launchers left; address_pool in the manifest names another range",
-    )
 
 
 def _gate_guard(plan: DockerBottlePlan, bundle_has_ended: Callable[[], bool]) -> Callable[[], None]:

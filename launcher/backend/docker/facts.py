@@ -37,7 +37,9 @@ def engine_facts(plan: DockerBottlePlan) -> EngineFacts:
 
 
 def _runtimes() -> tuple[str, ...]:
-    return tuple(json.loads(docker("info", "--format", "{{json .Runtimes}}").stdout))
+    result = docker("info", "--format", "{{json .Runtimes}}", check=False)
+    # Podman has no such field: its runtimes are in its own configuration.
+    return tuple(json.loads(result.stdout)) if result.code == 0 else ()
 
 
 def find_images(*names: str) -> list[dict[str, Any]]:
@@ -63,7 +65,8 @@ def fitted(plan: DockerBottlePlan, facts: EngineFacts) -> DockerBottlePlan:
     Raises `LauncherError` where an image does not fit.
     """
     bundle, image = facts.images[plan.proxy.settings.image], facts.images[plan.agent.image]
-    if not (bundle["Config"] or {}).get("Healthcheck"):
+    # Podman tells of it outside of the configuration.
+    if not ((bundle["Config"] or {}).get("Healthcheck") or bundle.get("HealthCheck") or bundle.get("Healthcheck")):
         raise LauncherError(
             f"the image {plan.proxy.settings.image} has no HEALTHCHECK: it is no bundle's",
             hint="`make image` builds the bundle's image",

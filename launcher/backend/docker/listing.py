@@ -2,14 +2,17 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from launcher.backend.base import Running
-from launcher.docker import docker
+from launcher.docker import Command, CommandError, docker_json, run
 from launcher.plan import LABEL_AGENT, LABEL_OPERATOR, LABEL_ROLE, LABEL_SLUG, LABEL_STAGE
 
+PODMAN = "can't evaluate field Label"
+"""What Podman says of a template over the labels of networks and volumes, which Docker knows."""
 _LABELS = tuple(f'.Label "{label}"' for label in (LABEL_SLUG, LABEL_ROLE, LABEL_STAGE, LABEL_OPERATOR, LABEL_AGENT))
 _KINDS = {
     "container": (("--all",), (*_LABELS, ".Names", ".State", ".Status")),
@@ -36,13 +39,26 @@ def _listed(kind: str, conditions: Sequence[str]) -> list[Running]:
     filters = [word for condition in conditions for word in ("--filter", f"label={condition}")]
     options, fields = _KINDS[kind]
     template = ",".join(f"{{{{json ({field})}}}}" for field in fields)
-    lines = docker(kind, "ls", *options, *filters, "--format", f"[{template}]").stdout.splitlines()
-    return [_object(kind, json.loads(line)) for line in lines]
+    command = Command(("docker", kind, "ls", *options, *filters, "--format", f"[{template}]"))
+    result = run(command, check=False)
+    if PODMAN in result.stderr:
+        return [_object(kind, _fields(kind, each)) for each in docker_json(kind, "ls", *filters, "--format", "json")]
+    if result.code:
+        raise CommandError(command.argv, result)
+    return [_object(kind, json.loads(line)) for line in result.stdout.splitlines()]
+
+
+def _fields(kind: str, found: Mapping[str, Any]) -> list[str]:
+    """A network or a volume as Podman tells of it."""
+    told = {key.lower(): value for key, value in found.items()}
+    labels = told.get("labels") or {}
+    keys = (LABEL_SLUG, LABEL_ROLE, LABEL_STAGE, LABEL_OPERATOR, LABEL_AGENT)
+    return [*(str(labels.get(key, "")) for key in keys), str(told["name"]), kind, ""]
 
 
 def _object(kind: str, fields: Sequence[str]) -> Running:
     slug, role, stage, operator, agent, name, state, detail = fields
-    health = re.search(r"\((healthy|unhealthy|health: starting)\)", detail)
+    health = re.search(r"\((healthy|unhealthy|(?:health: )?starting)\)", detail)
     return Running(
         slug=slug,
         role=role,

@@ -10,8 +10,6 @@ from launcher.docker import Command
 from launcher.host_rules import set_rules
 from launcher.plan import (
     BASE_DIR,
-    JAVA_STORE_PASSWORD,
-    PIPELOCK_CA_SOURCE,
     POLICY_TARGET,
     SIDECARS,
     UPSTREAM_CA_TARGET,
@@ -26,14 +24,8 @@ from launcher.policy import secret_path
 from launcher.sandbox import BRIDGE_OPTION, INTERNAL_OPTIONS
 from launcher.steps import Archive, Secrets, Step, Stored, Text
 
-# Prints what the gate makes the agent's store of certificates from, once setup has made it.
-PUBLISH = (
-    f"ca={PIPELOCK_CA_SOURCE}; n=0; "
-    'until [ -s "$ca" ]; do n=$((n+1)); [ "$n" -lt 900 ] || exit 69; sleep 0.1; done; '
-    'openssl x509 -noout -subject_hash -in "$ca"; cat "$ca"; '
-    'openssl pkcs12 -export -nokeys -in "$ca" -caname bottle -jdktrust anyExtendedKeyUsage '
-    f"-passout pass:{JAVA_STORE_PASSWORD} | base64"
-)
+PUBLISH = "bottle-publish"
+"""The command in the bundle that prints what the gate makes the agent's store of certificates from."""
 
 
 def render_networks(plan: DockerBottlePlan) -> tuple[Step, ...]:
@@ -133,7 +125,7 @@ def render_agent(
     made = ["gate.create", *(f"{role}.fill" for role, _ in _contents(plan))]
     made += ["home.fill"] if plan.home_archive is not None else []
     made += [] if bundle_runs else ["sidecars.start"]
-    publish = Command(("docker", "exec", bundle, "sh", "-c", PUBLISH))
+    publish = Command(("docker", "exec", bundle, PUBLISH))
     run_gate = Command(("docker", "start", "--attach", "--interactive", gate.name))
     steps = [
         Step("gate.create", Command(create(gate)), after=("stage.create", *networks)),

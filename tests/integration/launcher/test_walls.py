@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.backend import _BACKENDS
+from launcher.backend.podman import docker_is_podman
 from launcher.demo import ask
 from launcher.docker import docker, docker_json
 from launcher.host_rules import SHOW, remove_rules, table_name
@@ -27,9 +27,10 @@ ALLOWED, DENIED = "api.walls.test", "elsewhere.walls.test"
 SECRET = "made-up-secret-of-the-walls"
 TOKEN = "ghp_" + "0123456789abcdefghijABCDEFGHIJ012345"
 METADATA, WORLD = "169.254.169.254", "192.0.2.1"
+ENGINE = "podman" if docker_is_podman() else "docker"
 
 
-@pytest.fixture(scope="module", params=sorted(_BACKENDS))
+@pytest.fixture(scope="module", params=[ENGINE])
 def bottle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottle]:
     directory = tmp_path_factory.mktemp("walls")
     secret = directory / "secret"
@@ -154,7 +155,7 @@ def without_host_rules(bottle: Bottle) -> None:
 def bare(tmp_path: Path) -> Iterator[Bottle]:
     """A bottle of the same kind whose rules on the host have been taken away."""
     spec = BottleSpec("bare", agent=AgentSpec(command=("sleep", "infinity")))
-    with a_bottle(min(_BACKENDS), tmp_path, spec, ALLOWED) as bottle:
+    with a_bottle(ENGINE, tmp_path, spec, ALLOWED) as bottle:
         assert table_name(bottle.slug) in nft(SHOW)
         without_host_rules(bottle)
         yield bottle
@@ -173,7 +174,7 @@ def test_without_the_hosts_rules_something_arrives(bare: Bottle) -> None:
 def test_nothing_arrives_once_the_bundle_is_dead(tmp_path: Path) -> None:
     """An agent whose init is the engine's outlives its bundle, and its walls stand all the same."""
     spec = BottleSpec("dead", agent=AgentSpec(command=("sleep", "infinity"), init="engine"))
-    with a_bottle(min(_BACKENDS), tmp_path, spec, ALLOWED) as bottle:
+    with a_bottle(ENGINE, tmp_path, spec, ALLOWED) as bottle:
         docker("kill", bottle.bundle)
         assert docker("exec", bottle.agent, "true").code == 0
         source = (Path(__file__).parents[3] / "launcher/probes.py").read_text()

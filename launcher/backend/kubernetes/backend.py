@@ -1,0 +1,376 @@
+"""The Kubernetes backend: `kubectl` carries out what `render` makes of the plan.
+
+Secrets go by standard input into the bundle that runs, and rest in no object of the cluster's.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from launcher import history, state
+from launcher.backend.base import BottleBackend, Running, Tell
+from launcher.backend.docker.render import PUBLISH
+from launcher.backend.kubernetes.bottle_plan import Cluster, KubernetesBottlePlan
+from launcher.backend.kubernetes.render import (
+    AGENT,
+    BUNDLE,
+    LOST,
+    PUBLISHED,
+    Document,
+    agent,
+    as_yaml,
+    bundle,
+    walls,
+)
+from launcher.docker import Command, CommandError, Result, foreground, run
+from launcher.errors import LauncherError
+from launcher.interrupts import hold_signals
+from launcher.plan import LABEL_AGENT, LABEL_OPERATOR, LABEL_ROLE, LABEL_SLUG, BottlePlan, new_slug, slug_of
+from launcher.planning import agent_plan, labelled, proxy_plan
+from launcher.policy import secret_path
+from launcher.spec import BottleSpec
+from launcher.staging import drafted, staged
+from launcher.steps import LOOK_S, Secrets, Step, Text
+
+RUNS_WITHIN_S, READY_WITHIN_S, AGENT_WITHIN_S = 120, 120, 180
+LAST_LINES = 25
+PHASES = {"Pending": "starting", "Running": "running", "Succeeded": "exited", "Failed": "exited", "Unknown": "dead"}
+
+
+class KubernetesBottleBackend(BottleBackend):
+    """A bottle in the cluster that the `kubectl` command reaches."""
+
+    lost = LOST
+
+    def __init__(self, cluster: Cluster | None = None) -> None:
+        self._cluster = cluster
+
+    def plan(self, spec: BottleSpec, stage_dir: Path) -> KubernetesBottlePlan:
+        stage_dir, slug = stage_dir.absolute(), spec.slug or new_slug(spec.name)
+        proxy = proxy_plan(spec, slug, stage_dir)
+        # The launcher's own lease is a standard input, which no pod has.
+        proxy = replace(proxy, settings=replace(proxy.settings, lease=False))
+        cluster = self._cluster or Cluster.of_environment()
+        return KubernetesBottlePlan(slug, stage_dir, proxy, agent_plan(spec, slug, stage_dir), cluster)
+
+    def prepare(self, spec: BottleSpec, stage_dir: Path) -> KubernetesBottlePlan:
+        spec = replace(spec, slug=spec.slug or new_slug(spec.name))
+        plan = labelled(self.plan(spec, stage_dir), spec)
+        with staged(spec, plan):
+            agent(plan)
+        return plan
+
+    def steps(self, plan: BottlePlan) -> tuple[Step, ...]:
+        assert isinstance(plan, KubernetesBottlePlan)
+        return (*_bundle_steps(plan), *_agent_steps(plan))
+
+    def preview(self, spec: BottleSpec, stage_dir: Path) -> tuple[str, ...]:
+        del stage_dir
+        with drafted(spec) as draft:
+            return super().preview(spec, draft)
+
+    def launch(self, plan: BottlePlan, tell: Tell = lambda _line: None, *, start: bool = True) -> str:
+        """As every backend's. A pod starts by itself: `start` changes nothing, and what the agent showed first is read
+        from its log.
+        """
+        del start
+        assert isinstance(plan, KubernetesBottlePlan)
+        with hold_signals() as held:
+            try:
+                with state.held(plan.stage_dir):
+                    self._launch(plan, tell, held.check)
+            except BaseException as error:
+                words = _words_of_bundle(plan) if isinstance(error, CommandError) else None
+                _remove(plan.slug)
+                state.discard(plan.stage_dir, plan.slug)
+                if words is not None:
+                    raise words from None
+                raise
+        return f"bottle-{plan.slug}-agent"
+
+    def _launch(self, plan: KubernetesBottlePlan, tell: Tell, check: Callable[[], None]) -> None:
+        began = time.monotonic()
+        for step in _bundle_steps(plan):
+            check()
+            step.carry_out()
+        tell(f"the bundle is ready after {time.monotonic() - began:.1f} s")
+        state.discard_secrets(plan.stage_dir)
+        address = _kubectl(
+            plan.bundle_namespace, "get", "pod", BUNDLE, "--output", "jsonpath={.status.podIP}"
+        ).stdout.strip()
+        for step in _agent_steps(replace(plan, bundle_address=address)):
+            check()
+            step.carry_out()
+        _wait_for_agent(plan, check)
+        tell(f"the walls stand, and the agent runs after {time.monotonic() - began:.1f} s")
+
+    def attach(self, target: str, tty: bool, sleep: Callable[[float], None], *, started: bool = True) -> int:
+        """As every backend's; a pod has always `started`."""
+        del started
+        namespace = f"bottle-{slug_of(target)}-agent"
+        with _while_bundle_runs(target, sleep) as look:
+            shows = ("attach", "--stdin", "--tty") if tty else ("logs", "--follow")
+            foreground(Command(("kubectl", "--namespace", namespace, *shows, AGENT)), look)
+            return _wait_ended(namespace, look)
+
+    def wait(self, target: str, sleep: Callable[[float], None]) -> int:
+        with _while_bundle_runs(target, sleep) as look:
+            return _wait_ended(f"bottle-{slug_of(target)}-agent", look)
+
+    def stop(self, target: str, tell: Tell = lambda _line: None) -> bool:
+        slug = slug_of(target)
+        with hold_signals():
+            found = self.running(slug)
+            if any(each.kind == "container" for each in found):
+                _remember(slug, found)
+            there = _remove(slug)
+            state.discard(state.state_root() / slug, slug)
+            if there:
+                tell(f"{slug} is gone from the cluster")
+            return there
+
+    def running(self, slug: str = "", *, operator: str = "", containers_alone: bool = False) -> tuple[Running, ...]:
+        selector = f"{LABEL_SLUG}={slug}" if slug else LABEL_SLUG
+        selector += f",{LABEL_OPERATOR}={operator}" if operator else ""
+        kinds = "pods" if containers_alone else "pods,namespaces"
+        result = _kubectl("", "get", kinds, "--all-namespaces", "--selector", selector, "--output", "json")
+        return tuple(_object(each) for each in json.loads(result.stdout)["items"])
+
+    def in_bundle(self, slug: str, *command: str, stdin: bool = False, tty: bool = False, user: str = "") -> Command:
+        options = (*(("--stdin",) if stdin or tty else ()), *(("--tty",) if tty else ()))
+        # `kubectl exec` knows no user.
+        as_user = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--") if user else ()
+        return Command(
+            ("kubectl", "--namespace", f"bottle-{slug}-bundle", "exec", *options, BUNDLE, "--", *as_user, *command)
+        )
+
+    def in_agent(self, slug: str, *command: str, tty: bool = False) -> Command:
+        options = ("--stdin", "--tty") if tty else ("--stdin",)
+        container = ("--container", AGENT)
+        return Command(
+            ("kubectl", "--namespace", f"bottle-{slug}-agent", "exec", *options, *container, AGENT, "--", *command)
+        )
+
+    def on_host(self, slug: str, *command: str) -> Command:
+        """A pod with the network of the bundle's node, in a namespace that nothing fences."""
+        node = _kubectl(f"bottle-{slug}-bundle", "get", "pod", BUNDLE, "--output", "json").stdout
+        described = json.loads(node)["spec"]
+        container = {
+            "name": "neighbour",
+            "image": described["containers"][0]["image"],
+            "imagePullPolicy": described["containers"][0]["imagePullPolicy"],
+            "command": list(command),
+            "stdin": True,
+            "securityContext": {"runAsUser": 65534, "capabilities": {"drop": ["ALL"]}},
+        }
+        overrides = {"spec": {"hostNetwork": True, "nodeName": described["nodeName"], "containers": [container]}}
+        return Command((
+            *("kubectl", "--namespace", f"bottle-{slug}-bundle", "run", f"neighbour-{time.monotonic_ns()}"),
+            *("--quiet", "--rm", "--stdin", "--restart=Never", f"--image={container['image']}"),
+            *("--labels", f"{LABEL_SLUG}={slug},{LABEL_ROLE}=neighbour", "--overrides", json.dumps(overrides)),
+        ))  # fmt: skip
+
+    def host_addresses(self, slug: str) -> tuple[str, ...]:
+        pod = json.loads(_kubectl(f"bottle-{slug}-agent", "get", "pod", AGENT, "--output", "json").stdout)
+        address = pod["status"]["podIP"]
+        # A pod's gateway is, with the usual plugins, the first address of its node's part.
+        gateway = ".".join([*address.split(".")[:3], "1"])
+        return tuple(dict.fromkeys((pod["status"]["hostIP"], gateway)))
+
+    def bundle_address_outside(self, slug: str) -> str:
+        pod = json.loads(_kubectl(f"bottle-{slug}-bundle", "get", "pod", BUNDLE, "--output", "json").stdout)
+        return str(pod["status"]["podIP"])
+
+    def logs(self, slug: str, role: str, *, follow: bool = False) -> Command:
+        part = "bundle" if role == BUNDLE else "agent"
+        options = ("--timestamps", *(("--follow",) if follow else ()))
+        return Command(("kubectl", "--namespace", f"bottle-{slug}-{part}", "logs", *options, role))
+
+    def prune(self, tell: Tell = lambda _line: None) -> tuple[str, ...]:
+        by_slug: dict[str, list[Running]] = {}
+        for each in self.running(operator=state.operator()):
+            by_slug.setdefault(each.slug, []).append(each)
+        removed = []
+        for slug, objects in sorted(by_slug.items()):
+            states = {each.role: each.state for each in objects if each.kind == "container"}
+            whole = all(states.get(role, "exited") not in ("exited", "dead") for role in (AGENT, BUNDLE))
+            if not whole and not state.is_held(state.state_root() / slug):
+                self.stop(slug, tell)
+                removed.append(slug)
+        return tuple(removed)
+
+
+def _apply(name: str, documents: tuple[Document, ...], *after: str) -> Step:
+    return Step(name, Command(("kubectl", "apply", "--filename", "-")), after=after, stdin=Text(as_yaml(documents)))
+
+
+def _bundle_steps(plan: KubernetesBottlePlan) -> tuple[Step, ...]:
+    within = ("kubectl", "--namespace", plan.bundle_namespace)
+    steps = [
+        _apply("walls.apply", walls(plan)),
+        _apply("bundle.apply", bundle(plan, secret=False), "walls.apply"),
+    ]
+    if plan.proxy.settings.secrets:
+        phase = ("wait", "--for=jsonpath={.status.phase}=Running", f"--timeout={RUNS_WITHIN_S}s", f"pod/{BUNDLE}")
+        sources = tuple((name, secret_path(plan.proxy.yaml_path.parent, name)) for name in plan.proxy.settings.secrets)
+        hand_over = Command((*within, "exec", "--stdin", BUNDLE, "--", "bottle-secrets"))
+        steps += [
+            Step("bundle.runs", Command((*within, *phase)), ("bundle.apply",)),
+            Step("secrets.hand_over", hand_over, ("bundle.runs",), stdin=Secrets(sources)),
+        ]
+    ready = ("wait", "--for=condition=Ready", f"--timeout={READY_WITHIN_S}s", f"pod/{BUNDLE}")
+    return (*steps, Step("bundle.ready", Command((*within, *ready)), (steps[-1].name,)))
+
+
+def _agent_steps(plan: KubernetesBottlePlan) -> tuple[Step, ...]:
+    publish = Command(("kubectl", "--namespace", plan.bundle_namespace, "exec", BUNDLE, "--", PUBLISH))
+    create = ("create", "configmap", PUBLISHED, f"--from-file={PUBLISHED}=/dev/stdin")
+    return (
+        Step(
+            "agent.published",
+            Command(("kubectl", "--namespace", plan.agent_namespace, *create)),
+            ("bundle.ready",),
+            source=publish,
+        ),
+        _apply("agent.apply", agent(plan), "agent.published"),
+    )
+
+
+def _kubectl(namespace: str, *arguments: str, check: bool = True) -> Result:
+    within = ("--namespace", namespace) if namespace else ()
+    return run(Command(("kubectl", *within, *arguments)), check=check)
+
+
+def _pod(namespace: str, name: str) -> dict[str, Any]:
+    """A pod as the cluster has it; empty where there is none."""
+    result = _kubectl(namespace, "get", "pod", name, "--ignore-not-found", "--output", "json")
+    return json.loads(result.stdout) if result.stdout.strip() else {}
+
+
+def _wait_for_agent(plan: KubernetesBottlePlan, check: Callable[[], None]) -> None:
+    """Until the agent's container has started: the gate has passed by then. Raises `LauncherError` with its words."""
+    deadline = time.monotonic() + AGENT_WITHIN_S
+    while True:
+        check()
+        status = _pod(plan.agent_namespace, AGENT).get("status", {})
+        for each in status.get("initContainerStatuses", ()):
+            ended = each["state"].get("terminated") or {}
+            if ended.get("exitCode"):
+                words = (ended.get("message") or f"exit code {ended['exitCode']}").strip()
+                raise LauncherError(f"{each['name']}: {words}", hint="docs/engines.md says what a cluster needs")
+        if status.get("phase") in ("Running", "Succeeded", "Failed"):
+            return
+        if time.monotonic() > deadline:
+            raise LauncherError(f"the agent's pod did not start within {AGENT_WITHIN_S} s: {_waits_for(status)}")
+        time.sleep(LOOK_S)
+
+
+def _waits_for(status: dict[str, Any]) -> str:
+    containers = (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
+    waiting = [each["state"]["waiting"] for each in containers if "waiting" in each["state"]]
+    words = [f"{each.get('reason', '')} {each.get('message', '')}".strip() for each in waiting]
+    conditions = [each.get("message", "") for each in status.get("conditions", ()) if each.get("status") == "False"]
+    return "; ".join(dict.fromkeys(filter(None, (*words, *conditions)))) or "nothing says why"
+
+
+def _words_of_bundle(plan: KubernetesBottlePlan) -> LauncherError | None:
+    """What a bundle that ended says of it: the init's own termination message, else its last lines."""
+    with suppress(LauncherError):
+        status = _pod(plan.bundle_namespace, BUNDLE).get("status", {})
+        if status.get("phase") == "Pending":
+            return LauncherError(f"the bundle's pod does not start: {_waits_for(status)}")
+        for each in status.get("containerStatuses", ()):
+            ended = each["state"].get("terminated")
+            if ended:
+                words = (ended.get("message") or "").strip()
+                words = words or _kubectl(plan.bundle_namespace, "logs", f"--tail={LAST_LINES}", BUNDLE).stdout.strip()
+                return LauncherError(f"the bundle ended with {ended['exitCode']}", hint=words)
+    return None
+
+
+@contextmanager
+def _while_bundle_runs(target: str, sleep: Callable[[float], None]) -> Iterator[Callable[[float], None]]:
+    """A `sleep` that raises `LauncherError` once the bundle has ended while the agent has not."""
+    slug = slug_of(target)
+    asked = time.monotonic()
+
+    def look(seconds: float) -> None:
+        nonlocal asked
+        sleep(seconds)
+        if time.monotonic() - asked > 1:
+            asked = time.monotonic()
+            phase = _pod(f"bottle-{slug}-bundle", BUNDLE).get("status", {}).get("phase")
+            agent_phase = _pod(f"bottle-{slug}-agent", AGENT).get("status", {}).get("phase")
+            if phase in (None, "Succeeded", "Failed") and agent_phase == "Running":
+                raise LauncherError(f"the bundle of {slug} has ended", hint=f"`bottle why {slug}` tells why")
+
+    yield look
+
+
+def _wait_ended(namespace: str, sleep: Callable[[float], None]) -> int:
+    while True:
+        status = _pod(namespace, AGENT).get("status", {})
+        for each in status.get("containerStatuses", ()):
+            if ended := each["state"].get("terminated"):
+                return int(ended["exitCode"])
+        if not status or status.get("phase") == "Failed":
+            raise LauncherError(f"the agent's pod is gone from {namespace}: {status.get('message', '')}".rstrip(": "))
+        sleep(LOOK_S)
+
+
+def _object(document: dict[str, Any]) -> Running:
+    metadata, status = document["metadata"], document.get("status", {})
+    labels = metadata.get("labels", {})
+    slug = labels.get(LABEL_SLUG, "")
+    words, detail = PHASES.get(status.get("phase", ""), ""), status.get("phase", "")
+    for each in status.get("containerStatuses", ()):
+        if ended := each["state"].get("terminated"):
+            detail = f"Exited ({ended['exitCode']}) {ended.get('finishedAt', '')}".rstrip()
+        elif words == "running" and labels.get(LABEL_ROLE) == BUNDLE:
+            words = "healthy" if each.get("ready") else "unhealthy"
+    if document["kind"] == "Namespace":
+        words = "terminating" if detail == "Terminating" else "active"
+    return Running(
+        slug=slug,
+        role=labels.get(LABEL_ROLE, ""),
+        name=metadata["name"],
+        state=words,
+        stage_dir=state.state_root() / slug,
+        kind="namespace" if document["kind"] == "Namespace" else "container",
+        detail=detail,
+        operator=labels.get(LABEL_OPERATOR, ""),
+        agent=labels.get(LABEL_AGENT, ""),
+    )
+
+
+def _remember(slug: str, found: tuple[Running, ...]) -> None:
+    """Keep what agent and bundle have said, and how they ended: what cannot be had is left out."""
+    directory = history.history_root() / slug
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    facts: dict[str, Any] = {
+        "slug": slug,
+        "ended": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+        **{key: value for key, value in (state.facts_of(state.state_root() / slug) or {}).items() if key != "slug"},
+    }
+    files = {AGENT: history.AGENT_LOG, BUNDLE: history.BUNDLE_LOG}
+    for each in found:
+        if each.kind == "container" and each.role in files:
+            part = "bundle" if each.role == BUNDLE else "agent"
+            said = _kubectl(f"bottle-{slug}-{part}", "logs", "--timestamps", each.role, check=False).stdout
+            state.write(directory / files[each.role], said, mode=0o600)
+            facts[f"{'bundle' if each.role == BUNDLE else 'agent'}_state"] = {"Status": each.state, "Error": ""}
+    state.write(directory / history.FACTS, json.dumps(facts, indent=1) + "\n", mode=0o600)
+    history.forget_oldest()
+
+
+def _remove(slug: str) -> bool:
+    """The agent's namespace first, so that it never runs without its bundle; whether there was any."""
+    there = False
+    for part in ("agent", "bundle"):
+        result = _kubectl("", "delete", "namespace", f"bottle-{slug}-{part}", "--ignore-not-found", "--wait=true")
+        there = there or bool(result.stdout.strip())
+    return there

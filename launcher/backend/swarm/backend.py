@@ -1,0 +1,330 @@
+"""The Swarm backend: services on the manager that the `docker` command reaches, pinned to one node.
+
+The engine's own client reaches the containers of its own node alone, so that is the node: a swarm of one, or a manager
+that also works. `--context` leads to another manager.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from launcher import history, state
+from launcher.backend.base import Running, Tell
+from launcher.backend.docker.backend import TAKEN, DockerBottleBackend
+from launcher.backend.docker.listing import listed
+from launcher.backend.docker.removal import attempt
+from launcher.backend.docker.render import PUBLISH
+from launcher.backend.swarm.render import (
+    LOST,
+    NODE,
+    SwarmBottlePlan,
+    refuse_what_cannot_be,
+    render,
+    render_agent,
+    render_bundle,
+    render_networks,
+)
+from launcher.docker import Command, CommandError, docker, docker_json, foreground, run
+from launcher.errors import LauncherError
+from launcher.interrupts import hold_signals
+from launcher.plan import (
+    LABEL_ROLE,
+    LABEL_SLUG,
+    SIDECARS,
+    BottlePlan,
+    Subnets,
+    new_slug,
+    object_name,
+    slug_of,
+)
+from launcher.planning import labelled
+from launcher.spec import BottleSpec
+from launcher.staging import staged
+from launcher.steps import LOOK_S, Step, Text
+
+DRAWS = 32
+WITHIN_S = 180
+GONE_WITHIN_S = 60
+ENDED = ("created", "exited", "dead")
+# What a task is called once it will not run any more.
+OVER = ("Complete", "Failed", "Rejected", "Shutdown", "Orphaned", "Remove")
+
+
+class SwarmBottleBackend(DockerBottleBackend):
+    """A bottle of two services."""
+
+    lost = LOST
+
+    def plan(self, spec: BottleSpec, stage_dir: Path) -> SwarmBottlePlan:  # type: ignore[override]
+        common = super().plan(spec, stage_dir)
+        proxy = replace(common.proxy, settings=replace(common.proxy.settings, lease=False))
+        return SwarmBottlePlan(common.slug, common.stage_dir, proxy, common.agent)
+
+    def prepare(self, spec: BottleSpec, stage_dir: Path) -> SwarmBottlePlan:  # type: ignore[override]
+        spec = replace(spec, slug=spec.slug or new_slug(spec.name))
+        plan = labelled(self.plan(spec, stage_dir), spec)
+        with staged(spec, plan):
+            refuse_what_cannot_be(plan)
+        return plan
+
+    def steps(self, plan: BottlePlan) -> tuple[Step, ...]:
+        assert isinstance(plan, SwarmBottlePlan)
+        return render(plan)
+
+    def launch(self, plan: BottlePlan, tell: Tell = lambda _line: None, *, start: bool = True) -> str:
+        """As every backend's. A service starts by itself: `start` changes nothing."""
+        del start
+        assert isinstance(plan, SwarmBottlePlan)
+        with hold_signals() as held:
+            try:
+                with state.held(plan.stage_dir):
+                    self._launch_services(plan, tell, held.check)
+            except BaseException:
+                _remove(plan.slug)
+                state.discard(plan.stage_dir, plan.slug)
+                raise
+        return object_name(plan.slug, "agent")
+
+    def _launch_services(self, plan: SwarmBottlePlan, tell: Tell, check: Callable[[], None]) -> None:
+        began = time.monotonic()
+        plan = _with_networks(_on_this_node(plan), check)
+        for step in render_bundle(plan):
+            check()
+            step.carry_out()
+        _wait_for(plan.slug, SIDECARS, ("Running",), check)
+        tell(f"the bundle is healthy after {time.monotonic() - began:.1f} s")
+        state.discard_secrets(plan.stage_dir)
+        published = docker("exec", _container(plan.slug, SIDECARS), PUBLISH).stdout
+        name = object_name(plan.slug, "published")
+        labels = ("--label", f"{LABEL_SLUG}={plan.slug}", "--label", f"{LABEL_ROLE}=published")
+        Step(
+            "published", Command(("docker", "config", "create", *labels, name, "-")), stdin=Text(published)
+        ).carry_out()
+        plan = replace(plan, bundle_address=_address_of(plan))
+        for step in render_agent(plan):
+            check()
+            step.carry_out()
+            if step.name == "gate.run":
+                _wait_for(plan.slug, "gate", ("Complete",), check)
+        _wait_for(plan.slug, "agent", ("Running", "Complete"), check)
+        tell(f"the walls stand, and the agent runs after {time.monotonic() - began:.1f} s")
+
+    def attach(self, target: str, tty: bool, sleep: Callable[[float], None], *, started: bool = True) -> int:
+        """As every backend's, but that nothing goes in: a service has no standard input."""
+        del tty, started
+        slug = slug_of(target)
+        with _while_bundle_runs(slug, sleep) as look:
+            foreground(Command(("docker", "service", "logs", "--raw", "--follow", object_name(slug, "agent"))), look)
+            return _wait_ended(slug, look)
+
+    def wait(self, target: str, sleep: Callable[[float], None]) -> int:
+        slug = slug_of(target)
+        with _while_bundle_runs(slug, sleep) as look:
+            return _wait_ended(slug, look)
+
+    def stop(self, target: str, tell: Tell = lambda _line: None) -> bool:
+        slug = slug_of(target)
+        with hold_signals():
+            there = _remove(slug, keep=True)
+            state.discard(state.state_root() / slug, slug)
+            if there:
+                tell(f"{slug} is gone from the swarm")
+            return there
+
+    def in_bundle(self, slug: str, *command: str, stdin: bool = False, tty: bool = False, user: str = "") -> Command:
+        options = (*(("--interactive",) if stdin or tty else ()), *(("--tty",) if tty else ()))
+        options = (*options, *(("--user", user) if user else ()))
+        return Command(("docker", "exec", *options, _container(slug, SIDECARS), *command))
+
+    def in_agent(self, slug: str, *command: str, tty: bool = False) -> Command:
+        options = ("--interactive", "--tty") if tty else ("--interactive",)
+        return Command(("docker", "exec", *options, _container(slug, "agent"), *command))
+
+    def host_addresses(self, slug: str) -> tuple[str, ...]:
+        names = (object_name(slug, "internal"), object_name(slug, "egress"), "docker_gwbridge", "bridge")
+        found = docker_json("network", "inspect", *names)
+        gateways = [config.get("Gateway", "") for each in found for config in each["IPAM"]["Config"]]
+        return tuple(gateway.partition("/")[0] for gateway in gateways if gateway)
+
+    def bundle_address_outside(self, slug: str) -> str:
+        (found,) = docker_json("container", "inspect", _container(slug, SIDECARS))
+        bridge = docker_json("network", "inspect", "docker_gwbridge")[0]["Containers"]
+        return str(bridge[found["Id"]]["IPv4Address"]).partition("/")[0]
+
+    def logs(self, slug: str, role: str, *, follow: bool = False) -> Command:
+        options = ("--raw", "--timestamps", *(("--follow",) if follow else ()))
+        return Command(("docker", "service", "logs", *options, object_name(slug, role)))
+
+    def prune(self, tell: Tell = lambda _line: None) -> tuple[str, ...]:
+        by_slug: dict[str, list[Running]] = {}
+        for each in self.running(operator=state.operator()):
+            by_slug.setdefault(each.slug, []).append(each)
+        removed = []
+        for slug, objects in sorted(by_slug.items()):
+            states = {each.role: each.state for each in objects if each.kind == "container"}
+            whole = all(states.get(role, "exited") not in ("exited", "dead", "created") for role in ("agent", SIDECARS))
+            if not whole and not state.is_held(state.state_root() / slug):
+                self.stop(slug, tell)
+                removed.append(slug)
+        return tuple(removed)
+
+
+def _on_this_node(plan: SwarmBottlePlan) -> SwarmBottlePlan:
+    """The plan, pinned to the node that the client talks to, with no more CPUs than it has: more is refused.
+
+    Raises `LauncherError` where that is no manager of a swarm.
+    """
+    info = docker_json("info", "--format", "{{json .}}")
+    swarm, cpus = info["Swarm"], float(info["NCPU"])
+    if not swarm.get("ControlAvailable"):
+        raise LauncherError(
+            "this engine is no manager of a swarm",
+            hint="docker swarm init --advertise-addr 127.0.0.1 makes one of it alone",
+        )
+    settings = plan.proxy.settings
+    bounded = replace(settings, limits=replace(settings.limits, cpus=min(settings.limits.cpus, cpus)))
+    agent = replace(plan.agent, limits=replace(plan.agent.limits, cpus=min(plan.agent.limits.cpus, cpus)))
+    return replace(plan, node=str(swarm["NodeID"]), proxy=replace(plan.proxy, settings=bounded), agent=agent)
+
+
+def _with_networks(plan: SwarmBottlePlan, check: Callable[[], None]) -> SwarmBottlePlan:
+    """Make the overlays, at addresses that are free, and fill them in."""
+    for _ in range(DRAWS):
+        check()
+        filled = plan.with_networks(Subnets.drawn())
+        made = []
+        for step in render_networks(filled):
+            result = run(step.command, check=False)
+            if result.code == 0:
+                made.append(step.command.argv[-1])
+            elif not any(words in result.stderr for words in TAKEN):
+                raise CommandError(step.command.argv, result)
+        if len(made) == 2:
+            return filled
+        for name in made:
+            attempt("network", "rm", name)
+    raise LauncherError("no free network of 32 addresses was found")
+
+
+def _container(slug: str, role: str) -> str:
+    """The container of a service's task, which is on this node. Raises `LauncherError` where there is none."""
+    filters = [word for key, value in ((LABEL_SLUG, slug), (LABEL_ROLE, role)) for word in
+               ("--filter", f"label={key}={value}")]  # fmt: skip
+    found = docker("container", "ls", "--all", "--quiet", "--no-trunc", *filters).stdout.split()
+    if not found:
+        raise LauncherError(f"{slug} has no container of its {role} on this node")
+    return found[0]
+
+
+def _address_of(plan: SwarmBottlePlan) -> str:
+    (found,) = docker_json("container", "inspect", _container(plan.slug, SIDECARS))
+    return str(found["NetworkSettings"]["Networks"][object_name(plan.slug, "internal")]["IPAddress"])
+
+
+def _task(slug: str, role: str) -> tuple[str, str]:
+    """The state of a service's task, and its error."""
+    template = "{{.CurrentState}}\t{{.Error}}"
+    lines = docker("service", "ps", "--no-trunc", "--format", template, object_name(slug, role)).stdout.splitlines()
+    words, _, error = (lines[0] if lines else "New\t").partition("\t")
+    return words.split(" ")[0], error
+
+
+def _wait_for(slug: str, role: str, wanted: tuple[str, ...], check: Callable[[], None]) -> None:
+    """Until the task is as wanted: `Running` comes with its health check. Raises `LauncherError` with its error."""
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        check()
+        words, error = _task(slug, role)
+        if words in wanted:
+            return
+        if words in OVER or time.monotonic() > deadline:
+            what = f"{object_name(slug, role)}: {words.lower()}: {error or 'not in time'}"
+            raise LauncherError(what, hint=_last_words(slug, role))
+        time.sleep(LOOK_S)
+
+
+def _last_words(slug: str, role: str) -> str:
+    """What a task's container said last, where it got one."""
+    try:
+        said = docker("logs", "--tail", "25", _container(slug, role), check=False)
+    except LauncherError:
+        return ""
+    return (said.stdout + said.stderr).strip()
+
+
+@contextmanager
+def _while_bundle_runs(slug: str, sleep: Callable[[float], None]) -> Iterator[Callable[[float], None]]:
+    """A `sleep` that raises `LauncherError` once the bundle has ended."""
+    asked = time.monotonic()
+
+    def look(seconds: float) -> None:
+        nonlocal asked
+        sleep(seconds)
+        if time.monotonic() - asked > 1:
+            asked = time.monotonic()
+            words, error = _task(slug, SIDECARS)
+            if words in OVER:
+                raise LauncherError(f"the bundle of {slug} has ended: {error}", hint=f"`bottle why {slug}` tells why")
+
+    yield look
+
+
+def _wait_ended(slug: str, look: Callable[[float], None]) -> int:
+    while _task(slug, "agent")[0] not in OVER:
+        look(LOOK_S)
+    state_of = docker("container", "inspect", "--format", "{{.State.ExitCode}}", _container(slug, "agent"))
+    return int(state_of.stdout)
+
+
+def _names(kind: str, slug: str) -> list[str]:
+    return docker(kind, "ls", "--quiet", "--filter", f"label={LABEL_SLUG}={slug}").stdout.split()
+
+
+def _remove(slug: str, *, keep: bool = False) -> bool:
+    """The agent's service first, so that it never runs without its bundle; whether there was anything.
+
+    Raises `LauncherError` with every fault.
+    """
+    found = listed(f"{LABEL_SLUG}={slug}")
+    services = _names("service", slug)
+    if keep and services:
+        _remember(slug)
+    faults = []
+    for role in ("agent", "gate", SIDECARS):
+        faults += attempt("service", "rm", object_name(slug, role))
+    deadline = time.monotonic() + GONE_WITHIN_S
+    while left := listed(f"{LABEL_SLUG}={slug}", kinds=("container",)):
+        # The containers of tasks that have ended are the swarm's to remove, in its own time.
+        over = [each.name for each in left if each.state in ENDED or time.monotonic() > deadline]
+        faults += attempt("container", "rm", "--force", *over) if over else []
+        if time.monotonic() > deadline:
+            break
+        time.sleep(LOOK_S)
+    for kind in ("config", "secret"):
+        if names := _names(kind, slug):
+            faults += attempt(kind, "rm", *names)
+    for each in found:
+        if each.kind != "container":
+            faults += attempt(each.kind, "rm", each.name)
+    if faults:
+        raise LauncherError("\n".join(faults), hint=f"`bottle down {slug}` tries again")
+    return bool(found or services)
+
+
+def _remember(slug: str) -> None:
+    """Keep what agent and bundle have said: what cannot be had is left out."""
+    directory = history.history_root() / slug
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for role, name in (("agent", history.AGENT_LOG), (SIDECARS, history.BUNDLE_LOG)):
+        said = docker("service", "logs", "--raw", "--timestamps", object_name(slug, role), check=False)
+        state.write(directory / name, said.stdout + said.stderr, mode=0o600)
+    facts = {"slug": slug, "ended": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())}
+    known = state.facts_of(state.state_root() / slug) or {}
+    state.write(directory / history.FACTS, json.dumps(known | facts, indent=1) + "\n", mode=0o600)
+    history.forget_oldest()
+
+
+__all__ = ["NODE", "SwarmBottleBackend"]
