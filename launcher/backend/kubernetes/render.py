@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from launcher.backend.kubernetes.bottle_plan import KubernetesBottlePlan
-from launcher.containers import GATE_CERTIFICATES, GATE_ROUNDS, GATE_WITHIN_S, METADATA_SERVICE, PYTHON, SOMEBODY
+from launcher.containers import GATE_CERTIFICATES, GATE_ROUNDS, GATE_WITHIN_S, METADATA_SERVICE, OUTSIDE, PYTHON
 from launcher.errors import LauncherError
 from launcher.plan import (
     AGENT_PORTS,
@@ -49,7 +49,7 @@ HEALTH = ("python3", "-I", "-m", "bottle_init", "health")
 NOT_THE_WORLD = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
 NOT_THE_WORLD_6 = ("fc00::/7", "fe80::/10")
 METADATA = ("169.254.0.0/16", "100.100.100.200/32")
-FORBIDDEN = ((METADATA_SERVICE, 80), (SOMEBODY, 443), (SOMEBODY, 53))
+FORBIDDEN = ((METADATA_SERVICE, 80), (OUTSIDE, 443), (OUTSIDE, 53))
 """What the gate tries on every cluster, besides the API server."""
 API_SERVER = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
 CONFIG_MAP_LIMIT = 1_000_000
