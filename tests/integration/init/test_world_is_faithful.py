@@ -226,11 +226,14 @@ def test_a_script_that_hangs_on_a_moment_is_refused() -> None:
 
 
 def test_a_difference_is_seen(tmp_path: Path) -> None:
-    """The control: Linux plays one script, and is compared with the simulation of another."""
+    """The control: Linux plays one script, and is compared with the simulation of another.
+
+    What Linux ends with depends on a late machine: the order to stop may come before the daemon has left.
+    """
     real = play(SCRIPTS["a daemon that leaves"], tmp_path)
     other = decide(SCRIPTS["killed by a signal of its own"])
     found = differences(other, real)
-    assert any(line.startswith("exit code: simulated 139, real 69") for line in found)
+    assert any(line.startswith("exit code: simulated 139, real ") for line in found)
     assert any(line.startswith("a:") for line in found)
 
 
