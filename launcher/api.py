@@ -7,7 +7,6 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,7 +29,6 @@ class Bottle:
     def __init__(self, slug: str, backend: BottleBackend | None = None) -> None:
         self.slug = slug
         self._backend = backend or get_bottle_backend()
-        self._lease = ExitStack()
 
     @classmethod
     def up(
@@ -59,10 +57,7 @@ class Bottle:
         spec, stage_dir = bottles.fresh(spec)
         with state.held(stage_dir):
             with_engine(lambda: backend.launch(backend.prepare(spec, stage_dir), tell), tell)
-        bottle = cls(stage_dir.name, backend)
-        if spec.lease:
-            bottle._lease.enter_context(backend.leased(bottle.agent))
-        return bottle
+        return cls(stage_dir.name, backend)
 
     def __enter__(self) -> Self:
         return self
@@ -151,4 +146,3 @@ class Bottle:
         if not discard:
             work.settled(self._backend, self.slug, tell)
         self._backend.stop(self.slug, tell)
-        self._lease.close()

@@ -22,6 +22,7 @@ from launcher.plan import (
     Volume,
 )
 from launcher.policy import ssh_key_name
+from launcher.sandbox import LEASES
 from launcher.spec import HOST_RULES, KERNEL_RULES, BottleSpec, Project
 
 DEFAULT_PORTS = (80, 443)
@@ -42,18 +43,12 @@ def proxy_plan(spec: BottleSpec, slug: str, stage_dir: Path) -> PipelockProxyPla
             net_admin=spec.walls == KERNEL_RULES or spec.engine == "pipelock",
             secrets=(*(each.name for each in spec.credentials), *keys),
             limits=spec.limits,
-            lease=bool(spec.lease),
-            agent_lease=_agent_lease(spec),
+            lease=LEASES and bool(spec.lease),
             host_rules_may_lack=HOST_RULES in spec.missing_walls,
             private=_private(spec),
             labels=((LABEL_STAGE, str(stage_dir)),),
         ),
     )
-
-
-def _agent_lease(spec: BottleSpec) -> bool:
-    """Whether agent and bundle end with each other: by the connection that the agent's init holds to supervise."""
-    return spec.agent.init == "bottle" and "supervise" in spec.used_daemons
 
 
 def _private(spec: BottleSpec) -> tuple[tuple[str, int], ...]:
@@ -112,7 +107,7 @@ def agent_plan(spec: BottleSpec, slug: str, stage_dir: Path) -> AgentPlan:
         copied=copied,
         clone=clone,
         home_archive=agent.home_archive,
-        lease=_agent_lease(spec),
+        lease=LEASES and agent.init == "bottle" and "supervise" in spec.used_daemons,
         bundle_image=spec.image,
         labels=((LABEL_STAGE, str(stage_dir)),),
     )

@@ -16,7 +16,7 @@ from bottle_init.bundle.table import Table, join
 from bottle_init.core import words
 from bottle_init.core.spec import Bundle, ExecSettings, Spec
 from bottle_init.core.words import ONESHOT
-from bottle_init.words import signames
+from bottle_init.words import durations, signames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -46,17 +46,27 @@ def parse(text: bytes | str, *, here: bool = True) -> tuple[Bundle | None, Fault
     children: list[Spec] = []
     for key, kind in KINDS.items():
         for name, spec in root.within(key, partial(_read_children, kind, inherited), []):
-            nodes.append(graph.Node(name, kind, join(key, name), spec.after if spec else ()))
+            nodes.append(
+                graph.Node(name, kind, join(key, name), spec.after if spec else (), spec is None or spec.enabled)
+            )
             if spec:
                 children.append(spec)
-    faults.extend(_second_readers(children))
     faults.extend(_forwarded_requests(children, bundle.stop_signals))
     faults.extend(_kept_faults(children))
+    faults.extend((*_second_readers(children), *_too_late(children)))
     if here:
         faults.extend(accounts.faults(children))
     if all(isinstance(content.get(key, {}), dict) for key in KINDS):
         faults.extend(graph.faults(nodes, bundle.exit_code_from))
     return (None if faults else bundle.replace(children=tuple(children))), faults
+
+
+def _too_late(children: Iterable[Spec]) -> Iterator[tuple[str, str]]:
+    """A daemon that has to run for longer than it has time to become ready never is."""
+    for spec in children:
+        if spec.ready is not None and spec.ready.probe.after_ms >= spec.ready.timeout_ms:
+            limit = durations.spell(spec.ready.timeout_ms)
+            yield f"{path_of(spec)}.ready.after", f"must be less than the timeout of ready, which is {limit}"
 
 
 def _second_readers(children: Iterable[Spec]) -> Iterator[tuple[str, str]]:
@@ -96,7 +106,7 @@ def _read_bundle(table: Table) -> tuple[Bundle, Fields]:
     inherited = {
         key.name: table.within(key.name, partial(_read_shape, key.reader, None), key.reader.plain) for key in shapes
     }
-    return bundle, {"policy": INHERITED, **inherited}
+    return bundle, {"policy": INHERITED, "logs": bundle.logs, **inherited}
 
 
 def _read(table: Table, own: Iterable[Key], plain: Value, inherited: Mapping[str, Any]) -> Fields:
@@ -119,7 +129,14 @@ def _read_shape(shape: Shape, inherited: Value | None, table: Table) -> Value:
     if shape.one_of:
         table.one_of(shape.one_of)
     plain = shape.plain if inherited is None else inherited
-    return plain.replace(**_read(table, [key for key in shape.keys if key.name in table], plain, {}))
+    found = _read(table, [key for key in shape.keys if key.name in table], plain, {})
+    headers = found.pop("probe.headers", None)
+    if headers and "probe" in found:
+        if found["probe"].kind == "http":
+            found["probe"] = found["probe"].replace(headers=headers)
+        elif found["probe"].kind:
+            table.fault("headers", "belong to http")
+    return plain.replace(**found)
 
 
 def _read_children(kind: str, inherited: Fields, owner: Table) -> list[tuple[str, Spec | None]]:

@@ -21,6 +21,10 @@ class Node(Value):
     kind: str
     path: str
     after: tuple[str, ...]
+    enabled: bool = True
+
+
+NOTHING_ENABLED = "every daemon and job has enabled = false, so nothing would run"
 
 
 def faults(nodes: Sequence[Node], exit_code_from: str | None) -> Faults:
@@ -28,6 +32,8 @@ def faults(nodes: Sequence[Node], exit_code_from: str | None) -> Faults:
     found = list(_repeated(nodes))
     if all(node.kind == ONESHOT for node in nodes):
         found.append(("", "there is neither a daemon nor a job, so nothing to run: add [daemons.NAME] or [jobs.NAME]"))
+    elif not any(node.enabled for node in nodes if node.kind != ONESHOT):
+        found.append(("", NOTHING_ENABLED))
     names = [node.name for node in nodes]
     for node in nodes:
         found.extend(_unknown(f"{node.path}.after", name, names) for name in node.after if name not in names)

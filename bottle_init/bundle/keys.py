@@ -101,8 +101,19 @@ LEASE: Final = Shape(
     one_of=("fd", "connect", "renew"),
 )
 
-_TCP: Final = Key("tcp", readers.tcp, "probe", 'A port of localhost, or "HOST:PORT", takes a connection.')
-_HTTP: Final = Key("http", readers.http, "probe", "A GET of this URL is answered with a status from 200 to 399.")
+_TCP: Final = Key("tcp", readers.tcp, "probe", 'A port of localhost, "HOST:PORT", or "unix:PATH" takes a connection.')
+_HTTP: Final = Key(
+    "http",
+    readers.http,
+    "probe",
+    'A GET of this URL is answered with a status from 200 to 399; of a Unix socket by "unix:PATH:/TARGET".',
+)
+_HEADERS: Final = Key(
+    "headers",
+    readers.headers,
+    "probe.headers",
+    "Headers of the request of http, in place of those that it has by itself, such as Host.",
+)
 _EXEC: Final = Key(
     "exec",
     readers.exec_probe,
@@ -112,22 +123,23 @@ _EXEC: Final = Key(
 
 READY: Final = Shape(
     "ready",
-    "When the daemon counts as ready, and those that are after it may start: exactly one of tcp, http, exec and "
-    "notify. Without it: once it has been executed.",
+    "When the daemon counts as ready, and those that are after it may start: exactly one of tcp, http, exec, "
+    "notify and after. Without it: once it has been executed.",
     (
-        *(_TCP, _HTTP, _EXEC),
+        *(_TCP, _HTTP, _HEADERS, _EXEC),
         Key("notify", readers.notify, "probe", "The daemon says so: READY=1 on NOTIFY_SOCKET (sd_notify(3))."),
+        Key("after", readers.after, "probe", "It has run that long."),
         Key("timeout", readers.positive_ms, "timeout_ms", "Past this the start has failed."),
     ),
     Ready(Probe("")),
-    one_of=("tcp", "http", "exec", "notify"),
+    one_of=("tcp", "http", "exec", "notify", "after"),
 )
 
 HEALTH: Final = Shape(
     "health",
     "A periodic check, in Docker's own words: exactly one of tcp, http and exec.",
     (
-        *(_TCP, _HTTP, _EXEC),
+        *(_TCP, _HTTP, _HEADERS, _EXEC),
         Key("interval", readers.positive_ms, "interval_ms", "Between two checks, and before the first one."),
         Key("timeout", readers.positive_ms, "timeout_ms", "A check without an answer by then has failed."),
         Key("retries", readers.integer(1), "retries", "So many failures in a row make the daemon unhealthy."),
@@ -140,7 +152,10 @@ HEALTH: Final = Shape(
     ),
     Check(Probe("")),
     one_of=("tcp", "http", "exec"),
-    elsewhere=(("notify", "a health check asks; what a daemon says by itself is for ready"),),
+    elsewhere=(
+        ("notify", "a health check asks; what a daemon says by itself is for ready"),
+        ("after", "a health check asks; that a daemon has run for a time is for ready"),
+    ),
 )
 
 BUNDLE: Final = Shape(
@@ -178,7 +193,7 @@ BUNDLE: Final = Shape(
             readers.choice(words.LOGS),
             "logs",
             '"inherit": children write to the init\'s own output; "tag": each line begins with [name]; "json": each '
-            "line is a JSON object.",
+            "line is a JSON object, one that is an object already stays that one.",
         ),
         Key(
             "control",
@@ -215,6 +230,12 @@ CHILD: Final = (
         "after",
         "Children that must be ready before this one starts, and that stop after it.",
     ),
+    Key(
+        "enabled",
+        readers.boolean,
+        "enabled",
+        "With false only `ctl start` starts it, and not the bundle; what is after it does not wait for it.",
+    ),
     Key("user", readers.account, "settings.user", "Whom it runs as. HOME, USER and LOGNAME follow."),
     Key("group", readers.account, "settings.group", "Its group. Default: the user's."),
     Key("groups", readers.accounts, "settings.groups", "Its supplementary groups. Default: the user's."),
@@ -229,6 +250,13 @@ CHILD: Final = (
         readers.choice(words.STDIN),
         "settings.stdin",
         '"inherit": the init\'s own standard input, for one child at most; "null": /dev/null.',
+    ),
+    Key(
+        "logs",
+        readers.choice(words.CHILD_LOGS),
+        "logs",
+        'What becomes of its lines, as in [bundle]; "none" drops them. Default: the bundle\'s.',
+        inherits=True,
     ),
     Key("umask", readers.umask, "settings.umask", 'Octal, such as "0027". Default: inherited.'),
     Key(

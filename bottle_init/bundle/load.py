@@ -81,6 +81,8 @@ def select(bundle: Bundle, names: Sequence[str], source: str = "--only") -> Bund
         children=tuple(spec for spec in bundle.children if spec.kind == "oneshot" or spec.name in names)
     )
     faults.extend(_not_chosen(part))
+    if not faults and not any(spec.enabled for spec in part.children if spec.kind != "oneshot"):
+        faults.append(("", "every one of these has enabled = false, so nothing would run"))
     if faults:
         raise BundleInvalid(source, faults)
     return part

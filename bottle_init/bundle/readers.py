@@ -47,6 +47,11 @@ CAPABILITIES: Final = (
 _UMASK = re.compile(r"0?[0-7]{3}|0o?[0-7]{1,3}")
 _HOST_PORT = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*)):([0-9]{1,5})")
 _URL = re.compile(r"http://([^/?#]*)([/?][!-~]*)?")
+_TARGET = re.compile(r"/[!\"$-~]*")
+_UNIX = "unix:"
+_FIELD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
+_OWN_HEADERS: Final = ("connection", "content-length", "transfer-encoding", "expect", "upgrade")
 _SUN_PATH_MAX = 107
 _HUGE = 2**63 - 1
 
@@ -619,32 +624,45 @@ def _written_host(probe: Probe) -> str:
 
 
 def _written_tcp(probe: Probe) -> object:
+    if probe.socket:
+        return f"unix:{probe.socket}"
     return probe.port if probe.host == "localhost" else f"{_written_host(probe)}:{probe.port}"
 
 
 def _written_http(probe: Probe) -> object:
+    if probe.socket:
+        return f"unix:{probe.socket}:{probe.path}"
     return f"http://{_written_host(probe)}:{probe.port}{probe.path}"
 
 
 @reads(
-    'port or `"HOST:PORT"`',
+    'port, `"HOST:PORT"` or `"unix:PATH"`',
     {
         "anyOf": [
             {"type": "integer", "minimum": 1, "maximum": 65_535},
-            {"type": "string", "pattern": f"^{_HOST}:[0-9]{{1,5}}$"},
+            {"type": "string", "pattern": f"^({_HOST}:[0-9]{{1,5}}|unix:(/[^\\u0000]*|@[^\\u0000]+))$"},
         ]
     },
     _written_tcp,
     shared="tcp",
 )
 def tcp(value: object) -> Probe:
-    """A port of localhost, or `"HOST:PORT"`."""
+    """A port of localhost, `"HOST:PORT"`, or `"unix:PATH"`."""
     if isinstance(value, int) and not isinstance(value, bool):
         return Probe("tcp", "localhost", integer(1, 65_535)(value))
     if not isinstance(value, str):
-        raise Wrong(f'must be a port or "HOST:PORT", is {shown(value)}')
+        raise Wrong(f'must be a port, "HOST:PORT" or "unix:PATH", is {shown(value)}')
+    if value.startswith(_UNIX):
+        return Probe("tcp", socket=probed_socket(value.removeprefix(_UNIX)))
     host, port = host_and_port(value)
     return Probe("tcp", host, port)
+
+
+def probed_socket(address: str) -> str:
+    """An absolute path, or `@name`: the init itself works in `/`."""
+    if not address.startswith(("/", "@")):
+        raise Wrong(f'must be "unix:" and a path that begins with /, or @name, is {shown(_UNIX + address)}')
+    return socket_address(address)
 
 
 def host_and_port(value: str) -> tuple[str, int]:
@@ -680,14 +698,20 @@ def ip_or_localhost(host: str, *, is_six: bool) -> str:
 
 @reads(
     "URL",
-    {"type": "string", "pattern": f'^http://{_HOST}(:[0-9]{{1,5}})?([/?][!"$-~]*)?$'},
+    {
+        "type": "string",
+        "pattern": f'^(http://{_HOST}(:[0-9]{{1,5}})?([/?][!"$-~]*)?|'
+        r'unix:(/|@(?!:/)[^\u0000])((?!:/)[^\u0000])*(:/[!"$-~]*)?)$',
+    },
     _written_http,
     shared="http",
 )
 def http(value: object) -> Probe:
-    """`http://HOST:PORT/path?query`."""
+    """`http://HOST:PORT/path?query`, or `unix:PATH:/path?query`."""
     if not isinstance(value, str):
         raise Wrong(f'must be a URL such as "http://127.0.0.1:8080/health", is {shown(value)}')
+    if value.startswith(_UNIX):
+        return _http_by_socket(value.removeprefix(_UNIX))
     if value.lower().startswith("https:"):
         raise Wrong("must be an http:// URL: the init speaks no TLS (an exec probe can run a program that does)")
     match = _URL.fullmatch(value)
@@ -701,6 +725,66 @@ def http(value: object) -> Probe:
     host, port = host_and_port(authority)
     target = target or "/"
     return Probe("http", host, port, target if target.startswith("/") else "/" + target)
+
+
+def _http_by_socket(value: str) -> Probe:
+    address, colon, rest = value.partition(":/")
+    target = f"/{rest}"
+    if not _TARGET.fullmatch(target):
+        raise Wrong(f'must be "unix:PATH:/TARGET", its target in ASCII and without a #fragment, is {shown(value)}')
+    return Probe("http", socket=probed_socket(address), path=target if colon else "/")
+
+
+def _written_headers(headers: tuple[tuple[str, str], ...]) -> dict[str, object]:
+    return dict(headers)
+
+
+@reads(
+    "table of strings",
+    {
+        "type": "object",
+        "propertyNames": {"pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"},
+        "additionalProperties": {"type": "string", "pattern": r"^([!-~]([\t -~]*[!-~])?)?$"},
+    },
+    _written_headers,
+    shared="headers",
+)
+def headers(value: object) -> tuple[tuple[str, str], ...]:
+    """`{ Host = "app" }` as pairs. Values may be secrets, so no message shows one."""
+    faults: Faults = []
+    lines = Table("", table(value), faults)
+    seen: dict[str, str] = {}
+    for key in table(value):
+        name = key.lower()
+        if not _FIELD.fullmatch(key):
+            lines.fault(key, "is not the name of a header (RFC 9110, 5.1)")
+        elif name in _OWN_HEADERS:
+            lines.fault(key, "is for the init to say: it asks once, without a body, and then closes")
+        elif name in seen:
+            lines.fault(key, f"is there already, as {seen[name]}")
+        seen[name] = key
+    found = tuple((key, lines.read(key, _header_value, "")) for key in table(value))
+    if faults:
+        raise Wrong("", [("." + below, message) for below, message in faults])
+    return found
+
+
+def _header_value(value: object) -> str:
+    if not isinstance(value, str):
+        raise Wrong(f"must be a string, is {kind(value)}: put it in quotes")
+    if not _FIELD_VALUE.fullmatch(value):
+        raise Wrong("must be in ASCII, without control characters, and without a blank at either end")
+    return value
+
+
+@reads(
+    "[duration](#values)",
+    {"$ref": "#/definitions/positive_duration"},
+    lambda probe: durations.spell(probe.after_ms),
+)
+def after(value: object) -> Probe:
+    """How long a daemon has to run."""
+    return Probe("after", after_ms=positive_ms(value))
 
 
 @reads("list of strings", command.schema, lambda probe: list(probe.command))

@@ -98,11 +98,15 @@ def _start_order(bundle: Bundle) -> list[str]:
 
 
 def _waits_for(spec: Spec) -> str:
+    if not spec.enabled:
+        return "by ctl start"
     return f"after {', '.join(spec.after)}" if spec.after else "at once"
 
 
 def _is_ready(spec: Spec) -> str:
     """When those that are after it may start."""
+    if not spec.enabled:
+        return "ready without being started"
     if spec.kind == "oneshot":
         return "ready once it has succeeded" + (
             f", within {durations.spell(spec.timeout_ms)}" if spec.timeout_ms else ""
@@ -113,6 +117,10 @@ def _is_ready(spec: Spec) -> str:
 
 
 def _probe(probe: Probe) -> str:
+    if probe.kind == "after":
+        return f"having run for {durations.spell(probe.after_ms)}"
+    if probe.socket:
+        return f"{probe.kind} unix:{probe.socket}{f':{probe.path}' if probe.path else ''}"
     host = f"[{probe.host}]" if ":" in probe.host else probe.host
     if probe.kind == "tcp":
         return f"tcp {host}:{probe.port}"

@@ -14,8 +14,9 @@ from bottle_init.core.words import IGNORE_UNHEALTHY
 class Probe(Value):
     """One way to ask a daemon whether it works.
 
-    `kind` is `tcp`, `http`, `exec` or `notify`; `host` is an IP literal or `localhost`;
-    `path` is the http request target with its leading slash.
+    `kind` is `tcp`, `http`, `exec`, `notify` or `after`; `host` is an IP literal or `localhost`; `socket` takes the
+    place of host and port: the path of a Unix socket, or `@name` for an abstract one. `path` is the http request target
+    with its leading slash, `headers` are `(name, value)` pairs. `after_ms` is how long it has to run.
     """
 
     kind: str
@@ -23,6 +24,9 @@ class Probe(Value):
     port: int = 0
     path: str = ""
     command: tuple[str, ...] = ()
+    socket: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    after_ms: int = 0
 
 
 class Ready(Value):
@@ -100,6 +104,8 @@ class Spec(Value):
     on_unhealthy: str = IGNORE_UNHEALTHY
     signals: tuple[tuple[int, int], ...] = ()
     keeps: tuple[str, ...] = ()
+    enabled: bool = True
+    logs: str = "tag"
     settings: ExecSettings = ExecSettings()
 
 

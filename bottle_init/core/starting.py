@@ -102,6 +102,8 @@ def executed(turn: Turn, child: Child, event: Event) -> None:
         turn.move(child, RUNNING)
     elif child.spec.ready is None:
         become_ready(turn, child)
+    elif child.spec.ready.probe.kind == "after":
+        turn.set_timer(child, ProbeDue, child.spec.ready.probe.after_ms)
     elif child.spec.ready.probe.kind != "notify":
         probe_readiness(turn, child, event)
 
@@ -117,9 +119,13 @@ def exec_failed(turn: Turn, child: Child, event: ExecFailed) -> None:
 
 
 def probe_readiness(turn: Turn, child: Child, event: Event) -> None:
-    """Make the next attempt."""
+    """Make the next attempt; a daemon that only had to run for a time is ready now."""
     ready = child.spec.ready
-    if ready is not None and not child.halt:
+    if child.halt or ready is None:
+        return
+    if ready.probe.kind == "after":
+        become_ready(turn, child)
+    else:
         start_probe(turn, child, ready.probe, ATTEMPT_MS)
 
 

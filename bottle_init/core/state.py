@@ -7,7 +7,7 @@ its own (see `turn.py`). Times are whole milliseconds on one monotonic clock, ne
 from __future__ import annotations
 
 from bottle_init.core.values import Value
-from bottle_init.core.words import ENDED, GOING_DOWN, NEXT_END, NO_HALT, RUNNING, UP, WAITING
+from bottle_init.core.words import ENDED, GOING_DOWN, NEXT_END, NO_HALT, RUNNING, STOPPED, UP, WAITING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,13 +142,13 @@ class Child:
         self.index = index
         """Its place in the order of declaration."""
         self.spec = spec
-        self.status: str = WAITING
+        self.status: str = WAITING if spec.enabled else STOPPED
         """Where it stands in the table of `transitions.py`."""
         self.since_ms = now_ms
         """When it took that status."""
         self.generation = 0
         """How many processes it has had; 0 before the first. What speaks of an earlier one is stale."""
-        self.ready = False
+        self.ready = not spec.enabled
         """Whether those that run after it may start. Outlives the process (contract 4)."""
         self.ever_ready = False
         """Whether any of its processes has been ready."""
@@ -264,6 +264,7 @@ class State:
         "lease_due_ms",
         "needs",
         "phase",
+        "refused_signals",
         "stop",
         "stop_noted_ms",
         "stop_signals",
@@ -279,6 +280,7 @@ class State:
         self.phase: str = UP
         self.stop: Stop | None = None
         self.stop_signals = 0
+        self.refused_signals = 0
         self.stop_noted_ms: int | None = None
         self.code: int | None = None
         self.finishing = False

@@ -7,7 +7,7 @@ clock says nothing to another process.
 from __future__ import annotations
 
 from bottle_init.core.values import Value
-from bottle_init.core.words import ALIVE, DAEMON, ENDED, RUNNING, UP
+from bottle_init.core.words import ALIVE, DAEMON, ENDED, RUNNING, STOPPED, UP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,11 +46,16 @@ class Health(Value):
 
 def health(state: State) -> Health:
     """The health of the bundle, as of the present start of each daemon (contract 6)."""
-    daemons = tuple(_daemon(child) for child in state.children if child.spec.kind == DAEMON)
+    daemons = tuple(_daemon(child) for child in state.children if child.spec.kind == DAEMON and not is_disabled(child))
     counted = [daemon.health for daemon in daemons]
     if state.phase != UP:
         counted.append(STOPPING)
     return Health(min(counted, key=WORST_FIRST.index, default=HEALTHY), daemons)
+
+
+def is_disabled(child: Child) -> bool:
+    """Whether a child is not to run until an operator starts it: for health it is as if it were not there."""
+    return not child.spec.enabled and child.status == STOPPED
 
 
 def _daemon(child: Child) -> DaemonHealth:

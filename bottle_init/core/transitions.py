@@ -191,7 +191,7 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
         **_with_process(ReadyDeadlinePassed, ProbeDue, ProbeTimedOut, RunTimeoutPassed),
         StopDue: Row(stopping.stop_when_drained, (DRAINING, STOPPING)),
         ChildExecuted: Row(starting.executed, (RUNNING,)),
-        ProbeDue: Row(starting.probe_readiness),
+        ProbeDue: Row(starting.probe_readiness, (RUNNING,)),
         ProbeSucceeded: Row(starting.answered_ready, (RUNNING,)),
         ProbeFailed: Row(starting.not_ready_yet),
         ProbeTimedOut: Row(starting.not_ready_yet),

@@ -19,6 +19,7 @@ ON_UNHEALTHY: Final = (IGNORE_UNHEALTHY, RESTART_UNHEALTHY, STOP_UNHEALTHY)
 
 # Where the children's lines go (contract 9).
 LOGS: Final = ("inherit", "tag", "json")
+CHILD_LOGS: Final = (*LOGS, "none")
 
 # What a child reads from (contract 9).
 NULL: Final = "null"

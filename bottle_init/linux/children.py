@@ -92,7 +92,7 @@ class Children:
 
     def _child_reaped(self, pid: int, status: int, child: int, generation: int) -> None:
         """The last words of a child, and what it notified, come before its death."""
-        self._starts.ended(pid, child, generation)
+        self._starts.ended(pid, child)
         number = posix.WTERMSIG(status) if posix.WIFSIGNALED(status) else 0
         code = 0 if number else posix.WEXITSTATUS(status)
         self._emit(ev.ChildExited(child, generation, code, number, self._was_oom(child, pid, number)))

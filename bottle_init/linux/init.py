@@ -89,7 +89,8 @@ class Init:
         self.watch: Watch | None = None
         self.poller = Poller()
         self.poller.watch(self.signals.fd, EPOLLIN, self._on_signals)
-        self.logs = Logs(bundle.logs, [spec.name for spec in bundle.children], Bulk(self.poller))
+        names, modes = [spec.name for spec in bundle.children], [spec.logs for spec in bundle.children]
+        self.logs = Logs(bundle.logs, names, Bulk(self.poller), modes=modes)
         self.room = Room()
         self.starts = Starts(bundle, self.poller, self.emit, self.view, self.logs, self.room, Given())
         self.bundle = bundle

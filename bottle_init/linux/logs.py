@@ -17,6 +17,7 @@ times the tag's length where every line is empty; as JSON 16 KiB, times the leng
 from __future__ import annotations
 
 import os
+from itertools import repeat
 from select import EPOLLIN
 
 from bottle_init.core import flow
@@ -27,7 +28,7 @@ from bottle_init.linux.sys.outputs import Sink, same_file
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Final
+    from typing import Any, Final
 
     from bottle_init.core.flow import Render
     from bottle_init.linux.sys.outputs import Poller
@@ -37,6 +38,7 @@ READ_BYTES: Final = {"tag": 64 * 1024, "json": 16 * 1024}
 """What one read takes. Larger ones, and pipes that hold more, have been measured to be slower: they leave the cache."""
 HELD_LINES: Final = 256
 """How many events wait for their renderer."""
+_CHARACTER_BYTES: Final = 4
 TAIL_LINES: Final = 20
 TAIL_LINE_BYTES: Final = 4 * 1024
 """How much of each of a child's last lines is kept: more than a report shows."""
@@ -45,11 +47,12 @@ TAIL_LINE_BYTES: Final = 4 * 1024
 class Source(Stream):
     """The read end of one pipe."""
 
-    __slots__ = ("child", "fd", "sink")
+    __slots__ = ("child", "chunk_bytes", "fd", "sink")
 
-    def __init__(self, fd: int, child: int, account: Account, sink: Sink, render: Render) -> None:
+    def __init__(self, fd: int, child: int, account: Account, sink: Sink, render: Render, chunk_bytes: int) -> None:
         super().__init__(account, sink, render)
         self.fd = fd
+        self.chunk_bytes = chunk_bytes
         self.child = child
         self.sink = sink
 
@@ -57,7 +60,8 @@ class Source(Stream):
 class Logs:
     """All outputs and all pipes; what is read and written when is decided by `flow.Flow`.
 
-    `mode` is one of `words.LOGS`; `names` are the children's, by index; `stdout` and `stderr` are the init's own (none
+    `mode` is one of `words.LOGS`, `modes` what holds for each child where that is not the same; `names` are the
+    children's, by index; `stdout` and `stderr` are the init's own (none
     of 0, 1 and 2 is closed: else a descriptor of ours would get that number); `clock` gives monotonic milliseconds.
     """
 
@@ -69,9 +73,10 @@ class Logs:
         stdout: int = 1,
         stderr: int = 2,
         clock: Callable[[], int] = monotonic_ms,
+        modes: Sequence[str] = (),
     ) -> None:
-        self._inherit = mode == "inherit"
-        self._mode = mode
+        self._modes = modes or [mode] * len(names)
+        self._null = -1
         self._poller = poller
         self._clock = clock
         self._given = stdout, stderr
@@ -101,8 +106,11 @@ class Logs:
 
         `opened` must follow in any case, the fork having failed included.
         """
-        if self._inherit:
+        if self._modes[child] == "inherit":
             return self._given
+        if self._modes[child] == "none":
+            null = self._open_null()
+            return null, null
         handed = self._handed[child] = []
         for sink, account, fd in zip(self._sinks, self._accounts[child], self._given, strict=True):
             handed.append(self._open_pipe(child, sink, account, os.isatty(fd)))
@@ -114,8 +122,9 @@ class Logs:
         read, write = os.pipe()
         try:
             os.set_blocking(read, False)
-            render = _tagging(self._tag(child, is_terminal)) if self._mode == "tag" else _jsonning(account)
-            source = Source(read, child, account, sink, render)
+            mode = self._modes[child]
+            render = _tagging(self._tag(child, is_terminal)) if mode == "tag" else _jsonning(account)
+            source = Source(read, child, account, sink, render, READ_BYTES[mode])
             self._watch(source)
         except OSError:
             os.close(read)
@@ -134,6 +143,12 @@ class Logs:
             names = [each.name for each, _ in self._accounts]
             self._tags = tags.for_terminal(names, colour=tags.has_colour(os.environ))
         return self._tags[child]
+
+    def _open_null(self) -> int:
+        """Where the output of children goes that is dropped. Raises OSError."""
+        if self._null < 0:
+            self._null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        return self._null
 
     def opened(self, child: int, *, forked: bool = True) -> None:
         """The fork has been tried: the write ends are the child's alone from now on, if there is one."""
@@ -324,7 +339,7 @@ class Logs:
     def _take(self, source: Source) -> int:
         """Read once; the number of bytes, 0 if there are none by now or ever."""
         try:
-            chunk = os.read(source.fd, READ_BYTES[self._mode])
+            chunk = os.read(source.fd, source.chunk_bytes)
         except BlockingIOError:
             return 0
         if chunk:
@@ -385,20 +400,39 @@ def _tagging(tag: bytes) -> Render:
 
 
 def _jsonning(account: Account) -> Render:
-    """Whole lines -> a JSON object for each, with structlog's keys.
+    """Whole lines -> a JSON object for each, with structlog's keys; a line that is an object already stays that one.
 
     The level is `info` whatever the stream: programs use stderr for all their logging, and only they know better.
     """
-    from bottle_init.words import jsonlines
+    from bottle_init.words import jsonlines, objects
 
     quote = jsonlines.quoting()
+    facts = (("logger", account.name), ("stream", account.stream))
+    is_piece = False
+    read: Callable[[str], dict[str, Any] | None] | None = None
     head = '{"event": '
 
     def render(lines: bytes) -> bytes:
         stamp = jsonlines.timestamp(wall_s())
         end = f', "level": "info", "logger": "{account.name}", "stream": "{account.stream}", "timestamp": "{stamp}"}}\n'
         texts = lines.decode("utf-8", "replace")[:-1].split("\n")
-        return (head + (end + head).join(map(quote, texts)) + end).encode("ascii")
+        if b"{" not in lines:
+            return (head + (end + head).join(map(quote, texts)) + end).encode("ascii")
+        return b"".join(map(one, texts, lines[:-1].split(b"\n"), repeat(end)))
+
+    def one(text: str, line: bytes, end: str) -> bytes:
+        """A piece of a line that was too long is no object, whatever it looks like."""
+        nonlocal is_piece, read
+        was_piece, is_piece = is_piece, len(line) > flow.LINE_BYTES - _CHARACTER_BYTES
+        if "{" in text and not (was_piece or is_piece):
+            try:
+                read = read or objects.reading()
+                whole = objects.passed_on(text, facts, read, quote)
+            except (ImportError, OSError):
+                whole = None
+            if whole is not None:
+                return whole.encode("ascii") + b"\n"
+        return (head + quote(text) + end).encode("ascii")
 
     return render
 

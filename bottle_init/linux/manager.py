@@ -91,10 +91,10 @@ def _connected(address: bytes) -> _socket.socket:
 
 def _has_been_ready(state: State) -> bool:
     """Whether all daemons have been ready; without daemons, whether the jobs run or have run."""
-    daemons = [child for child in state.children if child.spec.kind == DAEMON]
+    daemons = [child for child in state.children if child.spec.kind == DAEMON and child.spec.enabled]
     if daemons:
         return all(child.ever_ready for child in daemons)
-    return all(child.ever_ready for child in state.children if child.spec.kind == JOB)
+    return all(child.ever_ready for child in state.children if child.spec.kind == JOB and child.spec.enabled)
 
 
 def _status_of(state: State) -> str:

@@ -31,15 +31,12 @@ class Extra:
     `dropped` are log lines, of each child by its index and of the init itself last.
     """
 
-    __slots__ = ("dropped", "figures", "own", "refused_signals")
+    __slots__ = ("dropped", "figures", "own")
 
-    def __init__(
-        self, figures: dict[int, tuple[int, float]], own: tuple[int, float], dropped: list[int], refused_signals: int
-    ) -> None:
+    def __init__(self, figures: dict[int, tuple[int, float]], own: tuple[int, float], dropped: list[int]) -> None:
         self.figures = figures
         self.own = own
         self.dropped = dropped
-        self.refused_signals = refused_signals
 
 
 def text(state: State, now_ms: int, extra: Extra) -> str:
@@ -95,7 +92,7 @@ def _of_the_bundle(state: State, extra: Extra) -> Iterator[Family]:
         "signals_refused",
         "counter",
         "Signals that the kernel did not let the init send.",
-        [("", extra.refused_signals)],
+        [("", state.refused_signals)],
     )
     yield (
         "log_lines_dropped",

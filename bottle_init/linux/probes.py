@@ -17,6 +17,7 @@ from bottle_init.words.text import plain
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from bottle_init.core.events import Event
     from bottle_init.core.spec import Probe
@@ -178,7 +179,7 @@ class _Connection:
         self._poller = poller
         self._answer = answer
         self._how = how
-        self._addresses = list(LOCALHOST) if how.host == "localhost" else [how.host]
+        self._addresses = [how.socket] if how.socket else list(LOCALHOST) if how.host == "localhost" else [how.host]
         self._host = ""
         self._faults: list[str] = []
         self._socket: _socket.socket | None = None
@@ -190,13 +191,12 @@ class _Connection:
         """Try the next address; where none is left, the answer is no, for all that was met."""
         while self._addresses:
             self._host = self._addresses.pop(0)
-            family = _socket.AF_INET6 if ":" in self._host else _socket.AF_INET
             try:
-                _socket.inet_pton(family, self._host)
+                family, address = self._resolved()
                 self._socket = _socket.socket(
                     family, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
                 )
-                error = self._socket.connect_ex((self._host, self._how.port))
+                error = self._socket.connect_ex(address)
                 if error == 0 or error in _IN_PROGRESS:
                     self._poller.watch(self._socket.fileno(), EPOLLOUT, self._connected)
                     return
@@ -204,6 +204,15 @@ class _Connection:
             except OSError as problem:
                 self._note(problem.errno or errno.EINVAL)
         self._answer("; ".join(self._faults))
+
+    def _resolved(self) -> tuple[int, Any]:
+        """The family and the address of what is tried now. Raises OSError for a host that is no address."""
+        if self._how.socket:
+            name = self._host.encode("utf-8", "surrogateescape")
+            return _socket.AF_UNIX, b"\0" + name[1:] if name.startswith(b"@") else name
+        family = _socket.AF_INET6 if ":" in self._host else _socket.AF_INET
+        _socket.inet_pton(family, self._host)
+        return family, (self._host, self._how.port)
 
     def drop(self) -> None:
         """Close."""
@@ -215,10 +224,12 @@ class _Connection:
     def _note(self, error: int) -> None:
         """Remember why this address will not do."""
         self.drop()
-        where = f"[{self._host}]" if ":" in self._host else self._host
+        where = f"{f'[{self._host}]' if ':' in self._host else self._host}:{self._how.port}"
+        if self._how.socket:
+            where = f"unix:{self._host}"
         what = posix.strerror(error).lower()
         by = "by" if error in (errno.ECONNREFUSED, errno.ECONNRESET) else "at"
-        self._faults.append(f"{what} {by} {where}:{self._how.port}")
+        self._faults.append(f"{what} {by} {where}")
 
     def _connected(self, _mask: int) -> None:
         """The attempt is over, unless the poller meant an earlier owner of the same descriptor."""
@@ -324,8 +335,9 @@ def _is_interim(answer: bytes) -> bool:
 
 def _request(how: Probe) -> bytes:
     """RFC 9112: the shortest request that every server of HTTP/1.1 has to answer."""
-    host = f"[{how.host}]" if ":" in how.host else how.host
-    return (
-        f"GET {how.path or '/'} HTTP/1.1\r\nHost: {host}:{how.port}\r\n"
-        "User-Agent: bottle_init\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    ).encode()
+    host = f"{f'[{how.host}]' if ':' in how.host else how.host}:{how.port}"
+    headers = {"host": ("Host", "localhost" if how.socket else host)}
+    headers |= {"user-agent": ("User-Agent", "bottle_init"), "accept": ("Accept", "*/*")}
+    headers |= {name.lower(): (name, value) for name, value in how.headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.values())
+    return f"GET {how.path or '/'} HTTP/1.1\r\n{lines}Connection: close\r\n\r\n".encode()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import posix
-from select import EPOLLIN
+from select import EPOLLIN, POLLIN, poll
 
 from bottle_init.core import events as ev
 from bottle_init.core.words import INHERIT
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from bottle_init.linux.notify import Notify
     from bottle_init.linux.sys.environ import Given, Room
     from bottle_init.linux.sys.poller import Poller
+
+
+EXEC_MS = 1_000
+"""How long a start for which no descriptor is left waits for one, at most."""
 
 
 class Starts:
@@ -52,10 +56,8 @@ class Starts:
         self._view = view
         self._logs = logs
         self._room = room
-        self._reports: dict[int, int] = {}
-        """Where each child reports to that has not become its program yet, by its pid."""
-        self._waiting: list[act.Spawn] = []
-        """Starts for which no descriptor is left until another child has become its program."""
+        self._reports: dict[int, tuple[int, int, int]] = {}
+        """Where each child reports to that has not become its program yet, by its pid; the child and its generation."""
         self._plans = [spawn.Plan(spec.command, spec.settings, given) for spec in bundle.children]
         self._null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
         self._notify: Notify | None = None
@@ -77,19 +79,24 @@ class Starts:
                 try:
                     self._spawn(action)
                 except OSError as problem:
-                    if problem.errno == errno.EMFILE and self._logs.let_go():
+                    if problem.errno == errno.EMFILE and (self._logs.let_go() or self._await_report()):
                         continue
-                    if problem.errno == errno.EMFILE and self._reports:
-                        self._waiting.append(action)
-                    else:
-                        self._fail(action, problem)
+                    self._fail(action, problem)
                 return
 
-    def _spawn_waiting(self) -> None:
-        """A descriptor has come back."""
-        waiting, self._waiting = self._waiting, []
-        for action in waiting:
-            self.spawn(action)
+    def _await_report(self) -> bool:
+        """Wait until another child has become its program, which gives a descriptor back; whether one has.
+
+        From fork to exec it is a millisecond or two, so for once the init waits: the core has no start that is late.
+        """
+        ready = poll()
+        for report, _, _ in self._reports.values():
+            ready.register(report, POLLIN)
+        for fd, _ in ready.poll(EXEC_MS) if self._reports else ():
+            pid = next(pid for pid, (report, _, _) in self._reports.items() if report == fd)
+            self._read_report(*self._reports.pop(pid))
+            return True
+        return False
 
     def _fail(self, action: act.Spawn, problem: OSError) -> None:
         self._emit(ev.ForkFailed(action.child, action.generation, problem.strerror or str(problem)))
@@ -107,13 +114,12 @@ class Starts:
         finally:
             self._logs.opened(child, forked=forked)
         self.pids[pid] = (child, generation)
-        self._reports[pid] = report
+        self._reports[pid] = (report, child, generation)
         self._emit(ev.ChildForked(child, generation, pid))
 
         def on_report(_mask: int) -> None:
             if self._reports.pop(pid, None) is not None:
                 self._read_report(report, child, generation)
-                self._spawn_waiting()
 
         self._poller.watch(report, EPOLLIN, on_report)
 
@@ -124,12 +130,10 @@ class Starts:
         self.pids[pid] = None
         return pid
 
-    def ended(self, pid: int, child: int, generation: int) -> None:
+    def ended(self, pid: int, child: int) -> None:
         """A child has been reaped: what it has reported and notified comes before its death."""
-        report = self._reports.pop(pid, None)
-        if report is not None:
-            self._read_report(report, child, generation)
-            self._spawn_waiting()
+        if pid in self._reports:
+            self._read_report(*self._reports.pop(pid))
         self._logs.drain(child)
         if self._notify is not None and self._bundle.children[child].ready is not None:
             self._notify.drain(child)

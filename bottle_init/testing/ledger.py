@@ -114,9 +114,9 @@ class Page:
     def __init__(self, index: int, spec: Spec) -> None:
         self.index = index
         self.spec = spec
-        self.fate = PENDING
+        self.fate = PENDING if spec.enabled else HELD
         self.due_ms = 0
-        self.ready = False
+        self.ready = not spec.enabled
         self.ever_ready = False
         self.counted: Fall | None = None
         self.last: Fall | None = None
@@ -156,6 +156,7 @@ class Page:
         self.watchdog_at_ms: int | None = None
         self.check_ms: int | None = None
         self.attempt_ms: int | None = None
+        self.settled_ms: int | None = None
 
     def force_ms(self, now_ms: int) -> int:
         """When what is left of the dead child's session is to be killed, if TERM is sent to it by now."""
@@ -423,7 +424,9 @@ class Ledger:
         if page.generation != event.generation or not page.alive:
             return
         page.executed = True
-        if page.spec.ready is not None and page.spec.ready.probe.kind != "notify" and not page.down:
+        if page.spec.ready is not None and page.spec.ready.probe.kind == "after":
+            page.settled_ms = self.now_ms + page.spec.ready.probe.after_ms
+        elif page.spec.ready is not None and page.spec.ready.probe.kind != "notify" and not page.down:
             page.attempt_ms = self.now_ms
         if page.spec.kind != "oneshot" and page.spec.ready is None and not page.down:
             self._become_ready(page)
@@ -701,6 +704,7 @@ class Ledger:
             yield forked_ms + spec.timeout_ms, self._run_out
         if spec.ready is not None and not page.fresh:
             yield forked_ms + spec.ready.timeout_ms, self._miss_readiness
+            yield page.settled_ms, self._become_ready
         if page.probe and page.fresh:
             yield page.probe_ends_ms, self._miss_check
         yield page.watchdog_at_ms, self._miss_watchdog
@@ -709,6 +713,8 @@ class Ledger:
         page.decide_down(OUT_OF_TIME, self.now_ms)
 
     def _miss_readiness(self, page: Page) -> None:
+        if page.fresh:
+            return
         if page.spec.policy in RESTARTING:
             page.decide_down(FOR_READINESS, self.now_ms)
             self._rest_for_one(page)
@@ -855,7 +861,8 @@ class Ledger:
         """Contract 6's one answer."""
         if self.stop_kind:
             return "stopping"
-        found = {self._health(page) for page in self.pages if page.spec.kind == "daemon"}
+        counted = [page for page in self.pages if page.spec.enabled or page.alive or page.fate != HELD]
+        found = {self._health(page) for page in counted if page.spec.kind == "daemon"}
         return next((word for word in ("unhealthy", "starting", "degraded") if word in found), "healthy")
 
     def _health(self, page: Page) -> str:

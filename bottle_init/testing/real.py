@@ -367,7 +367,7 @@ def standing_in(scenario: Scenario, directory: Path) -> Bundle:
     for spec, lives in zip(scenario.bundle.children, scenario.lives, strict=True):
         probe = Probe("exec", command=("/bin/sh", "-c", f'kill -0 "$(cat "{directory}/{spec.name}.ready")"'))
         real = spec.replace(command=_command(spec, lives or (Life(),), directory), settings=ExecSettings())
-        if spec.ready is not None and spec.ready.probe.kind != "notify":
+        if spec.ready is not None and spec.ready.probe.kind not in ("notify", "after"):
             real = real.replace(ready=spec.ready.replace(probe=probe))
         if spec.health is not None:
             real = real.replace(health=spec.health.replace(probe=probe))

@@ -50,7 +50,7 @@ MOMENTS_MS = (0, 99, 100, 101, 350, 400, 600, 1_100, 1_400)
 
 def small_worlds() -> Iterator[Scenario]:
     """All of them, simplest first."""
-    for policy, ready in product(("exit-on-child-death", "restart", "wait-for-all"), ("", "tcp", "notify")):
+    for policy, ready in product(("exit-on-child-death", "restart", "wait-for-all"), ("", "tcp", "notify", "after")):
         bundle = _bundle(policy, ready)
         for life in LIVES:
             lives = ((life,), (LIVES[1],))
@@ -73,6 +73,7 @@ def corners() -> Iterator[Scenario]:
     """Where more than two rare things have to meet."""
     yield _killed_as_its_exec_fails()
     yield _outlived_by_what_it_has_left()
+    yield from _disabled()
     yield _not_scheduled_while_the_reader_comes_back()
 
 
@@ -142,6 +143,16 @@ def _killed_as_its_exec_fails() -> Scenario:
     return Scenario(bundle, ((Life(exec_ms=300, exec_error=127),),), (Request(0, term), Request(300, term)))
 
 
+def _disabled() -> Iterator[Scenario]:
+    """Daemon b runs after one that is not started with the bundle, until it is ordered to."""
+    bundle = _bundle("wait-for-all", "tcp")
+    first, second = bundle.children
+    bundle = bundle.replace(children=(first.replace(enabled=False), second))
+    yield Scenario(bundle, ((LIVES[1],), (LIVES[1],)), stop_at_ms=3_000)
+    for at_ms, event in product(MOMENTS_MS, _orders()):
+        yield Scenario(bundle, ((LIVES[1],), (LIVES[1],)), (Request(at_ms, event),), stop_at_ms=3_000)
+
+
 def _outlived_by_what_it_has_left() -> Scenario:
     """A child has ended long before the stop, and what it has left in its session outlives even SIGKILL."""
     setup = Spec("setup", ONESHOT, ("x",), ("a",), stop_timeout_ms=0)
@@ -160,7 +171,7 @@ def _not_scheduled_while_the_reader_comes_back() -> Scenario:
 
 def _bundle(policy: str, ready: str) -> Bundle:
     """Daemon b runs after daemon a; a takes it along when it restarts."""
-    probe = Ready(Probe(ready, port=1), timeout_ms=1_000) if ready else None
+    probe = Ready(Probe(ready, port=1, after_ms=150), timeout_ms=1_000) if ready else None
     first = Spec("a", DAEMON, ("a",), (), policy, stop_timeout_ms=400, restart_dependents=True, ready=probe)
     first = first.replace(signals=((HUP, HUP), (USR1, HUP)))
     second = Spec("b", DAEMON, ("b",), ("a",), policy, stop_timeout_ms=1_000, stop_delay_ms=200)

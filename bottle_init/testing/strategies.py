@@ -170,7 +170,8 @@ def _shuffled(draw: Draw, names: list[str]) -> list[str]:
 def _draw_spec(draw: Draw, name: str, kind: str, line: list[str], policy: str, style: str) -> Spec:
     earlier = line[: line.index(name)]
     after = tuple(other for other in earlier if draw.pick((False, True, False)))
-    plain = Spec(name, kind, ("/bin/child",), after=after, policy=policy)
+    enabled = name == line[-1] or draw.pick((True, True, True, True, False))
+    plain = Spec(name, kind, ("/bin/child",), after=after, policy=policy, enabled=enabled)
     if style == "plain":
         return plain
     spec = plain.replace(
@@ -201,8 +202,9 @@ CHECKS = ((30_000, 5_000, 3, 0), (5_000, 1_000, 3, 0), (1_000, 1_000, 2, 5_000),
 
 
 def _draw_ready(draw: Draw) -> Ready | None:
-    kind = draw.pick(("", "", "tcp", "http", "exec", "notify"))
-    return Ready(Probe(kind, port=1), draw.pick((30_000, 5_000, 1_000))) if kind else None
+    kind = draw.pick(("", "", "tcp", "http", "exec", "notify", "after"))
+    probe = Probe(kind, after_ms=draw.pick((500, 0, 2_000))) if kind == "after" else Probe(kind, port=1)
+    return Ready(probe, draw.pick((30_000, 5_000, 1_000))) if kind else None
 
 
 def draw_scenario(draw: Draw, bundle: Bundle, *, faults: Sequence[str] = FAULTS) -> Scenario:

@@ -41,6 +41,7 @@ DURATIONS_MS = st.one_of(st.integers(0, 5_000), st.integers(0, 3_600_000 * 30))
 POSITIVE_MS = DURATIONS_MS.map(lambda ms: ms + 1)
 PORTS = st.integers(1, 65_535)
 HOSTS = st.sampled_from(["localhost", "127.0.0.1", "10.1.2.3", "::1", "fe80::1"])
+SOCKETS = st.sampled_from(["/run/app.sock", "@app", "/run/a b:c"])
 STOP_SIGNALS = st.sampled_from([n for n in (*range(1, 32), *range(34, 65)) if n not in (9, 19)])
 FORWARDED = st.sampled_from([1, 10, 12, 28, *range(34, 65)])
 ACCOUNTS = sorted({entry.pw_name for entry in pwd.getpwall()} & {entry.gr_name for entry in grp.getgrall()})
@@ -92,8 +93,14 @@ STRATEGIES: dict[readers.Reader[Any], st.SearchStrategy[Any]] = {
     readers.control: st.sampled_from(["@bottle_init", "", "@other", "/run/bottle.sock", "relative/path"]),
     readers.connect: _PEERS,
     readers.listen: _PEERS.map(lambda peer: peer.removeprefix("tcp:")),
-    readers.tcp: st.builds(lambda host, port: Probe("tcp", host, port), HOSTS, PORTS),
-    readers.http: st.builds(lambda host, port, path: Probe("http", host, port, path), HOSTS, PORTS, _HTTP_PATHS),
+    readers.tcp: st.builds(lambda host, port: Probe("tcp", host, port), HOSTS, PORTS)
+    | SOCKETS.map(lambda socket: Probe("tcp", socket=socket)),
+    readers.http: st.builds(lambda host, port, path: Probe("http", host, port, path), HOSTS, PORTS, _HTTP_PATHS)
+    | st.builds(lambda socket, path: Probe("http", socket=socket, path=path), SOCKETS, _HTTP_PATHS),
+    readers.after: POSITIVE_MS.map(lambda ms: Probe("after", after_ms=ms)),
+    readers.headers: st.dictionaries(
+        st.sampled_from(["Host", "user-agent", "X-Probe", "Authorization"]), st.sampled_from(["", "a", "a b\tc", "~!"])
+    ).map(lambda headers: tuple(headers.items())),
     readers.exec_probe: st.builds(lambda command: Probe("exec", command=command), COMMANDS),
     readers.notify: st.just(Probe("notify")),
 }
@@ -116,7 +123,14 @@ def shapes(draw: Draw, shape: keys.Shape) -> Value:
     """A value of a table below a key: exactly one of those of which there is one, and all others."""
     chosen = draw(st.sampled_from(shape.one_of)) if shape.one_of else ""
     own = [key for key in shape.keys if key.name == chosen or key.name not in shape.one_of]
-    return shape.plain.replace(**{key.field: draw(values_of(key.reader)) for key in own})
+    found = {key.field: draw(values_of(key.reader)) for key in own}
+    headers = found.pop("probe.headers", ())
+    if chosen == "http":
+        found["probe"] = found["probe"].replace(headers=headers)
+    if chosen == "after":
+        found["probe"] = found["probe"].replace(after_ms=1 + found["probe"].after_ms % found["timeout_ms"])
+        found["timeout_ms"] += 1
+    return shape.plain.replace(**found)
 
 
 def text_of(document: Document) -> str:
@@ -131,10 +145,11 @@ def bundles(draw: Draw) -> tuple[Bundle, Document]:
     kinds = [draw(KINDS) for _ in names]
     if set(kinds) == {"oneshot"}:
         kinds[-1] = "job"
+    always = next(name for name, kind in zip(names, kinds, strict=True) if kind != "oneshot")
     rank = draw(st.permutations(names))
     spelling = Spelling(draw(RANDOMS))
     inherited = {key.name: draw(values_of(key.reader)) for key in keys.BUNDLE.keys if key.name in INHERITABLE}
-    bundle = draw(settings(names)).replace(policy=inherited["policy"])
+    bundle = draw(settings(names)).replace(policy=inherited["policy"], logs=inherited["logs"])
     document: Document = {}
     settled = spelling.settings(bundle, inherited)
     if settled:
@@ -143,6 +158,8 @@ def bundles(draw: Draw) -> tuple[Bundle, Document]:
     for table, kind in keys.KINDS.items():
         for name in (name for name, its in zip(names, kinds, strict=True) if its == kind):
             spec = draw(specs(name, kind, rank[: rank.index(name)], inherited))
+            if name == always:
+                spec = spec.replace(enabled=True)
             if "inherit" in [earlier.settings.stdin for earlier in children]:
                 spec = spec.replace(settings=spec.settings.replace(stdin="null"))
             spec = fitting(spec, bundle, children)
@@ -284,10 +301,14 @@ class Spelling:
         return self.one_of(words, words[0]) if soft == hard else words
 
     def tcp(self, probe: Probe) -> Any:
+        if probe.socket:
+            return f"unix:{probe.socket}"
         full = f"[{probe.host}]:{probe.port}" if ":" in probe.host else f"{probe.host}:{probe.port}"
         return self.one_of(full, probe.port) if probe.host == "localhost" else full
 
     def http(self, probe: Probe) -> Any:
+        if probe.socket:
+            return f"unix:{probe.socket}{self.one_of('', ':/') if probe.path == '/' else f':{probe.path}'}"
         host = f"[{probe.host}]" if ":" in probe.host else probe.host
         port = self.one_of("", ":80") if probe.port == 80 else f":{probe.port}"
         return f"http://{host}{port}{self.one_of('', '/') if probe.path == '/' else probe.path}"
@@ -318,6 +339,7 @@ user = "root"
 group = 0
 groups = ["root", 7]
 cwd = "/srv"
+logs = "none"
 stdin = "inherit"
 umask = "0027"
 env = { PORT = "80" }
@@ -352,7 +374,13 @@ health = { tcp = "[::1]:80" }
 
 [daemons.web]
 command = ["web"]
-ready = { http = "http://localhost/" }
+ready = { http = "unix:/run/web.sock:/", headers = { Host = "web" } }
+health = { http = "http://localhost/", headers = { Host = "web" } }
+
+[daemons.slow]
+command = ["slow"]
+enabled = false
+ready = { after = "1s" }
 
 [jobs.tests]
 command = ["pytest"]

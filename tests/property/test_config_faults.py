@@ -204,9 +204,9 @@ CHILD = '[daemons.web]\ncommand = ["web"]\n'
         (CHILD + "ready = { tcp = 1, timeout = 0 }", "daemons.web.ready.timeout: must be longer than 0"),
         (
             CHILD + "ready = { tcp = 1, notify = true }",
-            "daemons.web.ready: needs exactly one of tcp, http, exec and notify",
+            "daemons.web.ready: needs exactly one of tcp, http, exec, notify and after",
         ),
-        (CHILD + "ready = { timeout = 1 }", "daemons.web.ready: needs exactly one of tcp, http, exec or notify"),
+        (CHILD + "ready = { timeout = 1 }", "daemons.web.ready: needs exactly one of tcp, http, exec, notify or after"),
         (CHILD + "ready = { notify = false }", "daemons.web.ready.notify: must be true, or left out"),
         (CHILD + "ready = { tcp = 0 }", "daemons.web.ready.tcp: must be a whole number from 1 to 65535"),
         (CHILD + 'ready = { tcp = "80" }', "a port alone is written without quotes"),

@@ -26,15 +26,16 @@ from bottle_init.core import (
     policies,
     signals,
     starting,
+    state,
     status,
     stopping,
     supervisor,
     verdict,
 )
 from bottle_init.core.actions import DropCapabilities, SendSignal
-from bottle_init.core.events import StopTimeoutPassed, SurvivorEnded
+from bottle_init.core.events import ProbeDue, StopTimeoutPassed, SurvivorEnded
 from bottle_init.core.transitions import TABLE, Row
-from bottle_init.core.words import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NATURAL, NEXT_START, REQUESTED, UP
+from bottle_init.core.words import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NATURAL, NEXT_START, REQUESTED, UP, WAITING
 from bottle_init.testing import INVARIANTS, check, ledger, scenario_of, simulate, small_worlds
 from bottle_init.testing.small import corners
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bottle_init.core.events import Event
+    from bottle_init.core.spec import Spec
     from bottle_init.core.state import Child, Survivor
     from bottle_init.core.turn import Turn
 
@@ -360,6 +362,45 @@ def the_first_probe_is_not_made(surgeon: Surgeon) -> None:
         del event
 
     surgeon.replace(starting.executed, executed)
+
+
+@mutant("start-order")
+def a_daemon_is_ready_before_it_has_run_that_long(surgeon: Surgeon) -> None:
+    whole = starting.executed
+
+    def executed(turn: Turn, child: Child, event: Event) -> None:
+        whole(turn, child, event)
+        if ProbeDue in child.timers:
+            child.timers[ProbeDue] = turn.now_ms
+
+    surgeon.replace(whole, executed)
+
+
+@mutant("unwanted-start")
+def what_is_disabled_is_started(surgeon: Surgeon) -> None:
+    whole = state.Child.__init__
+
+    def init(child: Child, index: int, spec: Spec, now_ms: int) -> None:
+        whole(child, index, spec, now_ms)
+        child.status = WAITING
+
+    surgeon.set(state.Child, "__init__", init)
+
+
+@mutant("starts-at-once")
+def what_is_disabled_is_waited_for(surgeon: Surgeon) -> None:
+    whole = state.Child.__init__
+
+    def init(child: Child, index: int, spec: Spec, now_ms: int) -> None:
+        whole(child, index, spec, now_ms)
+        child.ready = False
+
+    surgeon.set(state.Child, "__init__", init)
+
+
+@mutant("health")
+def what_is_disabled_counts(surgeon: Surgeon) -> None:
+    surgeon.replace(status.is_disabled, lambda _: False)
 
 
 @mutant("on-time")

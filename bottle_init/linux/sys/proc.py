@@ -17,20 +17,6 @@ _SHOWN = 300
 """Bytes of a command line that a report shows."""
 
 
-class Refusals:
-    """How many signals the kernel has refused (EPERM, kill(2))."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def note(self, problem: OSError) -> None:
-        """Count a signal that was not sent, if that is why."""
-        self.count += problem.errno == errno.EPERM
-
-
-refusals = Refusals()
-
-
 class ProcStat:
     """One line of /proc/PID/stat, as far as the tree needs it."""
 
@@ -167,8 +153,8 @@ def send(process: ProcStat, *numbers: int) -> None:
     try:
         for number in numbers:
             pidfd_send_signal(fd, number)
-    except OSError as problem:
-        refusals.note(problem)  # Or it has ended meanwhile; the next survey tells.
+    except OSError:
+        pass  # It has ended meanwhile, or is another user's and out of reach; the next survey tells.
     finally:
         posix.close(fd)
 
@@ -182,5 +168,5 @@ def send_to_pid(pid: int, number: int) -> None:
     """Signal a child that has not been reaped, whose pid therefore is its own still."""
     try:
         posix.kill(pid, number)
-    except OSError as problem:
-        refusals.note(problem)  # Or it is a zombie; its deadline goes on.
+    except OSError:
+        pass  # A zombie, or out of reach for lack of CAP_KILL; its deadline goes on.

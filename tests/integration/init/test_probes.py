@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -439,6 +439,60 @@ def test_without_descriptors_a_probe_fails_and_says_so(bench: Asked) -> None:
         assert bench.reason(command("true")) == "/bin/sh could not be started: Too many open files"
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# By a Unix socket, and with headers.
+
+
+@pytest.mark.parametrize("name", ["@bottle-probe-{}", "{}/app.sock"])
+def test_tcp_and_http_by_a_unix_socket(bench: Asked, tmp_path: Path, name: str) -> None:
+    address = name.format(os.getpid() if name[0] == "@" else tmp_path)
+    bound = "\0" + address[1:] if address[0] == "@" else address
+    heard: list[bytes] = []
+
+    def serve() -> None:
+        for _ in range(2):
+            connection, _ = server.accept()
+            heard.append(connection.recv(4096))
+            if heard[-1]:
+                connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+            connection.close()
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(bound)
+        server.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert isinstance(bench.ask(Probe("tcp", socket=address)), ProbeSucceeded)
+        headers = (("host", "app"), ("X-Probe", "1"))
+        assert isinstance(bench.ask(Probe("http", socket=address, path="/h?a=b", headers=headers)), ProbeSucceeded)
+        thread.join()
+    request = heard[-1].decode()
+    assert request.startswith("GET /h?a=b HTTP/1.1\r\nhost: app\r\n")
+    assert request.endswith("X-Probe: 1\r\nConnection: close\r\n\r\n")
+    assert request.lower().count("host:") == 1
+
+
+def test_a_unix_socket_that_is_not_there(bench: Asked, tmp_path: Path) -> None:
+    path = f"{tmp_path}/app.sock"
+    assert bench.reason(Probe("tcp", socket=path)) == f"no such file or directory at unix:{path}"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+    assert bench.reason(Probe("http", socket=path, path="/")) == f"connection refused by unix:{path}"
+
+
+def test_a_unix_socket_whose_queue_is_full(bench: Asked, tmp_path: Path) -> None:
+    """A probe of a server that accepts nothing fails at once, and waits for nothing."""
+    path = f"{tmp_path}/app.sock"
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as one, ExitStack() as rest:
+        server.bind(path)
+        server.listen(0)
+        one.connect(path)
+        for _ in range(4):
+            client = rest.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            client.connect_ex(path)
+        assert "unavailable" in bench.reason(Probe("tcp", socket=path))
 
 
 # The same under the init.

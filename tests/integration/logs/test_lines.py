@@ -50,6 +50,69 @@ def test_bytes_that_are_no_text_pass_as_they_are() -> None:
         assert out.lines == [b"[egress] \xff\x00\r\x1b[31m"]
 
 
+OBJECTS = {
+    '{"a": 1}': '{"a": 1, "logger": "egress", "stream": "stdout"}',
+    "{}": '{"logger": "egress", "stream": "stdout"}',
+    ' {"logger": "own", "n": 1.50e3, "n": 2}\r': '{"logger": "own", "n": 1.50e3, "n": 2, "stream": "stdout"}',
+    '{"stream": null, "logger": "x"}': '{"stream": null, "logger": "x"}',
+    '{"text": "é😀", "big": 123456789012345678901234567890}': (
+        '{"text": "\\u00e9\\ud83d\\ude00", "big": 123456789012345678901234567890,'
+        ' "logger": "egress", "stream": "stdout"}'
+    ),
+}
+"""Lines that are JSON objects, and what becomes of them."""
+
+STRINGS = (
+    '{"a": 1} x',
+    "{a}",
+    "{",
+    "[1]",
+    '"x"',
+    '{"a": NaN}',
+    '{"a": "\t"}',
+    '{"a": ' + "[" * 60_000,
+    "{'a': 1}",
+    "",
+)
+
+
+def test_a_line_that_is_an_object_stays_that_object() -> None:
+    """With `json` an object is passed on with `logger` and `stream` where it has no such keys; all else is a string."""
+    with bench("json", ["egress"]) as (logs, out, _):
+        one, _ = logs.open()
+
+        def turn() -> None:
+            logs.settle()
+            out.read()
+
+        for line in (*OBJECTS, *STRINGS):
+            write_all(one, line.encode() + b"\n", turn)
+            logs.settle()
+            out.read()
+        told = [line.decode() for line in out.lines]
+        assert told[: len(OBJECTS)] == list(OBJECTS.values())
+        events = [json.loads(line)["event"] for line in told[len(OBJECTS) :]]
+        assert events == list(STRINGS)
+
+
+def test_no_piece_of_a_long_line_is_an_object() -> None:
+    """A line over 64 KiB is cut, and none of its pieces is an object, not even one that looks like it."""
+    with bench("json", ["egress"]) as (logs, out, _):
+        one, _ = logs.open()
+
+        def turn() -> None:
+            logs.settle()
+            out.read()
+
+        for text in (b"x" * 65_536 + b'{"a": 1}\n', b'{"a": "' + b"x" * 65_536 + b'"}\n', b'{"a": 1}\n'):
+            write_all(one, text, turn)
+            logs.settle()
+            out.read()
+        records = [json.loads(line) for line in out.lines]
+        assert ["event" in record for record in records] == [True, True, True, True, False]
+        assert records[1]["event"] == '{"a": 1}'
+
+
 def test_json_lines_have_structlogs_keys() -> None:
     with bench("json", ["egress"]) as (logs, out, err):
         ends = logs.open()

@@ -101,6 +101,28 @@ def test_the_report_is_the_last_line(tmp_path: Path) -> None:
         assert report["lines_dropped"] == 0
 
 
+def test_each_child_may_have_logs_of_its_own(tmp_path: Path) -> None:
+    """`logs` of a child overrides the bundle's, and "none" drops what it writes, the report's last lines included."""
+    jobs = "".join(
+        f"[oneshots.{mode}]\ncommand = ['/bin/sh', '-c', 'echo of {mode}; echo err >&2']\nlogs = '{mode}'\n"
+        for mode in ("inherit", "tag", "json", "none")
+    )
+    bundle = f"[bundle]\nlogs = 'json'\n{jobs}[jobs.j]\ncommand = ['echo', 'of the bundle']\n"
+    with running(tmp_path, bundle + "after = ['inherit', 'tag', 'json', 'none']\n") as init:
+        assert init.wait() == 0
+        objects = [json.loads(line) for line in init.out if line.startswith("{")]
+        assert sorted((each["logger"], each["event"]) for each in objects) == [
+            ("j", "of the bundle"),
+            ("json", "of json"),
+        ]
+        assert sorted(line for line in init.out if not line.startswith("{")) == ["[tag] of tag", "of inherit"]
+        assert sorted(line for line in init.err if not line.startswith("{")) == ["[tag] err", "err"]
+        assert not any("none" in line for line in init.out)
+        lines = {death["name"]: death.get("last_lines", []) for death in init.report()["deaths"]}
+        assert not lines.get("none")
+        assert init.report()["lines_dropped"] == 0
+
+
 def test_a_descendant_outlives_its_leader_and_is_read(tmp_path: Path) -> None:
     """What a descendant writes after its leader has died is read."""
     script = "(trap 'echo from below; exit 0' TERM; echo up; while :; do sleep 0.05; done) & sleep 0.3; printf gone"
