@@ -34,7 +34,7 @@ EVENTS: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
                 "pid": "",
                 "code": "the exit code, 128+s for a kill by signal s",
                 "signal": "the number of the signal that killed it",
-                "severity": "[how bad it is](contract.md#21-which-death-is-to-blame), unless the init brought it about",
+                "severity": "[how bad it is](contract.md#21-which-death-is-to-blame)",
                 "oom": "true if the kernel's OOM killer ended it",
                 "detail": "why it could not be executed, and the like",
             },
@@ -44,7 +44,7 @@ EVENTS: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
             {"child": "", "delay_ms": "the pause until then", "restart": "restarts in the present window"},
         ),
         "child_killed": (
-            "Its `stop_timeout` has passed; it and its session get SIGKILL.",
+            "Its `stop_timeout` has passed, or its stop signal was refused; it and its session get SIGKILL.",
             {"child": "", "after_ms": "the time that it had"},
         ),
         "child_reaped_late": (
@@ -52,8 +52,16 @@ EVENTS: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
             {"child": "", "code": "", "signal": ""},
         ),
         "gave_up": (
-            "A process does not end, not even by SIGKILL.",
-            {"child": "", "pid": "", "process": "its name"},
+            "A process does not end, not even by SIGKILL, or may not be signalled.",
+            {"child": "", "pid": "", "process": "its name", "reason": ""},
+        ),
+        "signal_refused": (
+            "The kernel has refused a signal, which therefore was never sent.",
+            {"child": "", "pid": "", "process": "its name, if it is no child", "signal": "its number", "reason": ""},
+        ),
+        "child_not_signallable": (
+            "It will run as another user, and the init will not be able to signal it.",
+            {"child": "", "pid": "", "reason": "which capability is missing"},
         ),
         "fork_failed": ("No process could be created for it.", {"child": "", "reason": ""}),
         "oneshot_done": ("It has ended with success.", {"child": ""}),

@@ -106,7 +106,14 @@ PHRASES: dict[str, tuple[tuple[str, str], ...]] = {
     "not_ready": (("", "not ready in time"), ("last", ": {}")),
     "timed_out": (("", "ran for too long"), ("after_ms", ": {}")),
     "ordered": (("order", "{}"), ("answer", ": {}")),
-    "gave_up": (("", "given up"), ("process", ": no SIGKILL ended {}"), ("pid", " ({})")),
+    "gave_up": (("", "given up"), ("process", ": {}"), ("pid", " ({})"), ("reason", ", {}")),
+    "signal_refused": (
+        ("signal", "{} was refused by the kernel"),
+        ("process", " for {}"),
+        ("pid", " ({})"),
+        ("reason", ": {}"),
+    ),
+    "child_not_signallable": (("", "the init will not be able to signal it"), ("reason", ": {}")),
     "signal_received": (
         ("signal", "{} reached the init"),
         ("sender_pid", ", from process {}"),
@@ -334,6 +341,8 @@ def blame(report: Event) -> Iterator[str]:
 def how(death: Event) -> str:
     """One death as the rest of a sentence."""
     signal = signal_of(death)
+    if death.get("given_up") is True:
+        return f"could not be ended: {words(death, 'detail')}"
     if death.get("forced") is True:
         took = f" after {span(number(death, 'stop_ms'))}" if number(death, "stop_ms") else ""
         told = f"did not stop when asked and was killed{took}"
@@ -360,6 +369,10 @@ def cleanup(report: Event) -> Iterator[str]:
     if isinstance(report.get("stop_ms"), int):
         yield f"The stop took {milliseconds(number(report, 'stop_ms'))}."
     left = records(report, "survivors")
+    stays = [one for one in left if words(one, "reason")]
+    left = [one for one in left if one not in stays]
+    for one in stays[:_NAMED]:
+        yield f"{words(one, 'name')} ({words(one, 'pid')}) {words(one, 'reason')}."
     if left:
         shown = ", ".join(f"{words(one, 'name')} ({words(one, 'pid')})" for one in left[:_NAMED])
         more = ", ..." if len(left) > _NAMED else ""

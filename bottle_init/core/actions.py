@@ -27,11 +27,15 @@ class Spawn(Action):
 
 
 class SendSignal(Action):
-    """Send a signal to the child alone."""
+    """Send a signal to the child alone. Answered at once: by `SignalRefused` where the kernel does not let it through.
+
+    One that an operator has ordered, by `request`, is always answered, by `OrderedSignalSent`.
+    """
 
     child: int
     generation: int
     signal: int
+    request: int = 0
 
 
 class ForwardSignal(Action):
@@ -56,7 +60,7 @@ class NoteTime(Action):
 
 
 class KillSession(Action):
-    """SIGKILL the child, if it is still there, and every process of its session."""
+    """SIGKILL the child, if it is still there, and every process of its session. `SessionKilled` answers, at once."""
 
     child: int
     generation: int

@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+    from bottle_init.core.events import OrderedSignalSent
     from bottle_init.core.state import Child
     from bottle_init.core.turn import Turn
 
@@ -36,9 +37,9 @@ def hold_unstarted(turn: Turn, child: Child, event: Order) -> None:
         _done(turn, child, event, "stopped")
 
 
-def stop(turn: Turn, child: Child, event: Order) -> None:
+def stop(turn: Turn, child: Child, event: ChildStopOrdered) -> None:
     """`stop` of a living child; one that was to be restarted is held instead."""
-    if _may(turn, event):
+    if _may_end(turn, child, event):
         stopping.halt(turn, child, HALT_REQUEST)
         _done(turn, child, event, "stopping")
 
@@ -88,9 +89,9 @@ def start_cleared(turn: Turn, child: Child, event: Order) -> None:
         _done(turn, child, event, "starting")
 
 
-def restart(turn: Turn, child: Child, event: Order) -> None:
+def restart(turn: Turn, child: Child, event: ChildRestartOrdered) -> None:
     """`restart` of a living child: without a delay, outside the budget."""
-    if _may(turn, event):
+    if _may_end(turn, child, event):
         stopping.halt(turn, child, HALT_RESTART)
         judging.rest_for_one(turn, child)
         _done(turn, child, event, "restarting")
@@ -98,8 +99,20 @@ def restart(turn: Turn, child: Child, event: Order) -> None:
 
 def signal(turn: Turn, child: Child, event: ChildSignalOrdered) -> None:
     """`signal` to a living child. It is the operator's, not the init's, so it is not noted as sent."""
-    turn.act(SendSignal(child.index, child.generation, event.signal))
-    _done(turn, child, event, f"sent signal {event.signal}")
+    turn.act(SendSignal(child.index, child.generation, event.signal, event.request))
+
+
+def signal_sent(turn: Turn, event: OrderedSignalSent) -> None:
+    """It was sent, or not: only now there is an answer."""
+    order = event.order
+    child = turn.children[order.child]
+    if not event.reason:
+        _answer(turn, child, order.request, ORDERS[ChildSignalOrdered], f"sent signal {order.signal}")
+        return
+    if event.refused:
+        stopping.log_refused(turn, child, order.signal, event.reason)
+    told = f"{stopping.NOT_SIGNALLED}: {event.reason}" if event.refused else event.reason
+    refuse(turn, order.request, f"{child.spec.name}: {told}")
 
 
 def cannot_signal(turn: Turn, child: Child, event: Order) -> None:
@@ -119,14 +132,33 @@ def _may(turn: Turn, event: Order) -> bool:
     return False
 
 
-def _may_start(turn: Turn, child: Child, event: Order) -> bool:
-    why_not = keeping.refusal(child)
-    if why_not and turn.state.phase == UP:
-        refuse(turn, event.request, f"{child.spec.name}: {why_not}")
+def _may_end(turn: Turn, child: Child, event: ChildStopOrdered | ChildRestartOrdered) -> bool:
+    """A child that the kernel does not let the init signal goes on."""
+    if not _may(turn, event):
         return False
-    return _may(turn, event)
+    if not event.barred:
+        return True
+    stopping.log_refused(turn, child, child.spec.stop_signal, event.barred)
+    refuse(turn, event.request, f"{child.spec.name}: {stopping.NOT_SIGNALLED}: {event.barred}")
+    return False
+
+
+def _may_start(turn: Turn, child: Child, event: Order) -> bool:
+    """A oneshot that keeps something runs once, and what still lives has no successor."""
+    if not _may(turn, event):
+        return False
+    why_not = keeping.refusal(child)
+    if child.ghost_pid:
+        why_not = f"process {child.ghost_pid}, which could not be ended, still lives"
+    if why_not:
+        refuse(turn, event.request, f"{child.spec.name}: {why_not}")
+    return not why_not
 
 
 def _done(turn: Turn, child: Child, event: Order, what: str) -> None:
-    turn.act(Answer(event.request, True, f"{child.spec.name}: {what}"))
-    turn.log("ordered", child, order=ORDERS[type(event)], answer=what)
+    _answer(turn, child, event.request, ORDERS[type(event)], what)
+
+
+def _answer(turn: Turn, child: Child, request: int, order: str, what: str) -> None:
+    turn.act(Answer(request, True, f"{child.spec.name}: {what}"))
+    turn.log("ordered", child, order=order, answer=what)

@@ -6,7 +6,7 @@ from bottle_init.core import forwarding, signals, verdict
 from bottle_init.core.actions import SurveySession
 from bottle_init.core.events import BackoffPassed, GiveUpPassed, StopTimeoutPassed
 from bottle_init.core.state import Death, Survivor
-from bottle_init.core.stopping import begin_stop
+from bottle_init.core.stopping import NOT_SIGNALLED, begin_stop
 from bottle_init.core.words import (
     BACKOFF,
     CLEARING,
@@ -33,6 +33,8 @@ from bottle_init.core.words import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from bottle_init.core.events import ChildExited, Event, SessionSurveyed
     from bottle_init.core.state import Child
     from bottle_init.core.turn import Turn
@@ -40,12 +42,15 @@ if TYPE_CHECKING:
 BROUGHT_ABOUT = (HALT_REQUEST, HALT_RESTART, HALT_DEPENDENCY, HALT_HEALTH, HALT_READINESS)
 """Deaths for these reasons are the init's own doing (contract 2, rule 7)."""
 
+UNKILLABLE: Final = "no SIGKILL ended it"
+
 
 def die(turn: Turn, child: Child, event: ChildExited) -> None:
     """Take a death in; it is judged together with all others of its sweep."""
     stopping = turn.state.phase != UP
     timed_out = child.halt == HALT_TIMEOUT
     brought_about = not stopping and child.halt in BROUGHT_ABOUT
+    forwarded = sum(1 << one.signal for one in child.forwarded)
     code = 128 + event.signal if event.signal else event.code
     child.last_death = Death(
         child=child.index,
@@ -57,14 +62,14 @@ def die(turn: Turn, child: Child, event: ChildExited) -> None:
             child.spec,
             code,
             event.signal,
-            sent=child.sent,
+            sent=child.sent | forwarded if stopping else child.sent,
             stopping=stopping,
             forced=timed_out,
             asked=brought_about,
         ),
         at_ms=turn.now_ms,
         ran_ms=turn.now_ms - child.started_at_ms,
-        sent=bool(event.signal) and bool(child.sent >> event.signal & 1),
+        sent=bool(event.signal) and bool((child.sent | forwarded) >> event.signal & 1),
         forced=child.forced or timed_out,
         oom=event.oom,
         stopping=stopping,
@@ -116,11 +121,27 @@ def clear_by_force(turn: Turn, child: Child, event: Event) -> None:
 
 
 def surveyed(turn: Turn, child: Child, event: SessionSurveyed) -> None:
-    """Once nothing is left of its session, the child is down."""
+    """Once nothing is left of its session that can be waited for, the child is down."""
     child.survivors = event.survivors
+    log_barred(turn, event.survivors, child)
     note_survivors(turn, event.survivors)
-    if not event.survivors:
+    if all(survivor.barred for survivor in event.survivors):
         settle(turn, child)
+
+
+def log_barred(turn: Turn, found: tuple[Survivor, ...], child: Child | None = None) -> None:
+    """Say of whom the kernel does not let the init kill, once: nothing waits for it."""
+    state = turn.state
+    ghosts = {child.ghost_pid: None for child in turn.children if child.ghost_pid}
+    for survivor in found:
+        known = (survivor.pid, survivor.born)
+        if survivor.barred and known not in state.told_barred:
+            state.told_barred += (known,)
+            if survivor.pid in ghosts:
+                continue  # It was given up, and the log says so.
+            state.refused_signals += 1
+            about = {"pid": survivor.pid, "process": survivor.name, "signal": signals.KILL}
+            turn.log("signal_refused", child, "error", **about, reason=survivor.barred)
 
 
 def note_survivors(turn: Turn, found: tuple[Survivor, ...]) -> None:
@@ -133,24 +154,24 @@ def note_survivors(turn: Turn, found: tuple[Survivor, ...]) -> None:
     if not found or state.phase == UP:
         return
     named = list(state.survivors)
-    known = {(survivor.pid, survivor.born): None for survivor in named}
-    given_up = {survivor.pid: index for index, survivor in enumerate(named) if survivor.born is None}
+    known = {(survivor.pid, survivor.born): index for index, survivor in enumerate(named)}
     children = {child.pid: None for child in turn.children if child.pid}
     for survivor in found:
-        if survivor.dying or survivor.pid in children or (survivor.pid, survivor.born) in known:
+        if survivor.dying or survivor.pid in children:
             continue
-        index = given_up.pop(survivor.pid, None)
+        index = known.get((survivor.pid, survivor.born), known.pop((survivor.pid, None), None))
         if index is None:
             named.append(survivor)
         else:
-            named[index] = named[index].replace(born=survivor.born)
+            named[index] = named[index].replace(born=survivor.born, barred=survivor.barred or named[index].barred)
     state.survivors = tuple(named)
 
 
 def give_up_session(turn: Turn, child: Child, event: Event) -> None:
     """What no SIGKILL ends is left behind."""
     for survivor in child.survivors:
-        turn.log("gave_up", child, "error", pid=survivor.pid, process=survivor.name)
+        if not survivor.barred:  # Of the others the log says so already.
+            turn.log("gave_up", child, "error", pid=survivor.pid, process=survivor.name, reason=UNKILLABLE)
     settle(turn, child)
 
 
@@ -171,25 +192,28 @@ def settle(turn: Turn, child: Child) -> None:
 
 
 def give_up(turn: Turn, child: Child, event: Event) -> None:
-    """No SIGKILL ended the child itself: during a stop that counts as forced; else nothing can follow it."""
+    """Nothing ends the child itself: during a stop that counts as forced; else nothing can follow it."""
     spec = child.spec
-    detail = "no SIGKILL ended it"
-    turn.state.survivors += (Survivor(child.pid, spec.name, " ".join(spec.command)),)
+    detail = f"{NOT_SIGNALLED}: {child.barred}" if child.barred else UNKILLABLE
+    survivor = Survivor(child.pid, spec.name, " ".join(spec.command), barred=child.barred)
+    turn.state.survivors += (survivor,)
     child.session_cleared = True
-    turn.log("gave_up", child, "error", pid=child.pid, process=spec.name)
+    child.ghost_pid = child.pid
+    turn.log("gave_up", child, "error", pid=child.pid, process=spec.name, reason=detail)
     child.last_death = Death(
         child.index,
         spec.name,
         child.pid,
         128 + signals.KILL,
-        signals.KILL,
+        0 if child.barred else signals.KILL,
         verdict.FORCED,
         turn.now_ms,
         turn.now_ms - child.started_at_ms,
-        sent=True,
-        forced=True,
+        sent=not child.barred,
+        forced=not child.barred,
         stopping=turn.state.phase != UP,
         detail=detail,
+        given_up=True,
     )
     mark_gone(turn, child)
     if turn.state.phase == UP and child.halt != HALT_REQUEST:
@@ -198,6 +222,7 @@ def give_up(turn: Turn, child: Child, event: Event) -> None:
 
 def reap_late(turn: Turn, child: Child, event: ChildExited) -> None:
     """A child that was given up has ended after all."""
+    child.ghost_pid = 0
     turn.log("child_reaped_late", child, code=event.code, signal=event.signal or None)
     turn.others_ended = True
 

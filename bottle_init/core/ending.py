@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bottle_init.core import signals, verdict
 from bottle_init.core.actions import Exit, SurveySession, SurveyTree
-from bottle_init.core.dying import note_survivors
+from bottle_init.core.dying import log_barred, note_survivors
 from bottle_init.core.events import GiveUpPassed
 from bottle_init.core.stopping import is_cleared, is_down
-from bottle_init.core.words import CLEARING, DONE, GIVE_UP_MS, KILLING_ALL, UP
+from bottle_init.core.words import CLEARING, DONE, GIVE_UP_MS, KILLING, KILLING_ALL, UP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,9 +45,21 @@ def tree_surveyed(turn: Turn, event: TreeSurveyed) -> None:
     """Nothing is left below the init: the bundle has ended."""
     if turn.state.phase in (UP, DONE):
         return
+    log_barred(turn, event.survivors)
     note_survivors(turn, event.survivors)
-    if not event.survivors and turn.state.finishing:
+    given_up = {child.ghost_pid: None for child in turn.children if child.ghost_pid and child.barred}
+    if turn.state.finishing and all(survivor.barred or survivor.pid in given_up for survivor in event.survivors):
         finish(turn)
+
+
+def barred_children(turn: Turn, event: TreeSurveyed) -> list[int]:
+    """Those that SIGKILL for everything was meant for, and that the kernel does not let the init kill."""
+    reasons = {survivor.pid: survivor.barred for survivor in event.survivors if survivor.barred}
+    found = [child.index for child in turn.children if child.status == KILLING and child.pid in reasons]
+    for index in found:
+        child = turn.edit(index)
+        child.barred = reasons[child.pid]
+    return found
 
 
 def look_again(turn: Turn) -> None:

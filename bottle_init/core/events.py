@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from bottle_init.core.actions import ForwardSignal
+    from bottle_init.core.actions import ForwardSignal, SendSignal
 
 
 class Event(Value):
@@ -57,10 +57,11 @@ class LeaseRenewed(Event):
 
 
 class ChildStopOrdered(Event):
-    """`ctl stop NAME`."""
+    """`ctl stop NAME`. `barred` is why the kernel does not let the init signal the child's process, "" if it does."""
 
     child: int
     request: int = 0
+    barred: str = ""
 
 
 class ChildStartOrdered(Event):
@@ -71,10 +72,11 @@ class ChildStartOrdered(Event):
 
 
 class ChildRestartOrdered(Event):
-    """`ctl restart NAME`."""
+    """`ctl restart NAME`; `barred` as for a stop."""
 
     child: int
     request: int = 0
+    barred: str = ""
 
 
 class ChildSignalOrdered(Event):
@@ -89,11 +91,15 @@ class ChildSignalOrdered(Event):
 
 
 class ChildForked(Event):
-    """The fork that `Spawn` asked for succeeded. It arrives before anything else is looked at."""
+    """The fork that `Spawn` asked for succeeded. It arrives before anything else is looked at.
+
+    `barred` is why the init will not be able to signal the child once that runs as its user, "" if it will.
+    """
 
     child: int
     generation: int
     pid: int
+    barred: str = ""
 
 
 class ForkFailed(Event):
@@ -165,10 +171,39 @@ class TreeSurveyed(Event):
 
 
 class SignalForwarded(Event):
-    """A `ForwardSignal` was carried out: the signal was sent to these children of its targets, by their indexes."""
+    """A `ForwardSignal` was carried out: the signal was sent to these children of its targets, by their indexes.
+
+    `refused` are those that the kernel let have no signal, each with the reason.
+    """
 
     order: ForwardSignal
     sent: tuple[int, ...]
+    refused: tuple[tuple[int, str], ...] = ()
+
+
+class SignalRefused(Event):
+    """The kernel did not let a `SendSignal` through, for `reason`."""
+
+    child: int
+    generation: int
+    signal: int
+    reason: str
+
+
+class OrderedSignalSent(Event):
+    """A `SendSignal` that an operator had ordered was carried out, or not, for `reason`; `refused`: by the kernel."""
+
+    order: SendSignal
+    reason: str = ""
+    refused: bool = False
+
+
+class SessionKilled(Event):
+    """A `KillSession` was carried out, or the kernel did not let the init kill the child itself, for `reason`."""
+
+    child: int
+    generation: int
+    reason: str = ""
 
 
 class CapabilitiesDropped(Event):
@@ -323,6 +358,8 @@ CHILD_EVENTS: Final[tuple[type[Event], ...]] = (
     ProbeSucceeded,
     ProbeFailed,
     Notified,
+    SignalRefused,
+    SessionKilled,
     ChildExited,
     DeathJudged,
     SessionSurveyed,

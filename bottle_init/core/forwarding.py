@@ -10,6 +10,7 @@ from __future__ import annotations
 from bottle_init.core import signals
 from bottle_init.core.actions import ForwardSignal, LogEvent
 from bottle_init.core.state import Forwarded
+from bottle_init.core.stopping import log_refused
 from bottle_init.core.words import ALIVE
 
 TYPE_CHECKING = False
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 NOT_NAMED: Final = "not named"
 NOT_READY: Final = "not ready"
 NOT_RUNNING: Final = "not running"
+REFUSED: Final = "refused by the kernel"
 IGNORED: Final = "ignored"
 
 
@@ -90,7 +92,7 @@ def _send(turn: Turn, order: ForwardSignal) -> None:
     if order.targets:
         turn.act(order)
     else:
-        _log_order(turn, order, ())
+        _log_order(turn, order, (), {})
 
 
 def forwarded(turn: Turn, event: SignalForwarded) -> None:
@@ -101,25 +103,30 @@ def forwarded(turn: Turn, event: SignalForwarded) -> None:
         if index in event.sent and child.generation == generation and is_alive(child):
             note(turn.edit(index), Forwarded(signal, order.signal, order.sender_pid, order.sender_uid, turn.now_ms))
     if not order.late:
-        _log_order(turn, order, event.sent)
-        return
+        _log_order(turn, order, event.sent, dict(event.refused))
     for index, _, signal in order.targets:
-        if index in event.sent:
-            child = turn.children[index]
+        child = turn.children[index]
+        if order.late and index in event.sent:
             turn.log("signal_delivered", child, signal=order.signal, sent=signal)
+    for index, reason in event.refused:
+        signal = next(signal for target, _, signal in order.targets if target == index)
+        log_refused(turn, turn.children[index], signal, reason)
 
 
 def note(child: Child, signal: Forwarded) -> None:
     """Remember what has been forwarded. CONT ends nothing, so no end is ever its doing."""
     if signal.signal != signals.CONT:
-        child.sent |= 1 << signal.signal
         child.forwarded = (*(one for one in child.forwarded if one.signal != signal.signal), signal)
 
 
-def _log_order(turn: Turn, order: ForwardSignal, sent: tuple[int, ...]) -> None:
+def _log_order(turn: Turn, order: ForwardSignal, sent: tuple[int, ...], refused: dict[int, str]) -> None:
     names = tuple(turn.children[index].spec.name for index, _, _ in order.targets if index in sent)
-    ended = [(turn.children[index].spec.name, NOT_RUNNING) for index, _, _ in order.targets if index not in sent]
-    passed_over = dict((*order.passed_over, *ended))
+    others = [
+        (turn.children[index].spec.name, REFUSED if index in refused else NOT_RUNNING)
+        for index, _, _ in order.targets
+        if index not in sent
+    ]
+    passed_over = dict((*order.passed_over, *others))
     log_received(
         turn,
         order.signal,

@@ -190,6 +190,8 @@ def is_awaited(turn: Turn, child: Child) -> bool:
 
 def describe(death: Death) -> str:
     """A death in words, for causes and logs."""
+    if death.given_up:
+        return f"could not be ended: {death.detail}"
     if death.severity == verdict.FORCED:
         return "had to be killed"
     if death.signal:
@@ -207,6 +209,8 @@ def describe_forwarded(signal: Forwarded) -> str:
 
 
 def _log_death(turn: Turn, child: Child, death: Death) -> None:
+    if death.given_up:
+        return  # It has not ended, and the log says so already.
     level = "info" if death.severity == verdict.CLEAN or death.brought_about else "warning"
     turn.log(
         "child_exited",
@@ -215,7 +219,7 @@ def _log_death(turn: Turn, child: Child, death: Death) -> None:
         pid=death.pid,
         code=death.code,
         signal=death.signal or None,
-        severity=None if death.brought_about else verdict.SEVERITIES[death.severity],
+        severity=verdict.SEVERITIES[death.severity],
         oom=death.oom or None,
         detail=death.detail or None,
     )

@@ -80,6 +80,8 @@ def forked(turn: Turn, child: Child, event: ChildForked) -> None:
     if child.spec.timeout_ms is not None and not child.halt:
         turn.set_timer(child, RunTimeoutPassed, child.spec.timeout_ms)
     turn.log("child_started", child, pid=event.pid, restart=child.generation - 1 or None)
+    if event.barred:
+        turn.log("child_not_signallable", child, "warning", pid=event.pid, reason=event.barred)
 
 
 def fork_failed(turn: Turn, child: Child, event: ForkFailed) -> None:

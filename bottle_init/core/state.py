@@ -38,7 +38,8 @@ class Death(Value):
 
     `signal` is 0 for a child that exited; `severity` is one of `verdict.py`'s ranks;
     `sent` says that the init sent or forwarded the signal it ended by, `forwarded` which one that was if it was
-    forwarded; `stop_ms` is how long it took from its stop signal, None where none was sent.
+    forwarded; `stop_ms` is how long it took from its stop signal, None where none was sent. `given_up`: it has not
+    ended, for the reason in `detail`, and nothing that the init may do ends it.
     """
 
     child: int
@@ -57,6 +58,7 @@ class Death(Value):
     stop_ms: int | None = None
     detail: str = ""
     forwarded: Forwarded | None = None
+    given_up: bool = False
 
 
 class Survivor(Value):
@@ -64,7 +66,8 @@ class Survivor(Value):
 
     `born` tells it from another that has got its pid since: whatever the kernel counts starts in, None
     where that is not known. `dying`: it is no child's, and SIGKILL had been sent to it before, so it
-    is waited for and not named.
+    is waited for and not named. `barred` is why the kernel does not even let the init kill it, "" if it does: such a
+    process is not waited for.
     """
 
     pid: int
@@ -72,6 +75,7 @@ class Survivor(Value):
     command: str = ""
     born: int | None = None
     dying: bool = False
+    barred: str = ""
 
 
 class Stop(Value):
@@ -94,6 +98,7 @@ class Child:
     """
 
     __slots__ = (
+        "barred",
         "check_at_ms",
         "check_detail",
         "check_has_passed",
@@ -107,6 +112,7 @@ class Child:
         "forwarded",
         "fresh",
         "generation",
+        "ghost_pid",
         "halt",
         "halt_at_ms",
         "index",
@@ -162,6 +168,8 @@ class Child:
         """How many restarts in a row: the exponent of the backoff."""
         self.resume_at_ms = 0
         """When the pause before its restart ends."""
+        self.ghost_pid = 0
+        """The process that was given up and has not ended since, 0 for none. It has no successor."""
         self.renew()
 
     def renew(self) -> None:  # noqa: PLR0915 - each field and its docstring are a statement.
@@ -183,7 +191,9 @@ class Child:
         self.next = NEXT_END
         """What becomes of it once the process and its session are gone."""
         self.sent = 0
-        """The signals that the init has sent or forwarded to the process, as bits `1 << signal`."""
+        """The signals that the init has sent to the process on its own decision, as bits `1 << signal`."""
+        self.barred = ""
+        """Why the kernel has refused SIGKILL for the process, "" where it has not."""
         self.forwarded: tuple[Forwarded, ...] = ()
         """What was forwarded to the process, and for whom: the last of each signal."""
         self.waiting_signals: tuple[Forwarded, ...] = ()
@@ -244,6 +254,7 @@ class State:
 
     `lease_at_ms` is when a lease is over that has to be renewed, `lease_due_ms` until when one on a peer is awaited
     that the init does not have yet; None for none.
+    `told_barred` are the pids and births of the survivors of which the log says that they may not be killed.
     `keepers` are the indexes of the oneshots that keep a capability from those after them; `dropping` while the init is
     giving those up, `dropped` once it has.
     `needs[i]` are the indexes of all children that child `i` runs after, `dependents[i]` of all that
@@ -269,6 +280,7 @@ class State:
         "stop_noted_ms",
         "stop_signals",
         "survivors",
+        "told_barred",
     )
 
     def __init__(self, bundle: Bundle, now_ms: int) -> None:
@@ -288,6 +300,7 @@ class State:
         self.dropping = self.dropped = False
         self.give_up_at_ms: int | None = None
         self.survivors: tuple[Survivor, ...] = ()
+        self.told_barred: tuple[tuple[int, int | None], ...] = ()
         lease = bundle.lease
         self.lease_at_ms = now_ms + lease.renew_ms if lease is not None and lease.renew_ms is not None else None
         has_peer = lease is not None and lease.renew_ms is None

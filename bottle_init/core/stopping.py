@@ -39,9 +39,13 @@ from bottle_init.core.words import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from bottle_init.core.events import Event
+    from typing import Final
+
+    from bottle_init.core.events import Event, SessionKilled
     from bottle_init.core.state import Child
     from bottle_init.core.turn import Turn
+
+NOT_SIGNALLED: Final = "may not be signalled"
 
 
 def begin_stop(
@@ -126,12 +130,28 @@ def stop_when_drained(turn: Turn, child: Child, event: Event) -> None:
 
 
 def kill(turn: Turn, child: Child, event: Event) -> None:
-    """`stop_timeout` is over: SIGKILL for the child and its session."""
+    """`stop_timeout` is over, or the stop signal was refused: SIGKILL for the child and its session."""
     turn.move(child, KILLING)
     mark_killed(child)
     turn.act(KillSession(child.index, child.generation))
     turn.set_timer(child, GiveUpPassed, GIVE_UP_MS)
-    turn.log("child_killed", child, "warning", after_ms=child.spec.stop_timeout_ms)
+
+
+def session_killed(turn: Turn, child: Child, event: SessionKilled) -> None:
+    """SIGKILL has been sent, or refused: then nothing else is left to try, and waiting would bring nothing."""
+    if event.reason:
+        log_refused(turn, child, signals.KILL, event.reason)
+        child.barred = event.reason
+        turn.set_timer(child, GiveUpPassed, 0)
+    else:
+        after_ms = turn.now_ms - (turn.now_ms if child.signalled_at_ms is None else child.signalled_at_ms)
+        turn.log("child_killed", child, "warning", after_ms=after_ms)
+
+
+def log_refused(turn: Turn, child: Child, signal: int, reason: str) -> None:
+    """A signal that the kernel refuses was never sent, and the log says why."""
+    turn.state.refused_signals += 1
+    turn.log("signal_refused", child, "error", pid=child.pid, signal=signal, reason=reason)
 
 
 def mark_killed(child: Child) -> None:

@@ -19,6 +19,7 @@ from bottle_init.core.events import (
     LeaseEnded,
     LeaseRenewed,
     LeaseTaken,
+    OrderedSignalSent,
     OrphansReaped,
     ProbeFailed,
     SignalForwarded,
@@ -237,15 +238,26 @@ def _observe(turn: Turn, event: Event) -> None:
     if isinstance(event, (OrphansReaped, SurvivorEnded)):
         turn.others_ended = True
     elif isinstance(event, TreeSurveyed):
-        ending.tree_surveyed(turn, event)
+        _tree_surveyed(turn, event)
     elif isinstance(event, SignalForwarded):
         forwarding.forwarded(turn, event)
+    elif isinstance(event, OrderedSignalSent):
+        control.signal_sent(turn, event)
     elif isinstance(event, CapabilitiesDropped):
         keeping.dropped(turn, event)
     elif isinstance(event, TimeNoted):
         turn.state.stop_noted_ms = turn.now_ms
     else:
         dispatch(turn, event)
+
+
+def _tree_surveyed(turn: Turn, event: TreeSurveyed) -> None:
+    """What may not be killed is not waited for, a child as little as what it has left."""
+    if turn.state.phase == KILLING_ALL:
+        for index in ending.barred_children(turn, event):
+            dispatch(turn, GiveUpPassed(index))
+        _judge(turn)
+    ending.tree_surveyed(turn, event)
 
 
 def _judge(turn: Turn) -> None:

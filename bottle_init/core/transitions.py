@@ -12,7 +12,7 @@ Rules of the table:
 
 from __future__ import annotations
 
-from bottle_init.core import control, dying, health, starting, stopping
+from bottle_init.core import control, dying, health, refusing, starting, stopping
 from bottle_init.core.events import (
     BackoffPassed,
     ChildExecuted,
@@ -34,7 +34,9 @@ from bottle_init.core.events import (
     ProbeTimedOut,
     ReadyDeadlinePassed,
     RunTimeoutPassed,
+    SessionKilled,
     SessionSurveyed,
+    SignalRefused,
     StartDue,
     StopDelayPassed,
     StopDue,
@@ -117,6 +119,7 @@ _TIMERS = (
 _PROBES = (ProbeSucceeded, ProbeFailed)
 _FORK = (ChildForked, ForkFailed)
 _LIFE = (*_FORK, ChildExecuted, ExecFailed, ChildExited)
+_REFUSALS = (SignalRefused, SessionKilled)
 
 _NO_TIMER = "no such timer is set here"
 _NO_PROCESS = "there is no process"
@@ -133,7 +136,7 @@ def _without_process(*timers: type[Event]) -> dict[type[Event], Cell]:
         **impossible(_NO_TIMER, *others),
         **impossible(_NO_PROCESS, *_LIFE),
         **impossible(_NOT_DEAD, DeathJudged),
-        **ignore(_NO_PROCESS, Notified, *_PROBES),
+        **ignore(_NO_PROCESS, Notified, *_REFUSALS, *_PROBES),
         **ignore(_NO_SURVEY, SessionSurveyed),
         ChildSignalOrdered: Row(control.cannot_signal),
     }
@@ -150,6 +153,8 @@ def _with_process(*timers: type[Event]) -> dict[type[Event], Cell]:
         **ignore(_NO_SURVEY, SessionSurveyed),
         ExecFailed: Row(starting.exec_failed),
         ChildExited: Row(dying.die, (DEAD,)),
+        SignalRefused: Row(refusing.refused_too),
+        **ignore("it is not being killed", SessionKilled),
         ChildSignalOrdered: Row(control.signal),
         KillOrdered: Row(stopping.kill_with_all, (KILLING,)),
     }
@@ -182,7 +187,7 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
         **impossible("the answer to the fork comes first", *_TURNS, KillOrdered, *_TIMERS, *_PROBES, Notified),
         **impossible("the answer to the fork comes first", ChildExecuted, ExecFailed, ChildExited),
         **impossible("the answer to the fork comes first", ChildStopOrdered, ChildStartOrdered, ChildRestartOrdered),
-        **impossible("the answer to the fork comes first", ChildSignalOrdered, SessionSurveyed),
+        **impossible("the answer to the fork comes first", ChildSignalOrdered, SessionSurveyed, *_REFUSALS),
         **impossible(_NOT_DEAD, DeathJudged),
         ChildForked: Row(starting.forked, (STARTING,)),
         ForkFailed: Row(starting.fork_failed, (BACKOFF, STOPPED)),
@@ -227,18 +232,21 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
         **_going_down(StopTimeoutPassed),
         **impossible("its turn has come before", StopDue),
         StopTimeoutPassed: Row(stopping.kill, (KILLING,)),
+        SignalRefused: Row(refusing.refused, (STARTING, RUNNING, KILLING)),
     },
     KILLING: {
         **_going_down(GiveUpPassed),
         **impossible("its turn has come before", StopDue),
         GiveUpPassed: Row(dying.give_up, (DEAD,)),
         KillOrdered: Row(stopping.kill_with_all),
+        SessionKilled: Row(stopping.session_killed),
     },
     DEAD: {
         **impossible("a death is judged in the step that it comes in", *_TURNS, KillOrdered, *_TIMERS, *_PROBES),
         **impossible("a death is judged in the step that it comes in", *_LIFE, Notified),
         **impossible("a death is judged in the step that it comes in", ChildStopOrdered, ChildStartOrdered),
         **impossible("a death is judged in the step that it comes in", ChildRestartOrdered, ChildSignalOrdered),
+        **impossible("a death is judged in the step that it comes in", *_REFUSALS),
         **ignore(_NO_SURVEY, SessionSurveyed),
         DeathJudged: Row(dying.clear_or_end, (CLEARING, STOPPED, ENDED)),
     },

@@ -29,12 +29,19 @@ SIGKILL: Final = 9
 
 
 def severity_of(
-    spec: Spec, code: int, signal: int, *, sent: int, stopping: bool, forced: bool = False, asked: bool = False
+    spec: Spec,
+    code: int,
+    signal: int,
+    *,
+    sent: int,
+    stopping: bool,
+    forced: bool = False,
+    asked: bool = False,
 ) -> int:
     """The severity of one death.
 
     `code` is `n` for `exited n` and `128+s` for a kill by `s`, `signal` is that s or 0; `sent` is
-    the set of signals that the init sent or forwarded to this process, as bits `1 << s`; `stopping`
+    the set of signals that the init sent to this process, or in a stop forwarded to it, as bits `1 << s`; `stopping`
     says that the bundle's stop has begun; `forced` that the child's `timeout` ran out; `asked` that
     the init was taking the child down, outside a stop.
     """
@@ -44,7 +51,7 @@ def severity_of(
         missed = spec.kind == DAEMON and not policies.accepts_success(spec.policy)
         return LEFT if missed and not (stopping or asked) else CLEAN
     by = signal or code - 128
-    if stopping and by > 0 and sent >> by & 1:
+    if (stopping or asked) and by > 0 and sent >> by & 1:
         return CLEAN
     return CRASH if signal else FAILURE
 

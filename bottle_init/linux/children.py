@@ -111,18 +111,28 @@ class Children:
         return record.pid if record.generation == generation and record.pid in self._pids else 0
 
     def _send_signal(self, action: act.SendSignal) -> None:
-        pid = self._pid_of(action.child, action.generation)
-        if pid:
-            proc.send_to_pid(pid, action.signal)
+        child, generation, signal = action.child, action.generation, action.signal
+        pid = self._pid_of(child, generation)
+        refusal = proc.send_to_pid(pid, signal) if pid else ""
+        if action.request:
+            reason = refusal if pid else "not running"
+            refused = bool(refusal)
+            self._emit(ev.OrderedSignalSent(action, reason, refused))
+        elif refusal:
+            self._emit(ev.SignalRefused(child, generation, signal, refusal))
 
     def _forward_signal(self, action: act.ForwardSignal) -> None:
-        sent = []
+        sent, refused = [], []
         for child, generation, signal in action.targets:
             pid = self._pid_of(child, generation)
-            if pid:
-                proc.send_to_pid(pid, signal)
+            if not pid:
+                continue
+            refusal = proc.send_to_pid(pid, signal)
+            if refusal:
+                refused.append((child, refusal))
+            else:
                 sent.append(child)
-        self._emit(ev.SignalForwarded(action, tuple(sent)))
+        self._emit(ev.SignalForwarded(action, tuple(sent), tuple(refused)))
 
     def _drop_capabilities(self, action: act.DropCapabilities) -> None:
         try:
@@ -160,8 +170,8 @@ class Children:
 
     def _kill_session(self, action: act.KillSession) -> None:
         pid = self._pid_of(action.child, action.generation)
-        if pid:
-            self.tree.kill_session(pid)
+        refusal = self.tree.kill_session(pid) if pid else ""
+        self._emit(ev.SessionKilled(action.child, action.generation, refusal))
 
     def _survey_session(self, action: act.SurveySession) -> None:
         death = self._view().children[action.child].last_death
@@ -203,4 +213,6 @@ class Children:
             left = self.tree.everything(action.signal)
         else:
             left = self.tree.unreaped()
+        if self.tree.others is not None:
+            self._watch(self.tree.others)
         self._emit(ev.TreeSurveyed(left))

@@ -27,7 +27,7 @@ from bottle_init.core.events import (
     LeaseRenewed,
     StopOrdered,
 )
-from bottle_init.linux.sys import peer
+from bottle_init.linux.sys import peer, proc
 from bottle_init.linux.sys.clock import wall_s
 from bottle_init.linux.sys.listener import Connection, Listener
 from bottle_init.words import jsonlines
@@ -56,7 +56,15 @@ _REASON = 250
 _USAGE = "usage requests are: health, health json, status, events, ctl stop, ctl renew, "
 _USAGE += "ctl start|stop|restart NAME, ctl signal NAME NUMBER\n"
 
-_ORDERS = {"start": ChildStartOrdered, "stop": ChildStopOrdered, "restart": ChildRestartOrdered}
+_ORDERS = ("start", "stop", "restart")
+
+
+def _ordered(verb: str, child: Child, request: int) -> Event:
+    """The order of a verb. To end a child, the init must be let signal it, which signal 0 asks (kill(2))."""
+    if verb == "start":
+        return ChildStartOrdered(child.index, request)
+    barred = proc.send_to_pid(child.pid, 0) if child.pid else ""
+    return (ChildStopOrdered if verb == "stop" else ChildRestartOrdered)(child.index, request, barred)
 
 
 class _Client(Connection):
@@ -208,7 +216,7 @@ class Control:
             child = self._find(client, words[1], state)
             if child is None:
                 return
-            event = _ORDERS[words[0]](child.index, request)
+            event = _ordered(words[0], child, request)
         elif len(words) == 3 and words[0] == "signal" and _is_signal(words[2]):
             child = self._find(client, words[1], state)
             if child is None:

@@ -297,9 +297,9 @@ class Command:
         ended = self.code is not None
         return of_command(self.as_bundle(), self.pid, self.started_at_ms, stopping=self.asked is not None, ended=ended)
 
-    def _stop(self, pid: int, uid: int | None) -> None:
-        """Do what a client of the control socket asks for."""
-        self._request("the control socket", pid, uid)
+    def _stop(self, pid: int, uid: int | None) -> str:
+        """Do what a client of the control socket asks for. Returns "" or why that cannot be."""
+        return self._request("the control socket", pid, uid)
 
     def _lose_lease(self, reason: str) -> None:
         """The lease has ended: from now on the command has its time to end."""
@@ -308,11 +308,10 @@ class Command:
         self.lease_ended_ms = monotonic_ms()
         self._request(f"the lease: {reason}", 0, None)
 
-    def _request(self, cause: str, pid: int, uid: int | None) -> None:
-        """The same as a TERM that reaches the init."""
+    def _request(self, cause: str, pid: int, uid: int | None) -> str:
+        """The same as a TERM that reaches the init. Returns "" or why it could not be passed on."""
         self.note_request(cause, pid, uid)
-        self.sent |= 1 << self.targets[SIGTERM]
-        self.send(self.targets[SIGTERM])
+        return self._send_own(self.targets[SIGTERM])
 
     def _wait(self, timeout_s: float | None) -> struct_siginfo | None:
         """The next signal; None if the time is over first."""
@@ -410,8 +409,7 @@ class Command:
         """One signal to the command, with all that it brings; `info` is None where nobody wants to know the sender."""
         target = self.targets[number]
         if target and (info is None or not self._has_it_already(info)):
-            self.send(SIGSTOP if self._must_be_stopped(target) else target)
-            self.sent |= 1 << target
+            self._send_own(target, SIGSTOP if self._must_be_stopped(target) else target)
         if number in STOP_SIGNALS:
             by_process = info is not None and info.si_code <= 0
             sender = (info.si_pid, info.si_uid) if info is not None and by_process else (0, None)
@@ -419,19 +417,31 @@ class Command:
         if core.sleeps_too(target, is_pid_1=self.init_pid == 1) and CONT not in sigpending():  # STOP discards a CONT.
             posix.kill(self.init_pid, SIGSTOP)
 
-    def send(self, number: int) -> None:
-        """Send the command's group a signal."""
+    def _send_own(self, target: int, number: int = 0) -> str:
+        """Send a signal that counts as the init's, once it has been sent: `target`, or `number` in its place."""
+        refusal = self.send(number or target)
+        if not refusal:
+            self.sent |= 1 << target
+        return refusal
+
+    def send(self, number: int) -> str:
+        """Send the command's group a signal. Returns "" or why that cannot be."""
         try:
             posix.kill(self.target, number)
         except OSError as problem:
-            self._send_alone(number, problem)
+            return self._send_alone(number, problem)
+        return ""
 
-    def _send_alone(self, number: int, problem: OSError) -> None:
+    def _send_alone(self, number: int, problem: OSError) -> str:
         """The group cannot be had: just forked, the command has none yet. It is not reaped, so it is there itself."""
         if isinstance(problem, ProcessLookupError):
             posix.kill(self.pid, number)
-        else:
-            complain_if_room(f"{self.words[0]}: signal {number} could not be passed on: {problem.strerror}")
+            return ""
+        from bottle_init.linux.sys import proc
+
+        refusal = f"signal {number} could not be passed on: {proc.why_refused(problem)}"
+        complain_if_room(f"{self.words[0]}: {refusal}")
+        return refusal
 
     def _must_be_stopped(self, target: int) -> bool:
         """Whether a single child leaves this stop signal to the kernel, which ignores it if their group is orphaned.
@@ -485,14 +495,20 @@ class Command:
             if not self.may_be_more:
                 stage = core.stage(left, now_ms)
                 found = self._press(tree, stage)
-                if stage == core.GIVE_UP:
-                    complain_if_room("no SIGKILL ended: " + ", ".join(f"{one.name} ({one.pid})" for one in found))
+                if stage == core.GIVE_UP or (found and all(one.barred for one in found)):
+                    self._give_up_on(found)
                     return
             pause_ms = 0 if self.may_be_more else core.next_stage_ms(left, now_ms) - now_ms
             info = self.wait(pause_ms / 1_000)
             if info is not None and info.si_signo in STOP_SIGNALS:
                 left = core.stop_again(left, monotonic_ms())
             self._reap()
+
+    def _give_up_on(self, found: tuple[Survivor, ...]) -> None:
+        """What is left stays: the kernel does not let the init kill it, or SIGKILL does not end it."""
+        for why in dict.fromkeys(one.barred for one in found):
+            names = ", ".join(f"{one.name} ({one.pid})" for one in found if one.barred == why)
+            complain_if_room(f"may not be signalled: {names}: {why}" if why else f"no SIGKILL ended: {names}")
 
     def _press(self, tree: Tree, stage: str) -> tuple[Survivor, ...]:
         """Signal whatever is left as this stage says, what has been forked since the last one included; returns it."""

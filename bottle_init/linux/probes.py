@@ -48,8 +48,8 @@ class Probes:
 
     `run(child, command, output)` starts a command as that child would be started, in a session of
     its own, writing to the descriptor `output`; it returns the pid or raises OSError.
-    `end(pid)` ends one that has not been reaped, with its session and all below it, `kill_leftovers(pid)` what is
-    left of a session whose leader has been.
+    `end(pid)` ends one that has not been reaped, with its session and all below it, and returns "" or why the kernel
+    refuses that; `kill_leftovers(pid)` ends what is left of a session whose leader has been.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Probes:
         poller: Poller,
         emit: Callable[[Event], None],
         run: Callable[[int, tuple[str, ...], int], int],
-        end: Callable[[int], object],
+        end: Callable[[int], str],
         kill_leftovers: Callable[[int], object],
     ) -> None:
         self._poller = poller
@@ -68,6 +68,8 @@ class Probes:
         self._out: dict[Key, _Connection | _Command] = {}
         self._commands: dict[int, _Command] = {}
         self._closing: dict[int, _Connection] = {}
+        self._deathless: dict[int, tuple[int, str]] = {}
+        """Of each child the probe that could not be ended, and why; it gets no other until that one has ended."""
 
     def start(self, child: int, generation: int, probe: int, how: Probe) -> None:
         """Ask; `ProbeSucceeded` or `ProbeFailed` is emitted once, unless the probe is cancelled before."""
@@ -75,7 +77,11 @@ class Probes:
         if child in self._closing:
             self._closing.pop(child).drop()
         if how.kind == "exec":
-            self._start_command(key, how.command)
+            if child in self._deathless:
+                pid, why = self._deathless[child]
+                self._emit(ProbeFailed(*key, f"the last probe, process {pid}, may not be ended: {why}"))
+            else:
+                self._start_command(key, how.command)
             return
 
         def answer(reason: str | None) -> None:
@@ -91,8 +97,8 @@ class Probes:
         question = self._out.pop((child, generation, probe), None)
         if question is not None:
             question.drop()
-            if isinstance(question, _Command):
-                self._end(question.pid)
+            if isinstance(question, _Command) and (refusal := self._end(question.pid)):
+                self._deathless[child] = question.pid, refusal
 
     def knows(self, pid: int) -> bool:
         """Whether this process is a probe's that has not been reaped."""
@@ -103,6 +109,7 @@ class Probes:
         command = self._commands.pop(pid, None)
         if command is None:
             return False
+        self._deathless = {child: one for child, one in self._deathless.items() if one[0] != pid}
         if self._out.get(command.key) is command:
             self._answer(command.key, command.verdict(posix.waitstatus_to_exitcode(status)))
             command.drop()

@@ -29,10 +29,10 @@ LOOKS = 10
 """So often one call looks for what it has missed: /proc is no snapshot, and a fork bomb must not hold the init."""
 
 
-def survivor(process: ProcStat, *, dying: bool = False) -> Survivor:
+def survivor(process: ProcStat, *, dying: bool = False, barred: str = "") -> Survivor:
     """A process as the report names it."""
     words = command_line(process.pid).decode("utf-8", "replace")
-    return Survivor(process.pid, process.name, words, process.started, dying)
+    return Survivor(process.pid, process.name, words, process.started, dying, barred)
 
 
 class Tree:
@@ -50,6 +50,8 @@ class Tree:
         self._found: dict[int, Survivor] = {}
         self._asked: dict[int, int] = {}
         """When each pid that has had its TERM was started."""
+        self._barred: dict[int, tuple[int, str]] = {}
+        """When each pid that was signalled last was started, and why the kernel has refused that, "" if it has not."""
         self._ended: dict[int, int] = {}
         """When each pid was started that `end_probe` has sent SIGKILL."""
         self.others: ProcStat | None = None
@@ -99,6 +101,7 @@ class Tree:
             self._asked = {
                 pid: born for pid, born in self._asked.items() if pid in every and every[pid].started == born
             }
+            self._barred = {pid: self._barred[pid] for pid in self._barred if pid in every}
             if leader in every:
                 return ()
             return self._signal([one for one in every.values() if one.session == leader and not one.is_gone()], number)
@@ -109,6 +112,7 @@ class Tree:
         As PID 1 of its namespace the init sends SIGKILL by one call, which nothing can escape by
         forking. What `docker exec` put there is not below the init; the kernel ends it with the init.
         """
+        self.others = None
         if self.childless:
             return ()
         if number == SIGKILL and self.pid == 1:
@@ -127,22 +131,28 @@ class Tree:
         found = tuple(survivor(one) for one in processes() if one.parent == self.pid)
         return found or (Survivor(0, "unknown: hidden in /proc"),)
 
-    def kill_session(self, leader: int) -> None:
-        """SIGKILL for a child and its session, until a look finds nobody new."""
-        send_to_pid(leader, SIGKILL)
+    def kill_session(self, leader: int) -> str:
+        """SIGKILL for a child and its session, until a look finds nobody new.
+
+        Returns "" or why the child itself may not be killed; what else may not be, the next survey tells.
+        """
+        refusal = send_to_pid(leader, SIGKILL)
         seen: dict[int, bool] = {}
         with self._room:
             for _ in range(LOOKS):
                 every = processes()
                 fresh = [one for one in every if one.session == leader and not one.is_gone() and one.pid not in seen]
                 if not fresh:
-                    return
+                    break
                 for one in fresh:
                     seen[one.pid] = True
                     send(one, SIGKILL)
+        return refusal
 
-    def end_probe(self, leader: int) -> None:
+    def end_probe(self, leader: int) -> str:
         """SIGKILL for a probe, its session and all below them: nothing that a child has left behind.
+
+        Returns "" or why the probe itself may not be killed.
 
         They are stopped first: one that is not could fork meanwhile, or lose its parent and be found no more.
         """
@@ -157,27 +167,40 @@ class Tree:
                     send(one, SIGSTOP)
             for one in family.values():
                 send(one, SIGKILL)
-        send_to_pid(leader, SIGKILL)
+        refusal = send_to_pid(leader, SIGKILL)
         self._ended = {pid: born for pid, born in self._ended.items() if (now := look(pid)) and now.started == born}
         self._ended.update((pid, one.started) for pid, one in family.items())
+        return refusal
 
     def _signal(self, left: list[ProcStat], number: int) -> tuple[Survivor, ...]:
         """Name all, then signal all: the name of what has been signalled may be gone."""
         self._found = {process.pid: self._named(process) for process in left}
-        self.others = next((process for process in left if process.parent != self.pid), None)
         for process in left:
+            refusal = ""
             if number == SIGKILL:
-                send(process, SIGKILL)
+                refusal = send(process, SIGKILL)
             elif self._asked.get(process.pid) != process.started:
                 self._asked[process.pid] = process.started
-                send(process, number, SIGCONT)
+                if send(process, number, SIGCONT):
+                    refusal = send(process, SIGKILL)  # Nothing that is asked of it reaches it.
+            else:
+                continue
+            self._barred[process.pid] = process.started, refusal
+            self._found[process.pid] = self._found[process.pid].replace(barred=refusal)
+        awaited = (one for one in left if one.parent != self.pid and not self._found[one.pid].barred)
+        self.others = next(awaited, None)
         return tuple(self._found.values())
 
     def _named(self, process: ProcStat) -> Survivor:
         known = self._found.get(process.pid)
         if known is not None and known.born == process.started:
             return known
-        return survivor(process, dying=self._ended.get(process.pid) == process.started)
+        born, barred = self._barred.get(process.pid, (None, ""))
+        return survivor(
+            process,
+            dying=self._ended.get(process.pid) == process.started,
+            barred=barred if born == process.started else "",
+        )
 
     def _has_orphans(self) -> bool:
         """Whether the init has children that it did not start; true where the kernel does not list them.

@@ -36,14 +36,14 @@ class Remote:
     """Who asks sees the command as the one job of a bundle.
 
     `look` gives what there is to see of the command; `stop(pid, uid)` asks it to stop for that client, `send` sends it
-    a signal, and `lose(reason)` tells of the end of its lease.
+    a signal, and both return "" or why that cannot be; `lose(reason)` tells of the end of its lease.
     """
 
     def __init__(
         self,
         look: Callable[[], State],
-        stop: Callable[[int, int | None], None],
-        send: Callable[[int], None],
+        stop: Callable[[int, int | None], str],
+        send: Callable[[int], str],
         lose: Callable[[str], None],
     ) -> None:
         self._signals: Sequence[int] = ()
@@ -131,11 +131,11 @@ class Remote:
         if self._look().children[0].status == ENDED:
             self._answer(request, False, "the command has ended")
         elif isinstance(event, StopOrdered | ChildStopOrdered):
-            self._stop(getattr(event, "sender_pid", 0), getattr(event, "sender_uid", None))
-            self._answer(request, True, "stopping")
+            refusal = self._stop(getattr(event, "sender_pid", 0), getattr(event, "sender_uid", None))
+            self._answer(request, not refusal, refusal or "stopping")
         elif isinstance(event, ChildSignalOrdered):
-            self._send(event.signal)
-            self._answer(request, True, f"sent signal {event.signal}")
+            refusal = self._send(event.signal)
+            self._answer(request, not refusal, refusal or f"sent signal {event.signal}")
         elif isinstance(event, LeaseRenewed):
             self._answer(request, False, "one command has no lease to renew")
         else:

@@ -111,6 +111,7 @@ def _death(death: Death, stop: Stop, kind: str, lines: Sequence[str], names: Map
         "sent_by_init": death.sent,
         "forwarded": _forwarded(death, names) if death.forwarded else None,
         "forced": death.forced,
+        "given_up": death.given_up,
         "oom": death.oom,
         "during_stop": death.stopping,
         "ended_ms": death.at_ms - stop.at_ms,
@@ -136,7 +137,12 @@ def _forwarded(death: Death, names: Mapping[int, str]) -> Record:
 
 
 def _survivor(survivor: Survivor) -> Record:
-    return {"pid": survivor.pid, "name": survivor.name, "command": _bounded(survivor.command, _COMMAND_LIMIT)}
+    return {
+        "pid": survivor.pid,
+        "name": survivor.name,
+        "command": _bounded(survivor.command, _COMMAND_LIMIT),
+        "reason": f"may not be signalled: {survivor.barred}" if survivor.barred else None,
+    }
 
 
 def _bounded(text: str, limit: int) -> str:
@@ -208,7 +214,9 @@ def text(record: Record) -> bytes:
     clean = len(deaths) - len(culprit) - len(unclean)
     if clean:
         lines.append(f"{clean} ended cleanly")
-    lines.extend(f"left behind: {one['name']} ({one['pid']}) {one['command']}" for one in record["survivors"])
+    for one in record["survivors"]:
+        why = f": {one['reason']}" if one["reason"] else ""
+        lines.append(f"left behind: {one['name']} ({one['pid']}) {one['command']}{why}")
     return cut("\n".join(lines) + "\n", TERMINATION_LOG_BYTES)
 
 
@@ -237,6 +245,8 @@ def _by(sender: Record) -> str:
 
 def _ending(death: Record) -> str:
     """One death in a few words."""
+    if death["given_up"]:
+        return f"could not be ended: {plain(death['detail'], _LINE_LIMIT)}"
     parts = [f"killed by {death['signal']}" if death["signal"] else f"exited with {death['code']}"]
     if death["forwarded"]:
         parts.append(f"{death['forwarded']['signal']} had been forwarded to it{_by(death['forwarded'])}")

@@ -258,11 +258,11 @@ def _set_identity(plan: Plan, identity: Identity) -> None:
         if identity.uid:
             _do("capabilities", libc.prctl, libc.PR_SET_KEEPCAPS, 1)
     if identity.groups is not None:
-        _do("groups", _set_groups, identity)
+        _change(plan.settings, "groups", "setgid", _set_groups, identity)
     if identity.gid is not None:
-        _do("group", posix.setresgid, identity.gid, identity.gid, identity.gid)
+        _change(plan.settings, "group", "setgid", posix.setresgid, identity.gid, identity.gid, identity.gid)
     if identity.uid is not None:
-        _do("user", posix.setresuid, identity.uid, identity.uid, identity.uid)
+        _change(plan.settings, "user", "setuid", posix.setresuid, identity.uid, identity.uid, identity.uid)
     if plan.keep is not None:
         _do("capabilities", libc.set_capabilities, plan.keep)
         _do("capabilities", libc.prctl, libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_CLEAR_ALL)
@@ -270,6 +270,22 @@ def _set_identity(plan: Plan, identity: Identity) -> None:
             _do("capabilities", libc.prctl, libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_RAISE, number)
     if plan.settings.no_new_privs:
         _do("no_new_privs", libc.prctl, libc.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _change(settings: ExecSettings, key: str, capability: str, call: Callable[..., object], *arguments: Any) -> None:
+    """One step of a change of user. Its failure names the key that asks for it, and the capability that is missing."""
+    given = getattr(settings, key)
+    about = f"{key} {given}" if isinstance(given, str | int) else key
+    if given is None:
+        about = f"user {settings.user}: its {'groups' if key == 'groups' else 'group'}"
+    try:
+        call(*arguments)
+    except PermissionError as problem:
+        lacks = not libc.has_capability(capability)
+        why = f"the init lacks CAP_{capability.upper()}" if lacks else problem.strerror
+        raise CannotStart(f"{about}: {why}") from None
+    except (OSError, ValueError, OverflowError) as problem:
+        raise CannotStart(f"{about}: {getattr(problem, 'strerror', None) or problem}") from None
 
 
 def _bound(keep: tuple[int, ...], settings: ExecSettings) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bottle_init.core import actions as act
     from bottle_init.core.events import Event
-    from bottle_init.core.spec import Bundle
+    from bottle_init.core.spec import Bundle, ExecSettings
     from bottle_init.core.state import State
     from bottle_init.linux.logs import Logs
     from bottle_init.linux.notify import Notify
@@ -115,7 +115,7 @@ class Starts:
             self._logs.opened(child, forked=forked)
         self.pids[pid] = (child, generation)
         self._reports[pid] = (report, child, generation)
-        self._emit(ev.ChildForked(child, generation, pid))
+        self._emit(ev.ChildForked(child, generation, pid, _barred(self._plans[child].settings)))
 
         def on_report(_mask: int) -> None:
             if self._reports.pop(pid, None) is not None:
@@ -172,3 +172,18 @@ class Starts:
             self._emit(ev.ExecFailed(child, generation, reason.decode("utf-8", "replace")))
         else:
             self._emit(ev.ChildExecuted(child, generation))
+
+
+def _barred(settings: ExecSettings) -> str:
+    """Why the init will not be able to signal a child of this user's, "" if it will (kill(2))."""
+    if settings.user is None:
+        return ""
+    from bottle_init.linux.sys import libc, proc
+
+    if libc.has_capability("kill"):
+        return ""
+    try:
+        uid = spawn.Identity(settings).uid
+    except spawn.CannotStart:
+        return ""  # Nor will it run.
+    return "" if uid in (posix.getuid(), posix.geteuid()) else proc.LACKS_KILL

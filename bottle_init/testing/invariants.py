@@ -38,8 +38,11 @@ if TYPE_CHECKING:
     from bottle_init.testing.world import Step, Trace
 
 
-ABOUT_SIGNALS = ("signal_received", "signal_delivered", "signal_dropped")
-FOR_PEOPLE = ("sender_uid", "reason", "sent")
+ABOUT_SIGNALS = (
+    *("signal_received", "signal_delivered", "signal_dropped"),
+    *("signal_refused", "child_not_signallable"),
+)
+FOR_PEOPLE = ("sender_uid", "reason", "sent", "pid", "process")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ HEALTH = "health"
 CHECK_TIME = "check-time"
 FORWARDING = "forwarding"
 SIGNALS_TOLD = "signals-told"
+REFUSALS = "refusals"
+ONE_COPY = "one-copy"
 LEASE = "lease"
 KEPT = "kept"
 ANSWERS = "answers"
@@ -158,6 +163,12 @@ INVARIANTS = (
         "forwarded to the children whose `signals` names it, each as it says there, once they are ready",
     ),
     Invariant(SIGNALS_TOLD, "Every signal that reaches the init, except CHLD, is an event"),
+    Invariant(
+        REFUSALS,
+        "If the stop signal of a child is refused during a stop of the bundle, the child gets SIGKILL at once,"
+        " and if that is refused too, the child is given up at once.",
+    ),
+    Invariant(ONE_COPY, "A process that was given up and still lives has no successor"),
     Invariant(LEASE, "Until the init has its lease, no child is started."),
     Invariant(KEPT, "what starts later never has it"),
     Invariant(ANSWERS, "Every request is answered, once."),
@@ -240,6 +251,8 @@ class Auditor:
 
     def _kill_session(self, action: KillSession, now_ms: int) -> Iterator[Violation]:
         page = self.ledger.pages[action.child]
+        if page.refused:
+            return
         if page.signalled_ms is None or now_ms < page.signalled_ms + page.spec.stop_timeout_ms:
             yield self._of(page, KILL_TIME, "SIGKILL before its stop_timeout was over")
 
@@ -267,6 +280,8 @@ class Auditor:
             yield self._of(page, NO_START_IN_STOP, "is started during a stop")
         if not all(ledger.pages[need].ready for need in ledger.needs[page.index]):
             yield self._of(page, START_ORDER, "is started before all that it is after are ready")
+        if any(self._has_ghost(page, process, now_ms) for process in self.trace.processes):
+            yield self._of(page, ONE_COPY, "is started although a process of it lives that was given up")
         if ledger.lease_due_ms is not None:
             yield self._of(page, LEASE, "is started before the init has its lease")
         if ledger.has_to_drop():
@@ -288,6 +303,12 @@ class Auditor:
         elif page.fresh and (page.check_ms is None or now_ms != thaw(page.check_ms)):
             yield self._of(page, CHECK_TIME, f"is checked at {now_ms} ms, not at {page.check_ms}")
 
+    def _has_ghost(self, page: Page, process: Process, now_ms: int) -> bool:
+        """Whether this is an earlier process of the child's own that lives."""
+        if process.child != page.index or process.remnant is not None or process.generation > page.generation:
+            return False
+        return process.born_ms <= now_ms and (process.ended_ms is None or process.ended_ms > now_ms)
+
     # The actions of one step together.
 
     def _whole_step(self, step: Step, *, killed: bool) -> Iterator[Violation]:
@@ -298,6 +319,7 @@ class Auditor:
             second = ledger.stop_signals > 1 and now_ms < ledger.stop_ms + ledger.bundle.stop_timeout_ms
             yield Violation(SECOND_SIGNAL if second else DEADLINE, now_ms, "not everything is killed at once")
         if step.events:
+            yield from self._refusals(step)
             yield from self._requests(step)
             self._survivors(step)
         if Exit in map(type, step.actions[:-1]):
@@ -333,7 +355,7 @@ class Auditor:
             if isinstance(event, happened.ChildSignalOrdered):
                 page = self.ledger.pages[event.child]
                 if page.index in self.alive:
-                    found.append(SendSignal(page.index, page.generation, event.signal))
+                    found.append(SendSignal(page.index, page.generation, event.signal, event.request))
         return found
 
     def _forwards(self, step: Step) -> Iterator[Violation]:
@@ -364,7 +386,10 @@ class Auditor:
             yield self._of(page, STOP_ORDER, "gets its stop signal while others that run after it are still there")
         if self.ledger.stop_kind:
             for index in self.ledger.after[page.index]:
-                if any(process.ended_ms is None for process in self._unkilled(self.ledger.pages[index], now_ms)):
+                later = self.ledger.pages[index]
+                if later.ghost:
+                    continue  # What cannot be ended is not waited for, and nor is its session.
+                if any(process.ended_ms is None for process in self._unkilled(later, now_ms)):
                     yield self._of(page, STOP_ORDER, "gets its stop signal while a session after it is still there")
 
     def _unkilled(self, page: Page, now_ms: int) -> list[Process]:
@@ -375,10 +400,25 @@ class Auditor:
             if process.born_ms < now_ms
             and (process.ended_ms is None or process.ended_ms > now_ms)
             and (process.killed_ms is None or process.killed_ms > now_ms - GIVE_UP_MS)
+            and not process.is_barred(now_ms)
         ]
 
+    def _refusals(self, step: Step) -> Iterator[Violation]:
+        """Whom a stop signal did not reach in a stop is sent SIGKILL now."""
+        killed = [action.child for action in step.actions if isinstance(action, KillSession)]
+        for event in step.events:
+            page = self.ledger.pages[event.child] if isinstance(event, happened.SignalRefused) else None
+            if page is not None and page.refused and page.killed_ms is None and page.index not in killed:
+                yield self._of(page, REFUSALS, "does not get its stop signal, and no SIGKILL either")
+
     def _requests(self, step: Step) -> Iterator[Violation]:
-        asked = [number for event in step.events if (number := getattr(event, "request", 0))]
+        """An order to send a signal is answered when it has been carried out, all others at once."""
+        later = [
+            event.request
+            for event in step.events
+            if isinstance(event, happened.ChildSignalOrdered) and event.child in self.alive
+        ]
+        asked = [number for event in step.events if (number := _request_of(event)) not in (0, *later)]
         answered = [action.request for action in step.actions if isinstance(action, Answer)]
         if asked != answered:
             yield Violation(ANSWERS, step.now_ms, f"requests {asked} got the answers {answered}")
@@ -394,6 +434,8 @@ class Auditor:
     def _settled(self, step: Step) -> Iterator[Violation]:
         ledger, now_ms = self.ledger, step.now_ms
         for page in ledger.pages:
+            if step.state.children[page.index].pid and page.ghost:
+                yield self._of(page, REFUSALS, "is not given up, although nothing that is sent to it reaches it")
             if page.alive:
                 yield from self._settled_living(page, now_ms)
             elif ledger.may_start(page):
@@ -404,7 +446,7 @@ class Auditor:
                 yield from self._clearing(page, now_ms)
         if ledger.has_to_drop() and not ledger.stop_kind:
             yield Violation(KEPT, now_ms, "the init keeps what is needed no more")
-        if ledger.stop_kind and not step.living:
+        if ledger.stop_kind and not step.living and not any(page.alive for page in ledger.pages):
             yield Violation(ENDS_AT_ONCE, now_ms, "everything is gone, and the init has not ended")
         found = status.health(step.state).health
         if found != ledger.health():
@@ -416,7 +458,7 @@ class Auditor:
             process
             for process in self.left.get(page.index, ())
             if process.generation == page.generation and process.born_ms <= now_ms
-            if process.ended_ms is None or process.ended_ms >= now_ms
+            if (process.ended_ms is None or process.ended_ms >= now_ms) and not process.is_barred(now_ms)
         ]
         if not left:
             yield self._of(page, STOPS_AT_ONCE, "is waited for, and nothing is left of its session")
@@ -460,8 +502,17 @@ class Auditor:
             if trace.logs is not None:
                 found = sorted(lines.faults(trace.logs, ledger.stop_ms, end_ms), key=_when)
                 yield from (Violation(*fault) for fault in found)
+            named = {(survivor.pid, survivor.born) for survivor in trace.exit.survivors if survivor.barred}
             for process in trace.processes:
-                if process.ended_ms is None and (process.killed_ms is None or end_ms < process.killed_ms + GIVE_UP_MS):
+                parent = process.leader if not process.surveyed else None
+                if parent is not None and (process.is_barred(end_ms) or parent.refuses(KILL, end_ms)):
+                    continue  # Forked after the last look, by one that the init could not end.
+                if process.is_barred(end_ms):
+                    if process.ended_ms is None and (process.pid, process.serial) not in named:
+                        yield Violation(REPORT, end_ms, f"{process.name} stays, and the report does not say why")
+                elif process.ended_ms is None and (
+                    process.killed_ms is None or end_ms < process.killed_ms + GIVE_UP_MS
+                ):
                     what = f"{process.name} of {ledger.pages[process.child].spec.name} is left behind"
                     yield Violation(WHOLE_TREE, end_ms, what)
 
@@ -508,6 +559,11 @@ def _event_of(action: LogEvent) -> dict[str, Any]:
 def _essence(event: dict[str, Any]) -> str:
     """What an event says, without what it leaves out or says for people."""
     return str({key: value for key, value in sorted(event.items()) if value and key not in FOR_PEOPLE})
+
+
+def _request_of(event: Event) -> int:
+    """The number of the request that is to be answered now, 0 where none is."""
+    return event.order.request if isinstance(event, happened.OrderedSignalSent) else getattr(event, "request", 0)
 
 
 def _when(fault: lines.Fault) -> int:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bottle_init.core.actions import Action
     from bottle_init.core.events import Event
     from bottle_init.core.spec import Bundle, Check, Spec
+    from bottle_init.core.state import Survivor
     from bottle_init.testing.world import Step
 
 KILL, CONT = 9, 18
@@ -128,6 +129,7 @@ class Page:
         self.cleared_from_ms = 0
         self.was_down = False
         self.touched = False
+        self.ghost = False
         self.reset()
         self.alive = False
 
@@ -144,6 +146,10 @@ class Page:
         self.sent: dict[int, None] = {}
         self.forwarded: dict[int, Sender] = {}
         self.waiting: dict[int, Sender] = {}
+        self.pid = 0
+        self.refused = False
+        self.run_from_ms = 0
+        self.ready_from_ms = 0
         self.give_up_ms: int | None = None
         self.probe = 0
         self.probe_ends_ms = 0
@@ -195,6 +201,7 @@ class Ledger:
         self._underway: list[Passing] = []
         self.keepers = [page for page in self.pages if page.spec.keeps]
         self.dropped = False
+        self._barred: set[tuple[int, int | None]] = set()
         self.kill_ms: int | None = None
         self.lease_ms = bundle.lease.renew_ms if bundle.lease is not None else None
         has_peer = bundle.lease is not None and bundle.lease.renew_ms is None
@@ -209,6 +216,10 @@ class Ledger:
             happened.SignalForwarded: self._forwarded,
             happened.TimeNoted: self._noted,
             happened.CapabilitiesDropped: self._dropped,
+            happened.SignalRefused: self._refused,
+            happened.OrderedSignalSent: self._ordered_signal_sent,
+            happened.SessionKilled: self._session_killed,
+            happened.TreeSurveyed: self._tree_surveyed,
             happened.SessionSurveyed: self._surveyed,
         }
         self._deeds: dict[type[Action], Callable[[Any], None]] = {
@@ -349,7 +360,7 @@ class Ledger:
         if passing.to:
             self._underway.append(passing)
         else:
-            self._tell_passing(passing, ())
+            self._tell_passing(passing, (), {})
 
     def _tell(self, event: happened.SignalReceived, **facts: object) -> None:
         received = {"event": "signal_received", "signal": event.signal, "sender_pid": event.sender_pid}
@@ -361,8 +372,12 @@ class Ledger:
             self.told.append({"event": "signal_dropped", "child": page.spec.name, "signal": source})
         page.waiting = {}
 
-    def _tell_passing(self, passing: Passing, sent: tuple[int, ...]) -> None:
-        ended = {self.pages[index].spec.name: "not running" for index, _, _ in passing.to if index not in sent}
+    def _tell_passing(self, passing: Passing, sent: tuple[int, ...], refused: dict[int, str]) -> None:
+        others = [index for index, _, _ in passing.to if index not in sent]
+        ended = {
+            self.pages[index].spec.name: "refused by the kernel" if index in refused else "not running"
+            for index in others
+        }
         facts = {
             "event": "signal_received",
             "signal": passing.signal,
@@ -385,28 +400,41 @@ class Ledger:
     def _order(self, event: Event) -> None:
         if isinstance(event, happened.ChildStopOrdered):
             page = self.pages[event.child]
+            if page.alive and event.barred:
+                self._tell_refused(page, page.spec.stop_signal)
+                return
             page.touched = True
             if page.alive:
                 page.decide_down(ASKED, self.now_ms)
             elif page.fate == PENDING:
                 page.fate = HELD
         elif isinstance(event, happened.ChildStartOrdered | happened.ChildRestartOrdered):
-            page = self.pages[event.child]
-            if page.spec.keeps and page.ever_ready:
-                return
-            page.touched = True
-            again = isinstance(event, happened.ChildRestartOrdered)
-            if not page.alive:
-                page.fate, page.due_ms, page.counted = PENDING, self.now_ms, None
-            elif again or page.down == ASKED:
-                page.decide_down(AGAIN, self.now_ms)
-                if again:
-                    self._rest_for_one(page)
+            self._order_start(event)
+
+    def _order_start(self, event: happened.ChildStartOrdered | happened.ChildRestartOrdered) -> None:
+        page = self.pages[event.child]
+        if (page.spec.keeps and page.ever_ready) or page.ghost:
+            return
+        again = isinstance(event, happened.ChildRestartOrdered)
+        if page.alive and isinstance(event, happened.ChildRestartOrdered) and event.barred:
+            self._tell_refused(page, page.spec.stop_signal)
+            return
+        page.touched = True
+        if not page.alive:
+            page.fate, page.due_ms, page.counted = PENDING, self.now_ms, None
+        elif again or page.down == ASKED:
+            page.decide_down(AGAIN, self.now_ms)
+            if again:
+                self._rest_for_one(page)
 
     # Observations.
 
     def _forked(self, event: happened.ChildForked) -> None:
-        self.pages[event.child].forked_ms = self.now_ms
+        page = self.pages[event.child]
+        page.forked_ms = page.run_from_ms = page.ready_from_ms = self.now_ms
+        page.pid = event.pid
+        if event.barred:
+            self.told.append({"event": "child_not_signallable", "child": page.spec.name})
 
     def _fork_failed(self, event: happened.ForkFailed) -> None:
         page = self.pages[event.child]
@@ -524,10 +552,74 @@ class Ledger:
             if passing is None and child in event.sent:
                 self.told.append({"event": "signal_delivered", "child": page.spec.name, "signal": sender[0]})
             if child in event.sent and page.generation == generation and page.alive and signal != CONT:
-                page.sent[signal] = None
                 page.forwarded[signal] = sender
         if passing is not None:
-            self._tell_passing(passing, event.sent)
+            self._tell_passing(passing, event.sent, dict(event.refused))
+        for child, _, signal in event.order.targets:
+            if child in dict(event.refused):
+                self._tell_refused(self.pages[child], signal)
+
+    def _tell_refused(self, page: Page, signal: int) -> None:
+        self.told.append({"event": "signal_refused", "child": page.spec.name, "signal": signal})
+
+    def _ordered_signal_sent(self, event: happened.OrderedSignalSent) -> None:
+        if event.refused:
+            self._tell_refused(self.pages[event.order.child], event.order.signal)
+
+    def _refused(self, event: happened.SignalRefused) -> None:
+        """Contract 4: it was never sent. In a stop SIGKILL follows; outside one, only an operator can do without."""
+        page = self.pages[event.child]
+        if event.signal != page.spec.stop_signal or page.refused or page.signalled_ms is None:
+            return
+        self._tell_refused(page, event.signal)
+        page.sent.pop(event.signal, None)
+        if self.stop_kind:
+            page.refused = True
+            return
+        page.signalled_ms = None
+        if page.down in (ASKED, AGAIN):
+            self._carry_on(page)
+        else:
+            self._stop("policy", UNAVAILABLE)
+
+    def _carry_on(self, page: Page) -> None:
+        """The child is not to be stopped after all, and has all its time anew."""
+        page.down = ""
+        page.ready = page.ready or page.fresh
+        page.run_from_ms = page.ready_from_ms = self.now_ms
+        if page.fresh and page.spec.health is not None:
+            page.check_ms = self.now_ms + page.spec.health.interval_ms
+        if page.fresh and page.watchdog_ms:
+            page.watchdog_at_ms = self.now_ms + page.watchdog_ms
+        if page.executed and not page.fresh and page.spec.ready and page.spec.ready.probe.kind == "after":
+            page.settled_ms = self.now_ms + page.spec.ready.probe.after_ms
+        elif page.executed and not page.fresh and page.spec.ready and page.spec.ready.probe.kind != "notify":
+            page.attempt_ms = self.now_ms
+        if page.executed and not page.fresh and page.spec.ready is None and page.spec.kind != "oneshot":
+            self._become_ready(page)
+
+    def _session_killed(self, event: happened.SessionKilled) -> None:
+        page = self.pages[event.child]
+        if event.reason and page.alive and page.generation == event.generation:
+            self._tell_refused(page, KILL)
+            self._give_up(page, barred=True)
+
+    def _tree_surveyed(self, event: happened.TreeSurveyed) -> None:
+        barred = {survivor.pid for survivor in event.survivors if survivor.barred}
+        if self.kill_ms is not None:
+            for page in self.pages:
+                if page.alive and page.pid in barred:
+                    self._give_up(page, barred=True)
+        self._note_barred(event.survivors, "")
+
+    def _note_barred(self, survivors: tuple[Survivor, ...], name: str) -> None:
+        """Each survivor that may not be killed is told of once, and one that was given up has been."""
+        for survivor in survivors:
+            known = (survivor.pid, survivor.born)
+            if survivor.barred and known not in self._barred:
+                self._barred.add(known)
+                if survivor.pid not in {page.pid for page in self.pages if page.ghost}:
+                    self.told.append({"event": "signal_refused", "child": name, "signal": KILL})
 
     def _dropped(self, event: happened.CapabilitiesDropped) -> None:
         self.dropped = not event.reason
@@ -541,13 +633,18 @@ class Ledger:
 
     def _surveyed(self, event: happened.SessionSurveyed) -> None:
         page = self.pages[event.child]
-        if page.generation == event.generation and not event.survivors:
+        if page.generation != event.generation or not page.clearing or self.kill_ms is not None:
+            return
+        if all(survivor.barred for survivor in event.survivors):
             page.clearing = False
+        self._note_barred(event.survivors, page.spec.name)
 
     # Deaths (contract 2 and 3).
 
     def _death(self, event: happened.ChildExited) -> Fall | None:
         page = self.pages[event.child]
+        if page.generation == event.generation:
+            page.ghost = False
         if page.generation != event.generation or not page.alive:
             return None
         code = 128 + event.signal if event.signal else event.code
@@ -572,7 +669,10 @@ class Ledger:
             wanted = page.spec.kind == "daemon" and policy in ("exit-on-child-death", "restart")
             unasked = not self.stop_kind and not page.down
             return LEFT if wanted and unasked else CLEAN
-        if self.stop_kind and code - 128 in page.sent:
+        asked = page.down not in ("", OUT_OF_TIME)
+        if (self.stop_kind or asked) and code - 128 in page.sent:
+            return CLEAN
+        if self.stop_kind and code - 128 in page.forwarded:
             return CLEAN
         return CRASH if signal else FAILURE
 
@@ -678,7 +778,7 @@ class Ledger:
             (at_ms, page.index, ring)
             for page in self.pages
             if page.alive and page.forked_ms is not None
-            for at_ms, ring in self._timers(page, page.forked_ms)
+            for at_ms, ring in self._timers(page)
             if at_ms is not None and at_ms <= now_ms
         ]
         for _, index, ring in sorted(due, key=_timer_order):
@@ -695,15 +795,15 @@ class Ledger:
         elif self.stop_kind and self.kill_ms is None and self.stop_ms + self.bundle.stop_timeout_ms <= now_ms:
             self._kill_all()
 
-    def _timers(self, page: Page, forked_ms: int) -> Iterator[tuple[int | None, Callable[[Page], None]]]:
+    def _timers(self, page: Page) -> Iterator[tuple[int | None, Callable[[Page], None]]]:
         spec = page.spec
         yield page.give_up_ms, self._give_up
         if page.down:
             return
         if spec.timeout_ms is not None:
-            yield forked_ms + spec.timeout_ms, self._run_out
+            yield page.run_from_ms + spec.timeout_ms, self._run_out
         if spec.ready is not None and not page.fresh:
-            yield forked_ms + spec.ready.timeout_ms, self._miss_readiness
+            yield page.ready_from_ms + spec.ready.timeout_ms, self._miss_readiness
             yield page.settled_ms, self._become_ready
         if page.probe and page.fresh:
             yield page.probe_ends_ms, self._miss_check
@@ -729,12 +829,12 @@ class Ledger:
         page.watchdog_at_ms = None
         self._say_ill(page)
 
-    def _give_up(self, page: Page) -> None:
-        """No SIGKILL has ended it: it counts as forced, and nothing can take its place."""
-        page.alive, page.fate = False, OVER
+    def _give_up(self, page: Page, *, barred: bool = False) -> None:
+        """No SIGKILL has ended it, or may be sent to it: it counts as forced, and nothing can take its place."""
+        page.alive, page.fate, page.ghost = False, OVER, True
         self._tell_dropped(page)
         down, page.down = page.down, ""
-        page.last = Fall(page.index, FORCED, 128 + KILL, success=False, brought_about=False, killed=True)
+        page.last = Fall(page.index, FORCED, 128 + KILL, success=False, brought_about=False, killed=not barred)
         if self.stop_kind:
             page.counted = page.last
         elif down == ASKED:
@@ -824,9 +924,9 @@ class Ledger:
             return []
         times = [page.watchdog_at_ms, page.check_ms, page.attempt_ms]
         if spec.timeout_ms is not None:
-            times.append(forked_ms + spec.timeout_ms)
+            times.append(page.run_from_ms + spec.timeout_ms)
         if spec.ready is not None and not page.fresh:
-            times.append(forked_ms + spec.ready.timeout_ms)
+            times.append(page.ready_from_ms + spec.ready.timeout_ms)
         if page.probe and page.fresh:
             times.append(page.probe_ends_ms)
         return times

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from bottle_init.testing.pipes import Pipe
     from bottle_init.testing.scenario import End, Life, Remnant
 
+KILL = 9
+
 
 class Process:
     """One simulated process; a child of the bundle's (`remnant` is None), or something that one has started.
@@ -21,6 +23,7 @@ class Process:
 
     __slots__ = (
         "asked_ms",
+        "barred_ms",
         "born_ms",
         "child",
         "ended",
@@ -36,9 +39,11 @@ class Process:
         "pipe",
         "postponed",
         "reaped_ms",
+        "refusal",
         "remnant",
         "serial",
         "stopped",
+        "surveyed",
         "writing_ms",
         "zombies",
     )
@@ -67,6 +72,9 @@ class Process:
         self.reaped_ms: int | None = None
         self.killed_ms: int | None = None
         self.asked_ms: int | None = None
+        self.surveyed = False
+        self.barred_ms: int | None = None
+        self.refusal = ""
         self.stopped = False
         self.pending: list[int] = []
         self.postponed: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -89,6 +97,19 @@ class Process:
     def is_writing(self) -> bool:
         """Whether it waits for room in its pipe."""
         return self.pipe is not None and bool(self.pipe.outgoing)
+
+    def refuses(self, signal: int, now_ms: int) -> bool:
+        """Whether the kernel does not let the init send it this signal; 0 is the question itself (kill(2))."""
+        if self.remnant is not None:
+            return self.remnant.refuses
+        refused = self.life.refuses
+        if not refused or self.executed_ms is None or now_ms < self.executed_ms + self.life.refuses_ms:
+            return False
+        return {"all": True, "stop": signal not in (0, KILL), "kill": signal == KILL}[refused]
+
+    def is_barred(self, now_ms: int) -> bool:
+        """Whether the init has seen that it may not kill it."""
+        return self.barred_ms is not None and self.barred_ms <= now_ms
 
     def catches(self, signal: int, now_ms: int) -> bool:
         """Whether it has a handler for the signal."""

@@ -66,6 +66,7 @@ class Remnant:
     `kept`: its parent is a process that has fled to another session, and reaps it itself.
     `run_ms` is its natural life, `stop_ms` how long it takes to die of TERM, `kill_ms` of KILL; None
     is for ever. Before it ends of its own accord or of TERM it forks another like itself, `heirs` times in a row.
+    `refuses`: the kernel lets the init send it no signal.
     """
 
     born_ms: int = 0
@@ -76,6 +77,7 @@ class Remnant:
     run_ms: int | None = None
     stop_ms: int | None = 0
     kill_ms: int | None = 0
+    refuses: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ class Life:
     has its default effect. Of those that it catches it ends on its stop signal and on `heeds`,
     after `stop_ms` (None: never), with `stop_end`. `dies_ms` is how long a signal takes that kills it
     by default, `kill_ms` how long SIGKILL takes (None: it is in uninterruptible sleep for ever).
-    `stopped_ms`: when somebody sends it SIGSTOP.
+    `stopped_ms`: when somebody sends it SIGSTOP. `refuses` is what the kernel does not let the init send it from
+    `refuses_ms` on, as after a change of user: `all`, `stop` for all but SIGKILL, or `kill` for SIGKILL alone.
 
     `ready_ms`: when its port begins to answer. A probe takes `probe_ms`; within a span of `sick` its
     answer is no, within one of `hangs` there is none. `writes` are its lines.
@@ -106,6 +109,8 @@ class Life:
     dies_ms: int = 0
     kill_ms: int | None = 0
     stopped_ms: int | None = None
+    refuses: str = ""
+    refuses_ms: int = 0
     ready_ms: int | None = 0
     probe_ms: int = 0
     sick: tuple[tuple[int, int], ...] = ()

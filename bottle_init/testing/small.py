@@ -6,12 +6,13 @@ rare things meet. Here nothing is left to chance: the same few thousand runs eve
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
 from bottle_init.core import events as happened
-from bottle_init.core.spec import Bundle, Lease, Probe, Ready, Spec
-from bottle_init.core.words import DAEMON, ONESHOT
+from bottle_init.core.spec import Bundle, Check, Lease, Probe, Ready, Spec
+from bottle_init.core.words import DAEMON, JOB, ONESHOT
 from bottle_init.testing.scenario import End, Freeze, Life, Remnant, Request, Say, Scenario, Stall, Write
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def small_worlds() -> Iterator[Scenario]:
     yield from _worlds_of_signals()
     yield from _worlds_of_keepers()
     yield from _worlds_of_leases()
+    yield from _worlds_of_refusals()
     yield from _stalled_worlds()
 
 
@@ -123,6 +125,44 @@ def _worlds_of_leases() -> Iterator[Scenario]:
             request = Request(at_ms, order)
             yield Scenario(
                 bundle, ((Life(),), (Life(),)), (request,), stop_at_ms=8_000, lease_ms=lease_ms, lease_error=error
+            )
+
+
+def _worlds_of_refusals() -> Iterator[Scenario]:
+    """A child that the init may not signal, for each reason to end it, and each order about it, at any time."""
+    check = Check(Probe("tcp", port=1), 200, 100, 1, 0)
+    plain = Spec("a", DAEMON, ("a",), stop_timeout_ms=400)
+    firsts = (
+        plain,
+        plain.replace(policy="restart", health=check, on_unhealthy="restart"),
+        plain.replace(ready=Ready(Probe("tcp", port=1), timeout_ms=300), policy="restart"),
+        plain.replace(kind=JOB, timeout_ms=300),
+        plain.replace(kind=ONESHOT, timeout_ms=300),
+        plain.replace(policy="wait-for-all", restart_dependents=True),
+    )
+    orders = (
+        happened.ChildStopOrdered(0, 1),
+        happened.ChildRestartOrdered(0, 1),
+        happened.ChildSignalOrdered(0, USR1, 1),
+        happened.ChildRestartOrdered(1, 1),
+        happened.SignalReceived(TERM, 1, 0),
+        happened.SignalReceived(HUP, 1, 0),
+    )
+    behaviours = product(("all", "stop", "kill"), (0, 450), (False, True))
+    for first, (refuses, refuses_ms, remnant) in product(firsts, behaviours):
+        second = Spec("b", DAEMON, ("b",), ("a",), stop_timeout_ms=400, signals=((HUP, HUP),), restart_dependents=True)
+        bundle = Bundle(
+            (first.replace(signals=((HUP, HUP),) if first.kind == DAEMON else ()), second), stop_timeout_ms=2_000
+        )
+        leaves = (Remnant(refuses=True, stop_ms=None), Remnant(stop_ms=100)) if remnant else ()
+        sick = ((300, 9_999),) if first.health else ()
+        ready_ms = None if first.ready else 0
+        life = Life(catches=(HUP, TERM), stop_ms=None, refuses=refuses, refuses_ms=refuses_ms, leaves=leaves)
+        life = replace(life, sick=sick, ready_ms=ready_ms)
+        for at_ms, order in product((0, 200, 500, 1_000), orders):
+            again = Request(at_ms + 300, happened.ChildStartOrdered(0, 2))
+            yield Scenario(
+                bundle, ((life,), (replace(life, sick=()),)), (Request(at_ms, order), again), stop_at_ms=3_000
             )
 
 

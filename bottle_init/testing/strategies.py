@@ -260,10 +260,7 @@ def draw_life(draw: Draw, spec: Spec, faults: Sequence[str]) -> Life:
         facts.update(exec_ms=draw.pick(SHORT_MS), handlers_ms=draw.pick((0, 0, 100)), kill_ms=draw.pick((0, 0, 200)))
         facts.update(dies_ms=draw.pick((0, 0, 10)))
         facts.update(ready_ms=draw.pick((0, 10, 1_000, 5_000, None)), probe_ms=draw.pick((0, 1, 300, 6_000)))
-    if "undead" in faults and draw.pick((False, False, True)):
-        facts.update(kill_ms=draw.pick((None, None, 500, 1_500)))
-    if "suspended" in faults:
-        facts.update(stopped_ms=draw.pick((None, None, 0, 1_000)))
+    facts.update(_draw_of_kernel(draw, faults))
     if "probes" in faults:
         facts.update(hangs=draw.pick(((), ((0, 2_000),), ((5_000, 20_000),), ((0, 10_000_000),))))
     if "flaps" in faults:
@@ -273,6 +270,18 @@ def draw_life(draw: Draw, spec: Spec, faults: Sequence[str]) -> Life:
         writes=_draw_writes(draw, faults), leaves=_draw_remnants(draw, faults), reaps=draw.pick((True, True, False))
     )
     return Life(**facts)  # type: ignore[arg-type]
+
+
+def _draw_of_kernel(draw: Draw, faults: Sequence[str]) -> dict[str, object]:
+    """What the kernel does with its signals: not at once, not at all."""
+    facts: dict[str, object] = {}
+    if "undead" in faults and draw.pick((False, False, True)):
+        facts.update(kill_ms=draw.pick((None, None, 500, 1_500)))
+    if "refusals" in faults:
+        facts.update(refuses=draw.pick(("", "", "all", "stop", "kill")), refuses_ms=draw.pick((0, 0, 0, 1_000, 7_000)))
+    if "suspended" in faults:
+        facts.update(stopped_ms=draw.pick((None, None, 0, 1_000)))
+    return facts
 
 
 def _draw_signals(draw: Draw, spec: Spec, faults: Sequence[str]) -> dict[str, object]:
@@ -342,6 +351,7 @@ def _draw_remnant(draw: Draw, faults: Sequence[str]) -> Remnant:
         run_ms=draw.pick((None, None, 500, 6_000)),
         stop_ms=draw.pick((0, 0, 500, 3_000, None if "deaf" in faults else 0)),
         kill_ms=draw.pick((0, 0, 0, 100, None if "undead" in faults else 0)),
+        refuses="refusals" in faults and draw.pick((False, False, True)),
     )
 
 

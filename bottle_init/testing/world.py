@@ -49,6 +49,8 @@ HARMLESS = (CONT, 17, 23, 28)
 SUSPENDING = (STOP, 20, 21, 22)
 """Signals that stop a process by default."""
 
+NOT_PERMITTED = "not permitted"
+
 MAX_STEPS = 20_000
 """More steps than any bundle needs for a virtual day; a run that takes more is going round in circles."""
 
@@ -60,7 +62,7 @@ class Step:
     """One step of the core: what it was given, what it decided, and the state that it left.
 
     `settled` says that no answer is to come in the same wake-up any more; `living` is the number of
-    processes below the init after it.
+    processes below the init after it, without those that it has seen the kernel not let it kill.
     """
 
     __slots__ = ("actions", "events", "living", "now_ms", "settled", "state")
@@ -135,7 +137,7 @@ class World:
             error = scenario.lease_error
             self._at(scenario.lease_ms, self._see, happened.LeaseEnded(error) if error else happened.LeaseTaken())
         for request in scenario.requests:
-            self._at(request.at_ms, self._see, request.event)
+            self._at(request.at_ms, self._ask, request.event)
         for storm in scenario.storms:
             self._at(storm.at_ms, self._storm, storm.count)
         self._at(scenario.stop_at_ms, self._see, happened.SignalReceived(scenario.bundle.stop_signals[0], 1, 0))
@@ -227,7 +229,7 @@ class World:
                 do(self, action)
         if self._logs is not None:
             self._tell(self._logs, actions)
-        trace.steps[-1].living = len(self._living)
+        trace.steps[-1].living = sum(one.barred_ms is None for one in self._living.values())
 
     def _tell(self, logs: Logs, actions: tuple[Action, ...]) -> None:
         """The init's own lines; and who is hurried once a stop has begun."""
@@ -251,6 +253,15 @@ class World:
 
     def _see(self, event: Event) -> None:
         self._seen.append(event)
+
+    def _ask(self, event: Event) -> None:
+        """Something reaches the init from outside: an order to end a child with whether that may be signalled."""
+        if isinstance(event, happened.ChildStopOrdered | happened.ChildRestartOrdered):
+            generation = self._state.children[event.child].generation
+            process = self._leaders.get((event.child, generation))
+            if process is not None and process.ended is None and process.refuses(0, self.now_ms):
+                event = event.replace(barred=NOT_PERMITTED)
+        self._see(event)
 
     def _storm(self, count: int) -> None:
         self._orphans += count
@@ -299,11 +310,12 @@ class World:
         if not self._is_held(leader, self._bear, remnant) and not leader.is_dying:
             self._beget(leader, remnant)
 
-    def _beget(self, leader: Process, remnant: Remnant) -> None:
+    def _beget(self, leader: Process, remnant: Remnant) -> Process:
         process = self._create(leader.child, leader.generation, leader.life, remnant, leader)
         leader.family.append(process)
         if remnant.run_ms is not None:
             self._after(remnant.run_ms, self._die, process, End())
+        return process
 
     def _is_suspended(self, process: Process, does: Callable[..., None], *facts: Any) -> bool:
         """Whether the process is under SIGSTOP; what it would have done, it does after a CONT."""
@@ -327,20 +339,19 @@ class World:
         del self._living[process.pid]
         remnant, leader = process.remnant, process.leader
         if remnant is not None and leader is not None and remnant.heirs and end.signal != KILL:
-            self._beget(leader, replace(remnant, heirs=remnant.heirs - 1))
+            self._beget(leader, replace(remnant, heirs=remnant.heirs - 1)).barred_ms = process.barred_ms
         if remnant is None:
             self._reap_child(process, end)
-        elif remnant.kept:
-            self._reap(process)
-            if process.asked_ms is not None or process.killed_ms is not None:
-                self._see(happened.SurvivorEnded(process.pid))
-        elif leader is None or leader.ended is not None or remnant.adopted:
+        elif not remnant.kept and (leader is None or leader.ended is not None or remnant.adopted):
             self._reap(process)
             self._orphans += 1
-        elif leader.life.reaps:
-            self._reap(process)
         else:
-            leader.zombies += 1
+            if process.surveyed:
+                self._see(happened.SurvivorEnded(process.pid))
+            if leader is None or remnant.kept or leader.life.reaps:
+                self._reap(process)
+            else:
+                leader.zombies += 1
 
     def _reap(self, process: Process) -> None:
         """Its parent has taken it away; its pid is free, unless that is the number of a session still (setsid(2))."""
@@ -433,20 +444,35 @@ class World:
         if self._logs is not None:
             process.pipe = self._logs.open(action.child, action.generation)
         self._leaders[action.child, action.generation] = process
-        self._answers.append(happened.ChildForked(action.child, action.generation, process.pid))
+        barred = NOT_PERMITTED if life.refuses == "all" and not life.refuses_ms else ""
+        self._answers.append(happened.ChildForked(action.child, action.generation, process.pid, barred))
         self._after(life.exec_ms, self._execute, process)
 
     def _send_signal(self, action: SendSignal) -> None:
-        self._signal(self._leaders[action.child, action.generation], action.signal)
+        process = self._leaders[action.child, action.generation]
+        about = (action.child, action.generation, action.signal)
+        if process.ended is not None:
+            refused, reason = False, "not running"
+        else:
+            refused = process.refuses(action.signal, self.now_ms)
+            reason = NOT_PERMITTED if refused else ""
+        if not reason:
+            self._signal(process, action.signal)
+        if action.request:
+            self._answers.append(happened.OrderedSignalSent(action, reason, refused))
+        elif refused:
+            self._answers.append(happened.SignalRefused(*about, reason))
 
     def _forward_signal(self, action: ForwardSignal) -> None:
-        sent = []
+        sent, refused = [], []
         for child, generation, signal in action.targets:
             process = self._leaders[child, generation]
-            if process.ended is None:
+            if process.ended is None and process.refuses(signal, self.now_ms):
+                refused.append((child, NOT_PERMITTED))
+            elif process.ended is None:
                 self._signal(process, signal)
                 sent.append(child)
-        self._answers.append(happened.SignalForwarded(action, tuple(sent)))
+        self._answers.append(happened.SignalForwarded(action, tuple(sent), tuple(refused)))
 
     def _drop_capabilities(self, _action: DropCapabilities) -> None:
         self._answers.append(happened.CapabilitiesDropped(self._scenario.drop_error))
@@ -456,9 +482,14 @@ class World:
 
     def _kill_session(self, action: KillSession) -> None:
         leader = self._leaders[action.child, action.generation]
-        self._signal(leader, KILL)
-        for process in self._session(leader):
-            self._signal(process, KILL)
+        refused = leader.ended is None and leader.refuses(KILL, self.now_ms)
+        if refused:
+            self._bar(leader)
+        for process in (leader, *self._session(leader)):
+            if not process.refuses(KILL, self.now_ms):
+                self._signal(process, KILL)
+        reason = NOT_PERMITTED if refused else ""
+        self._answers.append(happened.SessionKilled(action.child, action.generation, reason))
 
     def _survey_session(self, action: SurveySession) -> None:
         found = self._session(self._leaders[action.child, action.generation])
@@ -470,13 +501,30 @@ class World:
         self._answers.append(happened.TreeSurveyed(survivors))
 
     def _look(self, found: list[Process], signal: int) -> tuple[Survivor, ...]:
+        survivors = []
         for process in found:
-            if signal == KILL:
-                self._signal(process, KILL)
-            elif process.asked_ms is None:
-                process.asked_ms = self.now_ms
-                self._signal(process, signal)
-        return tuple(Survivor(process.pid, process.name, born=process.serial) for process in found)
+            process.surveyed = True
+            if signal == KILL or process.asked_ms is None:
+                self._press(process, signal)
+            survivors.append(Survivor(process.pid, process.name, born=process.serial, barred=process.refusal))
+        return tuple(survivors)
+
+    def _press(self, process: Process, signal: int) -> None:
+        """Send a survivor the signal, or SIGKILL where the kernel refuses it, or note that it refuses both."""
+        if signal != KILL:
+            process.asked_ms = self.now_ms
+        if process.refuses(signal, self.now_ms):
+            signal = KILL
+        process.refusal = NOT_PERMITTED if process.refuses(signal, self.now_ms) else ""
+        if process.refusal:
+            self._bar(process)
+        else:
+            self._signal(process, signal)
+
+    def _bar(self, process: Process) -> None:
+        """The init has seen that it may not kill this one."""
+        if process.barred_ms is None:
+            process.barred_ms = self.now_ms
 
     def _session(self, leader: Process) -> list[Process]:
         """What still lives of a child's session, without the child."""

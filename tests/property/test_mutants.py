@@ -24,6 +24,7 @@ from bottle_init.core import (
     judging,
     keeping,
     policies,
+    refusing,
     signals,
     starting,
     state,
@@ -546,6 +547,37 @@ def nobody_waits_for_the_init_to_give_it_up(surgeon: Surgeon) -> None:
     surgeon.replace(whole, may_start)
 
 
+@mutant("refusals")
+def a_refused_stop_signal_is_taken_for_sent(surgeon: Surgeon) -> None:
+    surgeon.replace(refusing.refused, refusing.refused_too)
+
+
+@mutant("refusals")
+def a_refused_sigkill_is_taken_for_sent(surgeon: Surgeon) -> None:
+    surgeon.replace(stopping.session_killed, nothing)
+
+
+@mutant("one-copy")
+def what_was_given_up_has_a_successor(surgeon: Surgeon) -> None:
+    whole = control._may_start
+
+    def may_start(turn: Turn, child: Child, event: Any) -> bool:
+        child.ghost_pid = 0
+        return whole(turn, child, event)
+
+    surgeon.replace(whole, may_start)
+
+
+@mutant("exit-code")
+def a_death_that_the_init_asked_for_is_a_crash(surgeon: Surgeon) -> None:
+    whole = verdict.severity_of
+
+    def severity_of(*facts: Any, asked: bool, **more: Any) -> int:
+        return whole(*facts, asked=asked and not facts[2], **more)
+
+    surgeon.replace(whole, severity_of)
+
+
 @mutant("answers")
 def orders_are_carried_out_in_silence(surgeon: Surgeon) -> None:
     surgeon.replace(control._done, nothing)
@@ -624,7 +656,7 @@ def a_queue_without_much_of_a_bound(surgeon: Surgeon) -> None:
     surgeon.set(flow, "QUEUE_BYTES", 3 * flow.QUEUE_BYTES)
 
 
-@mutant("stalled-reader")
+@mutant("liveness")
 def a_stalled_reader_is_waited_for(surgeon: Surgeon) -> None:
     surgeon.set(flow.Outlet, "stalled", lambda _: False)
 

@@ -703,3 +703,92 @@ def test_the_job_ends_the_bundle() -> None:
     trace = live((spec("a"), spec("tests", JOB, after=("a",))), SLOW_TO_STOP, Life(run_ms=500))
     assert trace.end_ms == 1_500
     assert code(trace) == 0
+
+
+# What may not be signalled.
+
+REFUSES = Life(catches=(TERM,), stop_ms=None, refuses="all")
+
+
+def all_answers(trace: Trace) -> list[tuple[int, bool, str]]:
+    return [
+        (action.request, action.done, action.text)
+        for step in trace.steps
+        for action in step.actions
+        if isinstance(action, Answer)
+    ]
+
+
+def test_a_stop_that_reaches_nobody() -> None:
+    """The child is given up at once, the next one gets its turn, and the report says why the child stays."""
+    trace = live((spec("a"), spec("b", after=("a",))), STAYS, REFUSES, stop_at_ms=1_000)
+    assert times(trace, KillSession, child=1) == [1_000]
+    assert times(trace, SendSignal, child=0, signal=TERM) == [1_000]
+    assert trace.end_ms == 1_000
+    assert code(trace) == 137
+    assert trace.exit is not None
+    last = next(death for death in trace.exit.deaths if death.child == 1)
+    assert (last.given_up, last.sent, last.forced) == (True, False, False)
+    assert [(one.name, one.barred) for one in trace.exit.survivors] == [("b", "not permitted")]
+
+
+def test_a_stop_signal_that_alone_is_refused() -> None:
+    """A security module may let SIGKILL through; the child does not wait for its stop_timeout then."""
+    life = Life(catches=(TERM,), stop_ms=None, refuses="stop")
+    trace = live((spec("a"),), life, stop_at_ms=1_000)
+    assert times(trace, KillSession) == [1_000]
+    assert (trace.end_ms, code(trace)) == (1_000, 137)
+
+
+@pytest.mark.parametrize(
+    "order_given",
+    [
+        happened.ChildStopOrdered(0, 1),
+        happened.ChildRestartOrdered(0, 1),
+        happened.ChildSignalOrdered(0, USR1, 1),
+    ],
+)
+def test_an_order_that_reaches_nobody(order_given: Event) -> None:
+    """It is answered with the reason; the child goes on, and so does the bundle."""
+    trace = live((spec("a"), spec("b")), REFUSES, STAYS, requests=(Request(500, order_given),), stop_at_ms=2_000)
+    assert all_answers(trace) == [(1, False, "a: may not be signalled: not permitted")]
+    assert times(trace, Spawn, child=0) == [0]
+    assert times(trace, SendSignal, signal=TERM) == [2_000, 2_000]
+    assert trace.steps[-1].state.refused_signals > 1, "the metrics count them"
+
+
+def test_what_the_init_wants_to_end_and_may_not() -> None:
+    """Outside a stop no policy can be had for it: that is a policy stop with 69."""
+    check_it = Check(TCP, 1_000, 500, 1, 0)
+    child = spec("a", health=check_it, on_unhealthy="restart", policy="restart")
+    trace = live((child, spec("b")), Life(refuses="all", sick=((1_000, 9_999),)), STAYS, stop_at_ms=9_000)
+    assert code(trace) == 69
+    assert trace.exit is not None
+    assert trace.exit.stop.cause == "a may not be signalled: not permitted"
+    assert trace.exit.stop.kind == "policy"
+
+
+def test_what_was_given_up_has_no_successor() -> None:
+    """Two copies would run."""
+    life = Life(catches=(TERM,), stop_ms=None, kill_ms=None)
+    requests = (Request(500, happened.ChildStopOrdered(0, 1)), Request(8_000, happened.ChildStartOrdered(0, 2)))
+    trace = live((spec("a"), spec("b")), life, STAYS, requests=requests, stop_at_ms=9_000)
+    pid = next(process.pid for process in trace.processes if process.child == 0)
+    assert all_answers(trace)[1] == (2, False, f"a: process {pid}, which could not be ended, still lives")
+    assert times(trace, Spawn, child=0) == [0]
+
+
+def test_what_was_given_up_and_ends_late_has_one() -> None:
+    life = Life(catches=(TERM,), stop_ms=None, kill_ms=2_000)
+    requests = (Request(500, happened.ChildStopOrdered(0, 1)), Request(8_000, happened.ChildStartOrdered(0, 2)))
+    trace = live((spec("a"), spec("b")), (life, STAYS), STAYS, requests=requests, stop_at_ms=9_000)
+    assert times(trace, Spawn, child=0) == [0, 8_000]
+
+
+def test_a_restart_does_not_wait_for_the_unkillable() -> None:
+    """What a child has left in its session, and the kernel lets nobody end, blocks nothing."""
+    life = Life(run_ms=500, leaves=(Remnant(refuses=True),))
+    trace = live((spec("a", policy="restart", backoff=Backoff(100, 2.0, 1_000)),), (life, STAYS), stop_at_ms=2_000)
+    assert times(trace, Spawn) == [0, 600]
+    assert trace.exit is not None
+    assert [survivor.barred for survivor in trace.exit.survivors] == ["not permitted"]

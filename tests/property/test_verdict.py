@@ -36,7 +36,7 @@ def severity_in_words(
     if code in spec.success_codes:
         wants_it_to_run = spec.kind == DAEMON and spec.policy in ("exit-on-child-death", "restart")
         return "left" if wants_it_to_run and not (stopping or asked) else "clean"
-    if stopping and code - 128 in the_init_sent:
+    if (stopping or asked) and code - 128 in the_init_sent:
         return "clean"
     return "crash" if signal else "failure"
 

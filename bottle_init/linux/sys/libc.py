@@ -132,6 +132,11 @@ def capabilities() -> tuple[int, int, int]:
     return effective, permitted, inheritable
 
 
+def has_capability(name: str) -> bool:
+    """Whether a capability is in the effective set of this process."""
+    return bool(capabilities()[0] >> CAPABILITIES.index(name) & 1)
+
+
 def _set(effective: int, permitted: int, inheritable: int) -> bool:
     """capset(2); whether it was done."""
     sets = (effective, permitted, inheritable)

@@ -6,15 +6,33 @@ import errno
 import posix
 from _signal import pidfd_send_signal
 
+from bottle_init.linux.sys import libc
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+LACKS_KILL = "the init lacks CAP_KILL"
 
 _PF_EXITING = 0x4
 """The kernel's flag of a thread in do_exit(), as /proc/PID/stat shows it of the first one."""
 
 _SHOWN = 300
 """Bytes of a command line that a report shows."""
+
+
+class Refusals:
+    """How many signals the kernel has refused (EPERM, kill(2))."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def note(self, problem: OSError) -> None:
+        """Count a signal that was not sent, if that is why."""
+        self.count += problem.errno == errno.EPERM
+
+
+refusals = Refusals()
 
 
 class ProcStat:
@@ -141,22 +159,29 @@ def hold(process: ProcStat) -> int:
     raise ProcessLookupError(errno.ESRCH, "it is gone")
 
 
-def send(process: ProcStat, *numbers: int) -> None:
-    """Signal exactly the process that was looked at, not one that has got its pid since."""
+def send(process: ProcStat, *numbers: int) -> str:
+    """Signal exactly the process that was looked at, not one that has got its pid since.
+
+    Returns "", also where it has ended meanwhile, or why the kernel refuses that.
+    """
     try:
         fd = hold(process)
     except OSError as problem:
-        if problem.errno != errno.ESRCH and _is_same(process):
-            for number in numbers:
-                send_to_pid(process.pid, number)  # No pidfd to be had: the look just now has to do.
-        return
+        if problem.errno == errno.ESRCH or not _is_same(process):
+            return ""
+        # No pidfd to be had: the look just now has to do.
+        return next((refusal for number in numbers if (refusal := send_to_pid(process.pid, number))), "")
     try:
         for number in numbers:
             pidfd_send_signal(fd, number)
-    except OSError:
-        pass  # It has ended meanwhile, or is another user's and out of reach; the next survey tells.
+    except ProcessLookupError:
+        return ""
+    except OSError as problem:
+        refusals.note(problem)
+        return why_refused(problem)
     finally:
         posix.close(fd)
+    return ""
 
 
 def _is_same(process: ProcStat) -> bool:
@@ -164,9 +189,23 @@ def _is_same(process: ProcStat) -> bool:
     return again is not None and again.started == process.started
 
 
-def send_to_pid(pid: int, number: int) -> None:
-    """Signal a child that has not been reaped, whose pid therefore is its own still."""
+def send_to_pid(pid: int, number: int) -> str:
+    """Signal a child that has not been reaped, whose pid therefore is its own still. Returns "" or why that is refused.
+
+    A zombie takes every signal. The signal 0 only asks.
+    """
     try:
         posix.kill(pid, number)
-    except OSError:
-        pass  # A zombie, or out of reach for lack of CAP_KILL; its deadline goes on.
+    except ProcessLookupError:
+        return ""
+    except OSError as problem:
+        refusals.note(problem)
+        return why_refused(problem)
+    return ""
+
+
+def why_refused(problem: OSError) -> str:
+    """Why a signal was refused, in words: kill(2) wants the same user or CAP_KILL, and so may a security module."""
+    if problem.errno == errno.EPERM and not libc.has_capability("kill"):
+        return LACKS_KILL
+    return (problem.strerror or str(problem)).lower()
