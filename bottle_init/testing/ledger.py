@@ -961,7 +961,7 @@ class Ledger:
         """Contract 6's one answer."""
         if self.stop_kind:
             return "stopping"
-        counted = [page for page in self.pages if page.spec.enabled or page.alive or page.fate != HELD]
+        counted = [page for page in self.pages if page.spec.enabled or page.alive or page.clearing or page.fate != HELD]
         found = {self._health(page) for page in counted if page.spec.kind == "daemon"}
         return next((word for word in ("unhealthy", "starting", "degraded") if word in found), "healthy")
 
