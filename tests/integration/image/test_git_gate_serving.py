@@ -104,17 +104,25 @@ def test_who_waits_is_served_when_a_place_is_free(gate: Gate) -> None:
     assert "refs/heads/main" in gate.ended("/tmp/waited")
 
 
-def test_only_the_agents_network_is_served(gate: Gate) -> None:
-    """The defence is git-gate's own look at both ends of a connection: whoever is elsewhere gets a reset."""
-    networks = gate.bundle.docker.attrs["NetworkSettings"]["Networks"].values()
-    theirs = gate.upstream.get_wrapped_container().attrs["NetworkSettings"]["Networks"]
-    shared = [network["IPAddress"] for network in networks if network["NetworkID"] in network_ids(theirs)]
-    connect = (
-        f"import socket; s = socket.create_connection(('{shared[0]}', 9418)); s.sendall(b'GET '); print(s.recv(9))"
-    )
-    code, said = run(gate.upstream, "python3", "-c", connect)
-    assert code != 0
-    assert "ConnectionResetError" in said
+def test_only_the_agents_network_is_served(
+    bundle_image: str, agent_image: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The defence is git-gate's own look at both ends of a connection: whoever is elsewhere gets a reset.
+
+    Without the kernel rules, which would drop the connection before.
+    """
+    policy = f'walls = "without-kernel-rules"\n{HEAD}[git.repos.alone]\n'
+    with gate(bundle_image, agent_image, tmp_path_factory.mktemp("stage"), policy, daemons="git-gate") as made:
+        networks = made.bundle.docker.attrs["NetworkSettings"]["Networks"].values()
+        upstream = made.upstream.get_wrapped_container()
+        upstream.reload()
+        theirs = network_ids(upstream.attrs["NetworkSettings"]["Networks"])
+        (address,) = (network["IPAddress"] for network in networks if network["NetworkID"] in theirs)
+        connect = f"import socket; s = socket.create_connection(('{address}', 9418)); s.sendall(b'GET '); s.recv(9)"
+        code, said = run(made.upstream, "python3", "-c", connect)
+        assert code != 0
+        assert "ConnectionResetError" in said
+        assert made.shell("git ls-remote git://sidecars/alone")[0] == 0
 
 
 def network_ids(networks: Mapping[str, Mapping[str, str]]) -> set[str]:
