@@ -275,7 +275,6 @@ class State:
         "lease_due_ms",
         "needs",
         "phase",
-        "refused_signals",
         "stop",
         "stop_noted_ms",
         "stop_signals",
@@ -292,7 +291,6 @@ class State:
         self.phase: str = UP
         self.stop: Stop | None = None
         self.stop_signals = 0
-        self.refused_signals = 0
         self.stop_noted_ms: int | None = None
         self.code: int | None = None
         self.finishing = False

@@ -31,12 +31,15 @@ class Extra:
     `dropped` are log lines, of each child by its index and of the init itself last.
     """
 
-    __slots__ = ("dropped", "figures", "own")
+    __slots__ = ("dropped", "figures", "own", "refused_signals")
 
-    def __init__(self, figures: dict[int, tuple[int, float]], own: tuple[int, float], dropped: list[int]) -> None:
+    def __init__(
+        self, figures: dict[int, tuple[int, float]], own: tuple[int, float], dropped: list[int], refused_signals: int
+    ) -> None:
         self.figures = figures
         self.own = own
         self.dropped = dropped
+        self.refused_signals = refused_signals
 
 
 def text(state: State, now_ms: int, extra: Extra) -> str:
@@ -92,7 +95,7 @@ def _of_the_bundle(state: State, extra: Extra) -> Iterator[Family]:
         "signals_refused",
         "counter",
         "Signals that the kernel did not let the init send.",
-        [("", state.refused_signals)],
+        [("", extra.refused_signals)],
     )
     yield (
         "log_lines_dropped",

@@ -70,7 +70,7 @@ class Web:
             state = self._view()
             dropped = [self._logs.dropped_of(child.index) for child in state.children]
             dropped.append(self._logs.dropped() - sum(dropped))
-            extra = metrics.Extra(found, _own_figures(), dropped)
+            extra = metrics.Extra(found, _own_figures(), dropped, proc.refusals.count)
             reply(200, metrics.CONTENT_TYPE, metrics.text(state, monotonic_ms(), extra))
 
         self._sampler.ask(answer)

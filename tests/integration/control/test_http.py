@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import stat
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +26,7 @@ from bottle_init.core import status
 from bottle_init.core.words import STATUSES
 from bottle_init.linux import figures, httpd
 from bottle_init.linux.httpd import MAX_CLIENTS, MAX_HEAD, PATIENCE_MS, Httpd
-from tests.integration.support.init import PATIENCE_S, Init, eventually, running
+from tests.integration.support.init import PATIENCE_S, PYTHON, Init, eventually, running
 from tests.integration.support.turning import Bench, open_descriptors
 
 pytestmark = pytest.mark.real
@@ -41,10 +42,10 @@ def free_port(family: socket.AddressFamily = socket.AF_INET) -> int:
 
 
 @contextmanager
-def served(tmp_path: Path, children: str, keys: str = "") -> Iterator[tuple[Init, str]]:
+def served(tmp_path: Path, children: str, keys: str = "", **options: Any) -> Iterator[tuple[Init, str]]:
     """A running init with a page, and the URL that its pages begin with."""
     address = f"127.0.0.1:{free_port()}"
-    with running(tmp_path, f'[bundle]\nhttp = "{address}"\n{keys}\n{children}') as init:
+    with running(tmp_path, f'[bundle]\nhttp = "{address}"\n{keys}\n{children}', **options) as init:
         eventually(lambda: reaches(address), "a connection")
         yield init, f"http://{address}"
 
@@ -187,6 +188,24 @@ def test_metrics_are_read_by_prometheus(tmp_path: Path) -> None:
 
         eventually(lambda: cpu() > 0.05, "CPU time of a process below the daemon")
         assert init.stop() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up CAP_KILL and still change users")
+def test_refused_signals_are_counted(tmp_path: Path) -> None:
+    without_kill = ("setpriv", "--bounding-set=-kill", "--inh-caps=-kill")
+    other = SLEEPER.format("other") + 'user = "nobody"\n'
+    with served(tmp_path, other, prefix=without_kill) as (init, url):
+        init.event("child_started", "other")
+
+        def refused() -> float:
+            return values(families(get(f"{url}/metrics")[1])["bottle_init_signals_refused"])[0]
+
+        assert refused() == 0
+        asked = [*PYTHON, "ctl", "signal", "other", "USR1", f"--control={init.control}"]
+        subprocess.run(asked, check=False, capture_output=True)
+        assert refused() == 1
+        os.kill(init.event("child_started", "other")["pid"], signal.SIGKILL)
+        init.wait()
 
 
 @pytest.mark.parametrize(
