@@ -60,8 +60,9 @@ docs: venv ## draws those pages of docs/ and share/ anew that are made from the 
 	@$(VENV)/python -m tools.manifest_page
 	@$(VENV)/python -m tools.timeline
 
-bench: venv ## the benchmarks, side by side with the peers
+bench: image ## the benchmarks, side by side with the peers
 	@$(VENV)/python -m benchmarks $(BENCH)
+	@$(if $(findstring --only,$(BENCH)),,$(VENV)/python -m benchmarks.data_path $(filter --short,$(BENCH)))
 
 clean: ## removes what make made in this directory
 	rm -rf .venv .venv.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

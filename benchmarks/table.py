@@ -59,9 +59,9 @@ def rows(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def of_aims(samples: Samples) -> str:
+def of_aims(samples: Samples, aims: Sequence[Aim] = AIMS, whose: str = INIT) -> str:
     """Each aim, and what came of it."""
-    return rows(("work", INIT, "reference", "ratio", "aim", "met"), (_aim(aim, samples) for aim in AIMS))
+    return rows(("work", whose, "reference", "ratio", "aim", "met"), (_aim(aim, samples) for aim in aims))
 
 
 def _aim(aim: Aim, samples: Samples) -> list[str]:

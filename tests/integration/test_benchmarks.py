@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import figures, table, wire
+from benchmarks import data_path, figures, table, wire
 from benchmarks.aims import AIMS, LABELS
 from benchmarks.contenders import INIT
 from benchmarks.plot import METRICS
@@ -81,6 +81,23 @@ def test_a_broken_init_fails_the_benchmark(tmp_path: Path) -> None:
     done = run("--only", "one command", "--peers", "none", "--python", str(broken))
     assert done.returncode == 1, done.stdout
     assert INIT in done.stderr
+
+
+@pytest.mark.docker
+def test_the_data_path_is_measured(bundle_image: str, tmp_path: Path) -> None:
+    """Each aim that needs no earlier build has a figure, and no request has failed."""
+    document = tmp_path / "data-path.md"
+    command = [sys.executable, "-m", "benchmarks.data_path", "--short", "--alone"]
+    command += ["--image", bundle_image, "--out", str(document)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    judged = document.read_text().partition("## Aims")[2].partition("## ")[0]
+    for aim in data_path.AIMS:
+        if aim.metric.startswith("scan"):
+            continue  # A difference of two short figures, which may be none.
+        rows = [line.split(" | ") for line in judged.splitlines() if line.startswith(f"| {aim.work} |")]
+        assert rows, aim.work
+        assert all(any(letter.isdigit() for letter in cells[1]) for cells in rows), aim.work
 
 
 def test_figures_are_named() -> None:

@@ -27,6 +27,7 @@ import (
 const (
 	dialTimeout   = 15 * time.Second
 	lookupTimeout = 10 * time.Second
+	bufferSize    = 32 << 10 // what a body is written in: two records of TLS at a time
 )
 
 // A Role is egress' part of the proxy.
@@ -98,6 +99,7 @@ func (r *Role) transport(roots *x509.CertPool, private bool) *http.Transport {
 		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(256)},
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,
+		WriteBufferSize:        bufferSize,
 		MaxIdleConns:           512,
 		MaxIdleConnsPerHost:    256,
 		IdleConnTimeout:        time.Minute,

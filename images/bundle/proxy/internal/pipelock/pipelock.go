@@ -13,6 +13,9 @@ import (
 	"bottle/proxy/internal/proxy"
 )
 
+// bufferSize is what a body is written to egress in, in bytes.
+const bufferSize = 64 << 10
+
 // A Role is pipelock's part of the proxy.
 type Role struct{ transport *http.Transport }
 
@@ -29,6 +32,7 @@ func New(set *live.Set, egress string) *Role {
 			return set.Track(conn.(*net.TCPConn), true)
 		},
 		DisableCompression:     true,
+		WriteBufferSize:        bufferSize,
 		MaxIdleConnsPerHost:    512,
 		IdleConnTimeout:        time.Minute,
 		ExpectContinueTimeout:  3 * time.Second,
