@@ -7,6 +7,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +30,7 @@ class Bottle:
     def __init__(self, slug: str, backend: BottleBackend | None = None) -> None:
         self.slug = slug
         self._backend = backend or get_bottle_backend()
+        self._lease = ExitStack()
 
     @classmethod
     def up(
@@ -57,7 +59,10 @@ class Bottle:
         spec, stage_dir = bottles.fresh(spec)
         with state.held(stage_dir):
             with_engine(lambda: backend.launch(backend.prepare(spec, stage_dir), tell), tell)
-        return cls(stage_dir.name, backend)
+        bottle = cls(stage_dir.name, backend)
+        if spec.lease:
+            bottle._lease.enter_context(backend.leased(bottle.agent))
+        return bottle
 
     def __enter__(self) -> Self:
         return self
@@ -146,3 +151,4 @@ class Bottle:
         if not discard:
             work.settled(self._backend, self.slug, tell)
         self._backend.stop(self.slug, tell)
+        self._lease.close()

@@ -104,6 +104,7 @@ def bundle(plan: PipelockProxyPlan, internal: str = "") -> Container:
     internal = subnets.internal if subnets else internal
     env = [("BOTTLE_SECRETS", "stdin")] if settings.secrets else []
     env += [("BOTTLE_INTERNAL", internal)] if internal else []
+    env += [("BOTTLE_LEASE", "agent")] if settings.agent_lease and subnets else []
     if settings.daemons != DAEMONS:
         env.append(("CLAUDE_BOTTLE_SIDECAR_DAEMONS", ",".join(settings.daemons)))
     return Container(

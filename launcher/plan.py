@@ -167,6 +167,8 @@ class BundleSettings:
     limits: Limits = BUNDLE_LIMITS
     lease: bool = False
     """Whether its standard input is the launcher's lease: it stops when that ends."""
+    agent_lease: bool = False
+    """Whether it stops when its agent has gone."""
     host_rules_may_lack: bool = False
     """Whether the bottle starts where the rules on the engine's host cannot be set."""
     private: tuple[tuple[str, int], ...] = ()

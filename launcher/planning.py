@@ -22,7 +22,6 @@ from launcher.plan import (
     Volume,
 )
 from launcher.policy import ssh_key_name
-from launcher.sandbox import LEASES
 from launcher.spec import HOST_RULES, KERNEL_RULES, BottleSpec, Project
 
 DEFAULT_PORTS = (80, 443)
@@ -43,12 +42,18 @@ def proxy_plan(spec: BottleSpec, slug: str, stage_dir: Path) -> PipelockProxyPla
             net_admin=spec.walls == KERNEL_RULES or spec.engine == "pipelock",
             secrets=(*(each.name for each in spec.credentials), *keys),
             limits=spec.limits,
-            lease=LEASES and bool(spec.lease),
+            lease=bool(spec.lease),
+            agent_lease=_agent_lease(spec),
             host_rules_may_lack=HOST_RULES in spec.missing_walls,
             private=_private(spec),
             labels=((LABEL_STAGE, str(stage_dir)),),
         ),
     )
+
+
+def _agent_lease(spec: BottleSpec) -> bool:
+    """Whether agent and bundle end with each other: by the connection that the agent's init holds to supervise."""
+    return spec.agent.init == "bottle" and "supervise" in spec.used_daemons
 
 
 def _private(spec: BottleSpec) -> tuple[tuple[str, int], ...]:
@@ -107,7 +112,7 @@ def agent_plan(spec: BottleSpec, slug: str, stage_dir: Path) -> AgentPlan:
         copied=copied,
         clone=clone,
         home_archive=agent.home_archive,
-        lease=LEASES and agent.init == "bottle" and "supervise" in spec.used_daemons,
+        lease=_agent_lease(spec),
         bundle_image=spec.image,
         labels=((LABEL_STAGE, str(stage_dir)),),
     )

@@ -33,10 +33,6 @@ AGENT_SYSCTLS = (("net.ipv4.ip_unprivileged_port_start", "1024"), ("net.ipv4.pin
 BUNDLE_SYSCTLS = (("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "1 0"))
 
 
-# `bottle_init` takes `--lease`: the agent then ends with its bundle, and the bundle with its launcher.
-LEASES = False
-
-
 def capabilities(*, net_admin: bool) -> tuple[str, ...]:
     """What the bundle gets back after `--cap-drop ALL`."""
     return (*INIT_CAPABILITIES, KERNEL_RULES_CAPABILITY) if net_admin else INIT_CAPABILITIES

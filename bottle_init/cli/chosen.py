@@ -18,11 +18,13 @@ def find_bundle(options: Options) -> Bundle:
 
 
 def narrow(bundle: Bundle, options: Options, source: str) -> Bundle:
-    """The bundle with the chosen daemons and the control address of the command line. Raises BundleInvalid."""
+    """The bundle with the daemons, control address and lease that the command line gives. Raises BundleInvalid."""
     if options.only is not None:
         from bottle_init.bundle import load
 
         bundle = load.select(bundle, options.only, f"{source} ({options.only_source})")
+    if options.lease is not None:
+        bundle = bundle.replace(lease=options.lease)
     return bundle if options.control is None else bundle.replace(control=options.control)
 
 

@@ -269,9 +269,9 @@ OPTIONS: Final[dict[str, Option]] = {
         *("SIG", (ONE,), _signal), "have the kernel send the init `SIG` when its own parent ends"
     ),
     "--lease": Option(
-        *("PEER", (ONE,), _lease),
-        "stop the program when this peer goes: `tcp:IP:PORT`, `unix:PATH` or `fd:N`, as a bundle's [lease]"
-        "(bundle-file.md#lease)",
+        *("PEER", (ONE, RUN), _lease),
+        "stop the program, or the bundle, when this peer goes: `tcp:IP:PORT`, `unix:PATH` or `fd:N`, as a bundle's "
+        "[lease](bundle-file.md#lease)",
     ),
     "--stop-timeout": Option(
         *("DURATION", (ONE,), _duration),

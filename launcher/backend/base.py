@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,14 @@ class BottleBackend(ABC):
 
         Raises `LauncherError` where the bundle ends first.
         """
+
+    def leased(self, target: str) -> AbstractContextManager[object]:
+        """Hold the lease of a bottle whose plan has one, until the block ends or this process dies: then it stops.
+
+        On a backend that has no such lease this does nothing.
+        """
+        del target
+        return nullcontext()
 
     @abstractmethod
     def stop(self, target: str, tell: Tell = lambda _line: None) -> bool:

@@ -1,6 +1,7 @@
 """up, run, attach, exec, shell, down, prune: bottles come and go."""
 
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -102,10 +103,12 @@ def start(
     say = (lambda _line: None) if quiet else tell
     slug = stage_dir.name
     started = not (attached and spec.agent.tty)
-    with hold_signals() as held, state.held(stage_dir):
+    with hold_signals() as held, state.held(stage_dir), ExitStack() as stack:
         # A launch that fails leaves nothing behind by itself.
         target = with_engine(lambda: backend.launch(backend.prepare(spec, stage_dir), say, start=started), say)
         try:
+            if spec.lease:
+                stack.enter_context(backend.leased(target))
             if not quiet:
                 screen.print(Text(f"{target} runs. `bottle down {slug}` takes it down."))
             code = backend.attach(target, spec.agent.tty, held.sleep, started=started) if attached else 0

@@ -60,6 +60,7 @@ def test_no_words_run_the_default_bundle() -> None:
     ("argv", "found"),
     [
         (("--policy=restart",), {"command": "run", "policy": "restart"}),
+        (("--lease=fd:0",), {"command": "run", "lease": Lease(fd=0)}),
         (("--only", " a, b ,"), {"command": "run", "only": ("a", "b"), "only_source": "--only"}),
         (("--report", "x", "--control", ""), {"report": "x", "control": ""}),
         (("--", "ls", "-l", "--help"), {"command": "one", "argv": ("ls", "-l", "--help")}),
@@ -138,7 +139,7 @@ def test_what_is_understood(argv: tuple[str, ...], found: dict[str, Any]) -> Non
         (("--lease=unix:", "--", "x"), "--lease unix:: must be"),
         (("--lease=fd:x", "--", "x"), "--lease fd:x: must be"),
         (("--stop-timeout=soon", "--", "x"), "--stop-timeout soon: must be a duration such as 500ms, 8s or 1m30s"),
-        (("--lease=fd:3",), "--lease belongs to one command (-- COMMAND), not to a bundle"),
+        (("health", "--lease=fd:3"), "--lease belongs to one command (-- COMMAND) or a bundle, not to `health`"),
         (("--single-child",), "--single-child belongs to one command (-- COMMAND), not to a bundle"),
         (("--only=a", "--", "x"), "--only belongs to a bundle or `check`, not to one command (-- COMMAND)"),
         (("--policy=restart", "--", "x"), "--policy belongs to a bundle or `check`, not to one command"),

@@ -4,7 +4,7 @@ import ipaddress
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,16 +49,22 @@ LAST_LINES = 25
 class DockerBottleBackend(BottleBackend):
     """A bottle on the Docker engine that the `docker` command reaches."""
 
+    LEASES = True
+    """Whether the engine closes a container's standard input once the first client attached to it is gone."""
+
     def __init__(self) -> None:
         self._proxy, self._agent = PipelockProxy(), Agent()
 
     def plan(self, spec: BottleSpec, stage_dir: Path) -> DockerBottlePlan:
         stage_dir = stage_dir.absolute()
         slug = spec.slug or new_slug(spec.name)
+        proxy = proxy_plan(spec, slug, stage_dir)
+        if not self.LEASES:
+            proxy = replace(proxy, settings=replace(proxy.settings, lease=False))
         return DockerBottlePlan(
             slug=slug,
             stage_dir=stage_dir,
-            proxy=proxy_plan(spec, slug, stage_dir),
+            proxy=proxy,
             agent=agent_plan(spec, slug, stage_dir),
             compose_path=stage_dir / "compose.yaml",
             address_pool=spec.address_pool,
@@ -120,6 +126,12 @@ class DockerBottleBackend(BottleBackend):
     def wait(self, target: str, sleep: Callable[[float], None]) -> int:
         with _while_bundle_runs(target, sleep) as look:
             return _wait_ended(target, look)
+
+    def leased(self, target: str) -> AbstractContextManager[object]:
+        if not self.LEASES:
+            return nullcontext()
+        bundle = pipelock_container_name(slug_of(target))
+        return beside(Command(("docker", "attach", "--sig-proxy=false", bundle)), stdin=True)
 
     def stop(self, target: str, tell: Tell = lambda _line: None) -> bool:
         slug = slug_of(target)

@@ -29,6 +29,8 @@ def docker_is_podman() -> bool:
 class PodmanBottleBackend(DockerBottleBackend):
     """A bottle on Podman, as root: rootless was never tried."""
 
+    LEASES = False
+
     def carried_out(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
         return translated(steps)
 

@@ -32,7 +32,7 @@ complete -c bottle-init -n 'not __fish_seen_subcommand_from health status ctl ch
 complete -c bottle-init -n 'not __fish_seen_subcommand_from health status ctl check explain' -l rewrite -x -d 'send the program TO where FROM comes, nothing where TO is 0'
 complete -c bottle-init -n 'not __fish_seen_subcommand_from health status ctl check explain' -l map-exit -x -d 'exit with 0 where the program exits with CODE, such as 143 for one that does not handle TERM'
 complete -c bottle-init -n 'not __fish_seen_subcommand_from health status ctl check explain' -l parent-death-signal -x -a "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" -d 'have the kernel send the init SIG when its own parent ends'
-complete -c bottle-init -n 'not __fish_seen_subcommand_from health status ctl check explain' -l lease -x -d 'stop the program when this peer goes'
+complete -c bottle-init -n 'not __fish_seen_subcommand_from health status ctl check explain' -l lease -x -d 'stop the program, or the bundle, when this peer goes'
 complete -c bottle-init -n 'not __fish_seen_subcommand_from health status ctl check explain' -l stop-timeout -x -d 'from the end of the lease, or of the program, to SIGKILL for everything that is left'
 complete -c bottle-init -n '__fish_seen_subcommand_from check' -l compile -d 'also write its compiled form beside it, for a faster start'
 complete -c bottle-init -n '__fish_seen_subcommand_from check' -l schema -d 'print the JSON Schema of bundle files instead'

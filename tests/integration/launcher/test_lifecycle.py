@@ -8,6 +8,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,11 @@ def is_running(container: str) -> bool:
     """Whether there is such a container and it runs."""
     state = docker("container", "inspect", "--format", "{{.State.Running}}", container, check=False)
     return state.stdout.strip() == "true"
+
+
+def has_ended(container: str) -> bool:
+    """Whether a container runs no more."""
+    return not is_running(container)
 
 
 def named(object_id: str, name: str) -> bool:
@@ -297,3 +303,45 @@ def test_two_bottles_of_one_manifest_live_side_by_side(tmp_path: Path) -> None:
     assert len(leftovers(other)) >= 4, "the other one is untouched"
     assert finish(cli(tmp_path, "down", "--all"))[0] == 0
     assert leftovers(other) == []
+
+
+def whole(home: Path, *options: str) -> tuple["subprocess.Popen[str]", str]:
+    """A launcher whose agent runs beside all four daemons, and the bottle's slug."""
+    path = home / "whole.toml"
+    path.write_text('[bottles.whole]\n[agents.whole]\nbottle = "whole"\ncommand = ["sleep", "infinity"]\n')
+    process = cli(home, "up", *options, str(path))
+    slug = slug_once_there(process, home)
+    return process, slug
+
+
+def wait_for(what: str, condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"still not so: {what}"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("dies", "follows"), [("sidecars", "agent"), ("agent", "sidecars")])
+def test_agent_and_bundle_end_with_each_other(tmp_path: Path, dies: str, follows: str) -> None:
+    """Without a launcher that looks. Defence: the agent's lease on its connection to supervise."""
+    process, slug = whole(tmp_path, "--detach")
+    code, said = finish(process)
+    assert code == 0, said
+    docker("kill", object_name(slug, dies))
+    wait_for(f"{follows} has ended", partial(has_ended, object_name(slug, follows)))
+    assert finish(cli(tmp_path, "down", slug))[0] == 0
+    assert leftovers(slug) == []
+
+
+def test_a_bottle_ends_with_its_killed_launcher(tmp_path: Path) -> None:
+    """Defence: the bundle's lease on its standard input."""
+    process, slug = whole(tmp_path)
+    with process:
+        assert process.stdout
+        while " runs. " not in (line := process.stdout.readline()):
+            assert line, finish(process)
+        process.kill()
+    for role in ("sidecars", "agent"):
+        wait_for(f"{role} has ended", partial(has_ended, object_name(slug, role)))
+    assert finish(cli(tmp_path, "prune"))[0] == 0
+    assert leftovers(slug) == []
