@@ -139,7 +139,6 @@ def log_barred(turn: Turn, found: tuple[Survivor, ...], child: Child | None = No
             state.told_barred += (known,)
             if survivor.pid in ghosts:
                 continue  # It was given up, and the log says so.
-            state.refused_signals += 1
             about = {"pid": survivor.pid, "process": survivor.name, "signal": signals.KILL}
             turn.log("signal_refused", child, "error", **about, reason=survivor.barred)
 

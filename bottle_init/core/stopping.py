@@ -150,7 +150,6 @@ def session_killed(turn: Turn, child: Child, event: SessionKilled) -> None:
 
 def log_refused(turn: Turn, child: Child, signal: int, reason: str) -> None:
     """A signal that the kernel refuses was never sent, and the log says why."""
-    turn.state.refused_signals += 1
     turn.log("signal_refused", child, "error", pid=child.pid, signal=signal, reason=reason)
 
 
