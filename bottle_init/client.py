@@ -12,6 +12,7 @@ from bottle_init.linux.sys import peer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 PATIENCE_S = 5
 """An init that does not answer within this many seconds does not answer."""
@@ -41,6 +42,21 @@ def ask(address: str, request: str) -> str:
     if not answer.endswith(b"\n"):
         raise NoAnswer(f"the init at {address} broke off its answer")
     return answer.decode("utf-8", "replace")
+
+
+def status(address: str) -> dict[str, Any]:
+    """What `status --json` tells. Raises NoAnswer, also for what is no init."""
+    from json import loads
+
+    answer = ask(address, "status")
+    if not answer.startswith("{"):
+        raise NoAnswer(answer.strip())
+    try:
+        facts: dict[str, Any] = loads(answer)
+        facts["children"]
+    except (ValueError, KeyError, RecursionError):
+        raise NoAnswer(f"what listens at {address} does not answer as an init does") from None
+    return facts
 
 
 def stream(address: str, request: str) -> Iterator[bytes]:

@@ -127,7 +127,7 @@ def bash() -> str:
     values = [
         f"        {name}) COMPREPLY={listed.get(option.value, '()')}; return ;;"
         for name, option in OPTIONS.items()
-        if option.value
+        if option.needs_value()
     ]
     every = {command: " ".join(_bash_options(command)) for command in ("", *COMMANDS)}
     options = [
@@ -142,7 +142,7 @@ def bash() -> str:
     ]
     return filled(
         BASH,
-        TAKERS=" | ".join(name for name, option in OPTIONS.items() if option.value),
+        TAKERS=" | ".join(name for name, option in OPTIONS.items() if option.needs_value()),
         VALUES="\n".join(values),
         OPTIONS="\n".join(options),
         COMMANDS=" ".join(COMMANDS),
@@ -152,7 +152,7 @@ def bash() -> str:
 
 
 def _bash_options(command: str) -> list[str]:
-    own = [f"{name}=" if OPTIONS[name].value else name for name in options_of(command or RUN)]
+    own = [f"{name}=" if OPTIONS[name].needs_value() else name for name in options_of(command or RUN)]
     return own if command else [*own, "--help", "--version"]
 
 
@@ -220,7 +220,9 @@ def zsh() -> str:
     listed |= dict.fromkeys(PATHS, "_files")
     done = {"children": f'compadd ${{(f)"$({CHILDREN})"}}', "signals": listed["SIG"], "files": "_files"}
     values = [
-        f"    {name}) {listed.get(option.value, ':')}; return ;;" for name, option in OPTIONS.items() if option.value
+        f"    {name}) {listed.get(option.value, ':')}; return ;;"
+        for name, option in OPTIONS.items()
+        if option.needs_value()
     ]
     options = []
     for command in ("", *COMMANDS):
@@ -236,7 +238,7 @@ def zsh() -> str:
     ]
     return filled(
         ZSH,
-        TAKERS="|".join(name for name, option in OPTIONS.items() if option.value),
+        TAKERS="|".join(name for name, option in OPTIONS.items() if option.needs_value()),
         VALUES="\n".join(values),
         OPTIONS="\n".join(options),
         COMMANDS="\n".join(f"            '{name}:{short(row.sentence)}'" for name, row in COMMANDS.items()),
@@ -267,7 +269,7 @@ def fish() -> str:
         lines += [_fish(seen, done[kind]) for kind in words_of(row) if kind]
     for name, option in OPTIONS.items():
         taken = ""
-        if option.value:
+        if option.needs_value():
             taken = f' -x -a "{" ".join(VALUES[option.value])}"' if option.value in VALUES else " -x"
             taken = " -r -F" if option.value in PATHS else taken
         for seen in _fish_owners(option.commands, none):

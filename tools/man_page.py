@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bottle_init import __version__
 from bottle_init.cli.options import COMMANDS, CTL, DEFAULT_CONFIG, ONE, OPTIONS, RUN, VERBS
-from bottle_init.cli.usage import plain, shared_options
+from bottle_init.cli.usage import called, plain, shared_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +95,7 @@ def _options(command: str, but: str = "") -> Iterator[str]:
             more = [f"; else ${option.variable[0]}"] if option.variable[0] else []
             more += [f", else {option.otherwise}"] if option.otherwise else []
             more += ["; repeatable"] if option.repeats else []
-            yield from _item(f"{name} {option.value}".rstrip(), option.sentence + "".join(more))
+            yield from _item(called(name), option.sentence + "".join(more))
 
 
 def _item(head: str, markdown: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from posix import isatty
 from time import sleep
 
+from bottle_init import client
 from bottle_init.cli import console
 from bottle_init.client import NoAnswer, ask, stream
 from bottle_init.words.exits import EX_NO, EX_OK, EX_USAGE
@@ -67,19 +68,12 @@ def status(options: Options) -> int:
 
 
 def _status_once(options: Options, figures: Any) -> str:
-    from json import dumps, loads
+    from json import dumps
 
     from bottle_init.cli import figures as tables
 
-    answer = ask(options.control or "", "status")
-    if not answer.startswith("{"):
-        raise NoAnswer(answer.strip())
-    try:
-        facts = loads(answer)
-        children = facts["children"]
-    except (ValueError, KeyError, RecursionError):
-        raise NoAnswer(f"what listens at {options.control} does not answer as an init does") from None
-    figures.add(children)
+    facts = client.status(options.control or "")
+    figures.add(facts["children"])
     return dumps(facts) + "\n" if options.json else tables.table(facts, _width())
 
 
@@ -97,7 +91,11 @@ def ctl(options: Options) -> int:
     """Give one order, and print what the init says to it: 0 done, 1 refused or no running init, 2 not understood."""
     if options.verb == "events":
         return _events(options)
-    words = ["ctl", options.verb, options.name, str(options.signal or "")]
+    if options.all or options.wait is not None or len(options.names) > 1:
+        from bottle_init.cli import ordering
+
+        return ordering.run(options)
+    words = ["ctl", options.verb, *options.names, str(options.signal or "")]
     try:
         kind, _, text = ask(options.control or "", " ".join(word for word in words if word)).strip().partition(" ")
     except NoAnswer as problem:

@@ -27,6 +27,9 @@ EXPLAIN: Final = "explain"
 HELP: Final = "help"
 VERSION: Final = "version"
 
+ORDERS: Final = ("start", "stop", "restart")
+"""The verbs of `ctl` that take several children, and that can be waited for."""
+
 DEFAULT_CONFIG: Final = "/etc/bottle/bundle.toml"
 DEFAULT_CONTROL: Final = "@bottle_init"
 
@@ -50,8 +53,9 @@ class Options:
     the option or the variable that they come from. `control`: an address, `""` for none, None where nothing was said.
     `rewrite`: `(from, to)` signal numbers, 0 drops, the last for a signal holds. `map_exit`: those that become 0.
     `parent_death_signal`: a number, 0 for none. `lease`: what the one command's life hangs on. `stop_timeout`: in
-    milliseconds, None where nothing was said. `argv`: the one command. `verb`, `name`, `signal`: the words of `ctl`.
-    `file`: what `explain` reads, `-` for standard input.
+    milliseconds, None where nothing was said. `argv`: the one command. `verb`, `names`, `signal`: the words of `ctl`;
+    `wait`: how many milliseconds for its effect, None for not at all. `file`: what `explain` reads, `-` for standard
+    input.
     """
 
     config: str = DEFAULT_CONFIG
@@ -75,7 +79,9 @@ class Options:
     svg: bool = False
     argv: tuple[str, ...] = ()
     verb: str = ""
-    name: str = ""
+    names: tuple[str, ...] = ()
+    all: bool = False
+    wait: int | None = None
     signal: int = 0
     file: str = "-"
 
@@ -88,12 +94,13 @@ class Option:
 
     `value` is what the help calls its value, empty for a flag; `commands` are those that take it. Each further value of
     one that `repeats` is added to those before. `variable` is the environment's word for it, and the commands that heed
-    that; `otherwise` is what holds without either. `sentence` is in markdown.
+    that; `otherwise` is what holds without either. `bare` is what the option means without its value, empty where it
+    needs one. `verbs` are those of `ctl` that it belongs to, empty for all. `sentence` is in markdown.
     """
 
-    __slots__ = ("commands", "otherwise", "read", "repeats", "sentence", "value", "variable")
+    __slots__ = ("bare", "commands", "otherwise", "read", "repeats", "sentence", "value", "variable", "verbs")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - One column each.
         self,
         value: str,
         commands: tuple[str, ...],
@@ -103,6 +110,8 @@ class Option:
         repeats: bool = False,
         variable: tuple[str, tuple[str, ...]] = ("", ()),
         otherwise: str = "",
+        bare: str = "",
+        verbs: tuple[str, ...] = (),
     ) -> None:
         self.value = value
         self.commands = commands
@@ -111,6 +120,12 @@ class Option:
         self.repeats = repeats
         self.variable = variable
         self.otherwise = otherwise
+        self.bare = bare
+        self.verbs = verbs
+
+    def needs_value(self) -> bool:
+        """Whether the next word is its value where none follows a `=`."""
+        return bool(self.value) and not self.bare
 
 
 class Command:
@@ -286,7 +301,14 @@ OPTIONS: Final[dict[str, Option]] = {
     "--json": Option("", (HEALTH, STATUS), _flag, "print JSON"),
     "--watch": Option("", (STATUS,), _flag, "again and again, until Ctrl-C"),
     "--svg": Option("", (EXPLAIN,), _flag, "draw the timeline, as SVG"),
-    "--follow": Option("", (CTL,), _flag, "until the init ends, or Ctrl-C"),
+    "--follow": Option("", (CTL,), _flag, "until the init ends, or Ctrl-C", verbs=("events",)),
+    "--all": Option("", (CTL,), _flag, "every daemon and every job; of `stop`, the bundle", verbs=ORDERS),
+    "--wait": Option(
+        *("DURATION", (CTL,), _duration),
+        "return when each is ready, or gone, and with 1 if that is not so in time; 30 s without a value",
+        bare="30s",
+        verbs=ORDERS,
+    ),
 }
 
 COMMANDS: Final[dict[str, Command]] = {
@@ -307,10 +329,13 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
 }
 
+_CHILDREN: Final = "[NAME...] [--all] [--wait[=DURATION]]"
+_MANY: Final = 1 << 20
+
 VERBS: Final[dict[str, Command]] = {
-    "restart": Command("NAME", 1, 1, "restart a child"),
-    "start": Command("NAME", 1, 1, "start a child"),
-    "stop": Command("[NAME]", 0, 1, "stop a child; without a name, the bundle"),
+    "restart": Command(_CHILDREN, 1, _MANY, "restart children"),
+    "start": Command(_CHILDREN, 1, _MANY, "start children"),
+    "stop": Command(_CHILDREN, 0, _MANY, "stop children; without a name, the bundle"),
     "signal": Command("NAME SIGNAL", 2, 2, "send a child a signal"),
     "events": Command("[--follow]", 0, 0, "print what happens: lines for people on a terminal, else JSON"),
     "renew": Command("", 0, 0, "renew the lease"),
@@ -374,10 +399,12 @@ def _option(arg: str, rest: Iterator[str]) -> tuple[str, str]:
     name, equals, value = arg.partition("=")
     if name not in OPTIONS:
         raise UsageError(f"unknown option {name}{_nearest(name, (*OPTIONS, '--help', '--version'))}")
-    takes_value = OPTIONS[name].value
-    if not takes_value and equals:
+    option = OPTIONS[name]
+    if not option.value and equals:
         raise UsageError(f"{name} takes no value")
-    if takes_value and not equals:
+    if option.bare and not equals:
+        value = option.bare
+    elif option.value and not equals:
         value = next(rest, "--")
         if value == "--":
             raise UsageError(f"{name} needs a value: {name}=VALUE")
@@ -443,8 +470,12 @@ def _from_environment(options: Options, environ: Mapping[str, str]) -> None:
             _set(options, name, f"${variable}", text)
 
 
+def _field(name: str) -> str:
+    return name[2:].replace("-", "_")
+
+
 def _set(options: Options, name: str, source: str, text: str) -> None:
-    option, field = OPTIONS[name], name[2:].replace("-", "_")
+    option, field = OPTIONS[name], _field(name)
     value = option.read(source, text)
     setattr(options, field, (*getattr(options, field), value) if option.repeats else value)
     if field == "only":
@@ -479,12 +510,15 @@ def _take_ctl(options: Options, words: list[str]) -> None:
         raise UsageError(f"ctl cannot {words[0]}" if words else "ctl needs a verb", hint)
     options.verb, *rest = words
     row = VERBS[options.verb]
-    if not row.fewest <= len(rest) <= row.most:
+    for name, option in OPTIONS.items():
+        given = getattr(options, _field(name)) != getattr(Options, _field(name))
+        if option.verbs and given and options.verb not in option.verbs:
+            raise UsageError(f"{name} belongs to {' or '.join(f'`ctl {verb}`' for verb in option.verbs)}")
+    if options.all and rest:
+        raise UsageError(f"ctl {options.verb} takes names or --all, not both")
+    if not row.fewest <= len(rest) <= row.most and not options.all:
         few = len(rest) < row.fewest
         raise UsageError(f"ctl {options.verb} has too {'few' if few else 'many'} words after it", verbs)
-    if options.follow and options.verb != "events":
-        raise UsageError("--follow belongs to `ctl events`")
-    if rest:
-        options.name = rest[0]
-    if len(rest) > 1:
-        options.signal = _signal("ctl signal", rest[1])
+    if options.verb == "signal":
+        options.signal = _signal("ctl signal", rest.pop())
+    options.names = tuple(dict.fromkeys(rest))

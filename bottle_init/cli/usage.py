@@ -46,7 +46,8 @@ def text() -> str:
 
 def called(name: str) -> str:
     """An option with its value: `--config FILE`."""
-    return f"{name} {OPTIONS[name].value}".rstrip()
+    option = OPTIONS[name]
+    return f"{name}[={option.value}]" if option.bare else f"{name} {option.value}".rstrip()
 
 
 def shared_options() -> list[str]:
@@ -58,7 +59,7 @@ def command_lines() -> Iterator[tuple[str, str, bool]]:
     """`(how it is typed, what it does in markdown, whether it asks a running init)` of each command and each verb."""
     for name, row in COMMANDS.items():
         if name == CTL:
-            yield from ((f"ctl {verb} {each.words}".rstrip(), each.sentence, True) for verb, each in VERBS.items())
+            yield from ((f"ctl {verb} {each.words}".rstrip(), _of_verb(verb), True) for verb, each in VERBS.items())
             continue
         own = {option: each for option, each in OPTIONS.items() if name in each.commands and RUN not in each.commands}
         shared = [f"`{option}`" for option, each in OPTIONS.items() if {name, RUN} <= {*each.commands}]
@@ -67,6 +68,15 @@ def command_lines() -> Iterator[tuple[str, str, bool]]:
         if shared and name not in ASKING:
             told.append(f"takes {', '.join(shared)} as a bundle does")
         yield typed, "; ".join(told), name in ASKING
+
+
+def _of_verb(verb: str) -> str:
+    """What a verb of `ctl` does, and what its own options add to that; those of several verbs are told of the first."""
+    told = [VERBS[verb].sentence]
+    for name, option in OPTIONS.items():
+        if verb == next((each for each in VERBS if each in option.verbs), ""):
+            told.append(f"`{name}`: {option.sentence}")
+    return "; ".join(told)
 
 
 def _options(command: str, but: str = "") -> Iterator[str]:

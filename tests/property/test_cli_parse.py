@@ -27,6 +27,7 @@ VALUES = {
     "--parent-death-signal": "KILL",
     "--lease": "tcp:127.0.0.1:80",
     "--stop-timeout": "3s",
+    "--wait": "5s",
 }
 
 
@@ -86,10 +87,14 @@ def test_no_words_run_the_default_bundle() -> None:
         (("health",), {"command": "health", "control": None, "strict": False}),
         (("health", "--strict", "--json"), {"strict": True, "json": True}),
         (("--control=/c", "status", "--watch"), {"command": "status", "control": "/c", "watch": True}),
-        (("ctl", "stop"), {"command": "ctl", "verb": "stop", "name": ""}),
-        (("ctl", "stop", "web"), {"verb": "stop", "name": "web"}),
-        (("ctl", "restart", "web"), {"verb": "restart", "name": "web"}),
-        (("ctl", "signal", "web", "usr1"), {"verb": "signal", "name": "web", "signal": 10}),
+        (("ctl", "stop"), {"command": "ctl", "verb": "stop", "names": (), "all": False, "wait": None}),
+        (("ctl", "stop", "web"), {"verb": "stop", "names": ("web",)}),
+        (("ctl", "stop", "--all"), {"verb": "stop", "names": (), "all": True}),
+        (("ctl", "restart", "web"), {"verb": "restart", "names": ("web",)}),
+        (("ctl", "restart", "a", "--wait", "b", "a"), {"names": ("a", "b"), "wait": 30_000}),
+        (("ctl", "start", "--wait=1m", "--all"), {"names": (), "all": True, "wait": 60_000}),
+        (("ctl", "start", "--wait=0", "a"), {"wait": 0}),
+        (("ctl", "signal", "web", "usr1"), {"verb": "signal", "names": ("web",), "signal": 10}),
         (("ctl", "events", "--follow"), {"verb": "events", "follow": True}),
         (("ctl", "renew"), {"verb": "renew"}),
         (("explain",), {"command": "explain", "file": "-"}),
@@ -150,8 +155,8 @@ def test_what_is_understood(argv: tuple[str, ...], found: dict[str, Any]) -> Non
         (("--map-exit=256", "--", "x"), "--map-exit 256: must be an exit code from 0 to 255"),
         (("--map-exit=²", "--", "x"), "must be an exit code from 0 to 255"),
         (("--parent-death-signal=0", "--", "x"), "there is no signal 0"),
-        (("ctl",), "ctl needs a verb | There are restart NAME"),
-        (("ctl", "kick", "web"), "ctl cannot kick | There are restart NAME"),
+        (("ctl",), "ctl needs a verb | There are restart [NAME...]"),
+        (("ctl", "kick", "web"), "ctl cannot kick | There are restart [NAME...]"),
         (("ctl", "kill", "web"), "ctl cannot kill | You may want: bottle-init ctl signal NAME KILL"),
         (("ctl", "status"), "ctl cannot status | You may want: bottle-init status"),
         (("ctl", "restart"), "ctl restart has too few words after it"),
@@ -166,9 +171,10 @@ def test_what_is_refused_and_why(argv: tuple[str, ...], message: str) -> None:
 
 @pytest.mark.parametrize("option", VALUES)
 def test_a_value_may_follow_or_be_joined(option: str) -> None:
-    command = words_of(OPTIONS[option].commands[-1])
+    command = ("ctl", "stop") if OPTIONS[option].verbs else words_of(OPTIONS[option].commands[-1])
     joined = parsed(f"{option}={VALUES[option]}", *command)
-    assert parsed(option, VALUES[option], *command) == joined
+    if OPTIONS[option].needs_value():
+        assert parsed(option, VALUES[option], *command) == joined
     assert joined != parsed(*command)
 
 
@@ -176,7 +182,9 @@ def test_a_value_may_follow_or_be_joined(option: str) -> None:
 @pytest.mark.parametrize("option", [*OPTIONS, "--help", "--version"])
 def test_each_command_takes_its_own_options(option: str, command: str) -> None:
     """An option is accepted by the commands that it belongs to and by no others."""
-    argv = ([option, VALUES[option]] if option in VALUES else [option]) + list(words_of(command))
+    ordering = command == CTL and option in ("--all", "--wait")
+    argv = [f"{option}={VALUES[option]}" if option in VALUES else option]
+    argv += ["ctl", "stop"] if ordering else words_of(command)
     if option not in OPTIONS or command in OPTIONS[option].commands:
         parse(argv, {})
     else:
