@@ -139,8 +139,15 @@ def log_barred(turn: Turn, found: tuple[Survivor, ...], child: Child | None = No
             state.told_barred += (known,)
             if survivor.pid in ghosts:
                 continue  # It was given up, and the log says so.
-            about = {"pid": survivor.pid, "process": survivor.name, "signal": signals.KILL}
-            turn.log("signal_refused", child, "error", **about, reason=survivor.barred)
+            turn.log(
+                "signal_refused",
+                child,
+                "error",
+                pid=survivor.pid,
+                process=survivor.name,
+                signal=signals.KILL,
+                reason=survivor.barred,
+            )
 
 
 def note_survivors(turn: Turn, found: tuple[Survivor, ...]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from bottle_init.cli import explain
 from bottle_init.core import events as happened
 from bottle_init.core import supervisor
-from bottle_init.core.actions import LogEvent
+from bottle_init.core.actions import LogEvent, SendSignal
 from bottle_init.core.spec import Bundle, Spec
 from bottle_init.core.words import DAEMON
 from tools import events_page
@@ -49,7 +49,9 @@ def test_orders_are_called_as_in_the_documentation(order: happened.Event, called
     state, _ = supervisor.step(supervisor.begin(Bundle((Spec("a", DAEMON, ("a",)),)), 0), 0, [])
     state, _ = supervisor.step(state, 0, [happened.ChildForked(0, 1, 7)])
     state, _ = supervisor.step(state, 0, [happened.ChildExecuted(0, 1)])
-    _, actions = supervisor.step(state, 1, [order])
+    state, actions = supervisor.step(state, 1, [order])
+    for sent in [action for action in actions if isinstance(action, SendSignal) and action.request]:
+        _, actions = supervisor.step(state, 1, [happened.OrderedSignalSent(sent)])
     facts = [dict(action.facts) for action in actions if isinstance(action, LogEvent) and action.event == "ordered"]
     assert [fact["order"] for fact in facts] == [called]
 
