@@ -513,10 +513,12 @@ class Ledger:
     def _notified(self, event: happened.Notified) -> None:
         """sd_notify(3)."""
         page = self.pages[event.child]
-        if page.generation != event.generation or not page.alive or page.down:
+        if page.generation != event.generation or not page.alive:
             return
-        if event.watchdog_ms is not None:
+        if event.watchdog_ms is not None and page.signalled_ms is None:
             page.watchdog_ms = event.watchdog_ms
+        if page.down:
+            return
         ready = page.spec.ready
         if not page.fresh:
             if event.ready and ready is not None and ready.probe.kind == "notify":
