@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,7 @@ class Saving:
         self.directory = history_root() / slug
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._agent, self._bundle = agent, bundle
-        self._facts: dict[str, Any] = {"slug": slug, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
-        known = state.facts_of(state.state_root() / slug)
-        self._facts |= {key: value for key, value in (known or {}).items() if key != "slug"}
+        self._facts = _facts_now(slug)
         self._following: threading.Thread | None = None
 
     def follow_bundle(self) -> None:
@@ -63,6 +62,22 @@ class Saving:
         """Write down what is known, and forget the oldest."""
         state.write(self.directory / FACTS, json.dumps(self._facts, indent=1) + "\n", mode=0o600)
         forget_oldest()
+
+
+def remember(slug: str, logs: Mapping[str, str], **facts: Any) -> None:
+    """Keep what was said in a bottle that goes now, `AGENT_LOG` and `BUNDLE_LOG` by their names, and how it was."""
+    directory = history_root() / slug
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, said in logs.items():
+        state.write(directory / name, said, mode=0o600)
+    state.write(directory / FACTS, json.dumps(_facts_now(slug) | facts, indent=1) + "\n", mode=0o600)
+    forget_oldest()
+
+
+def _facts_now(slug: str) -> dict[str, Any]:
+    """What is known of a bottle at its end."""
+    known = state.facts_of(state.state_root() / slug) or {}
+    return {**known, "slug": slug, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def _state_of(container: str) -> dict[str, Any]:

@@ -178,6 +178,13 @@ def in_order(steps: Sequence[Step]) -> tuple[Step, ...]:
     return tuple(done.values())
 
 
+def in_turn(steps: Iterable[Step], check: Callable[[], None]) -> None:
+    """Carry out steps one after the other, with `check` before each; what either raises goes on."""
+    for step in steps:
+        check()
+        step.carry_out()
+
+
 class Hands:
     """Carries steps out, `AT_ONCE` at a time. Once one has failed, or a signal has come, no other begins.
 

@@ -18,22 +18,22 @@ def create(container: Container) -> tuple[str, ...]:
     return (
         *("docker", "create", "--name", each.name, *_pairs("--label", each.labels), "--pull", "never"),
         *("--network", each.network, *_if("--ip", each.address)),
-        *_each("--add-host", (f"{name}:{address}" for name, address in each.hosts)),
-        *_each("--dns", each.dns),
+        *each_option("--add-host", (f"{name}:{address}" for name, address in each.hosts)),
+        *each_option("--dns", each.dns),
         *(("--dns-search", ".") if each.dns else ()),
-        *_each("--dns-option", each.dns_options),
+        *each_option("--dns-option", each.dns_options),
         *_if("--user", each.user),
-        *("--cap-drop", "ALL", *_each("--cap-add", each.capabilities)),
-        *_each("--security-opt", (*SECURITY_OPTIONS, f"seccomp={seccomp_profile()}")),
+        *("--cap-drop", "ALL", *each_option("--cap-add", each.capabilities)),
+        *each_option("--security-opt", (*SECURITY_OPTIONS, f"seccomp={seccomp_profile()}")),
         *(("--read-only",) if each.read_only else ()),
-        *_each("--tmpfs", each.tmpfs),
+        *each_option("--tmpfs", each.tmpfs),
         *_pairs("--sysctl", each.sysctls),
         *_limits(each.limits),
         *_if("--runtime", each.runtime),
         *_pairs("--env", each.env),
         *_if("--workdir", each.workdir),
-        *_each("--mount", (_volume(name, volume, each.labels) for name, volume in each.volumes)),
-        *_each("--mount", map(_bind, each.binds)),
+        *each_option("--mount", (_volume(name, volume, each.labels) for name, volume in each.volumes)),
+        *each_option("--mount", map(_bind, each.binds)),
         *(("--interactive",) if each.interactive else ()),
         *(("--tty",) if each.tty else ()),
         *(("--init",) if each.engine_init else ()),
@@ -43,12 +43,13 @@ def create(container: Container) -> tuple[str, ...]:
     )
 
 
-def _each(option: str, values: Iterable[str]) -> tuple[str, ...]:
+def each_option(option: str, values: Iterable[str]) -> tuple[str, ...]:
+    """An option once for each value."""
     return tuple(word for value in values for word in (option, value))
 
 
 def _pairs(option: str, pairs: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    return _each(option, (f"{name}={value}" for name, value in pairs))
+    return each_option(option, (f"{name}={value}" for name, value in pairs))
 
 
 def _if(option: str, value: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from launcher import state
 from launcher.backend.base import BottleBackend, Running, Tell
@@ -44,6 +45,9 @@ DRAWS = 32
 TAKEN = ("overlaps with other one on this address space", "is already used on the host or by another config")
 """What Docker and Podman say of addresses that another network has."""
 LAST_LINES = 25
+
+
+Plan = TypeVar("Plan", bound=DockerBottlePlan)
 
 
 class DockerBottleBackend(BottleBackend):
@@ -143,12 +147,16 @@ class DockerBottleBackend(BottleBackend):
         filled = plan if plan.proxy.subnets else plan.with_networks(Subnets.drawn(plan.address_pool))
         return in_order(self.carried_out(render(filled)))
 
-    def with_free_networks(self, plan: DockerBottlePlan, held: HeldSignals) -> DockerBottlePlan:
+    def networks(self, plan: DockerBottlePlan) -> tuple[Step, ...]:
+        """The steps that make the networks of a plan that is filled in; each ends with the network's name."""
+        return self.carried_out(render_networks(plan))
+
+    def with_free_networks(self, plan: Plan, held: HeldSignals) -> Plan:
         """Make the networks, at addresses that are free, and fill them in."""
         for _ in range(DRAWS):
             held.check()
             filled = plan.with_networks(Subnets.drawn(plan.address_pool))
-            steps = self.carried_out(render_networks(filled))
+            steps = self.networks(filled)
             with ThreadPoolExecutor(2) as pool:
                 results = list(pool.map(lambda step: run(step.command, check=False), steps))
             if all(result.code == 0 for result in results):

@@ -5,9 +5,10 @@ Secrets go by standard input into the bundle that runs, and rest in no object of
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,25 @@ from launcher.backend.kubernetes.render import (
     bundle,
     walls,
 )
+from launcher.backend.shared import each_second, left_behind
 from launcher.docker import Command, CommandError, Result, foreground, run
 from launcher.errors import LauncherError
 from launcher.interrupts import hold_signals
-from launcher.plan import LABEL_AGENT, LABEL_OPERATOR, LABEL_ROLE, LABEL_SLUG, BottlePlan, new_slug, slug_of
+from launcher.plan import (
+    LABEL_AGENT,
+    LABEL_OPERATOR,
+    LABEL_ROLE,
+    LABEL_SLUG,
+    BottlePlan,
+    new_slug,
+    object_name,
+    slug_of,
+)
 from launcher.planning import agent_plan, labelled, proxy_plan
 from launcher.policy import secret_path
 from launcher.spec import BottleSpec
 from launcher.staging import drafted, staged
-from launcher.steps import LOOK_S, Secrets, Step, Text
+from launcher.steps import LOOK_S, Secrets, Step, Text, in_turn
 
 RUNS_WITHIN_S, READY_WITHIN_S, AGENT_WITHIN_S = 120, 120, 180
 LAST_LINES = 25
@@ -90,36 +101,32 @@ class KubernetesBottleBackend(BottleBackend):
                 if words is not None:
                     raise words from None
                 raise
-        return f"bottle-{plan.slug}-agent"
+        return object_name(plan.slug, "agent")
 
     def _launch(self, plan: KubernetesBottlePlan, tell: Tell, check: Callable[[], None]) -> None:
         began = time.monotonic()
-        for step in _bundle_steps(plan):
-            check()
-            step.carry_out()
+        in_turn(_bundle_steps(plan), check)
         tell(f"the bundle is ready after {time.monotonic() - began:.1f} s")
         state.discard_secrets(plan.stage_dir)
         address = _kubectl(
             plan.bundle_namespace, "get", "pod", BUNDLE, "--output", "jsonpath={.status.podIP}"
         ).stdout.strip()
-        for step in _agent_steps(replace(plan, bundle_address=address)):
-            check()
-            step.carry_out()
+        in_turn(_agent_steps(replace(plan, bundle_address=address)), check)
         _wait_for_agent(plan, check)
         tell(f"the walls stand, and the agent runs after {time.monotonic() - began:.1f} s")
 
     def attach(self, target: str, tty: bool, sleep: Callable[[float], None], *, started: bool = True) -> int:
         """As every backend's; a pod has always `started`."""
         del started
-        namespace = f"bottle-{slug_of(target)}-agent"
-        with _while_bundle_runs(target, sleep) as look:
-            shows = ("attach", "--stdin", "--tty") if tty else ("logs", "--follow")
-            foreground(Command(("kubectl", "--namespace", namespace, *shows, AGENT)), look)
-            return _wait_ended(namespace, look)
+        slug = slug_of(target)
+        shows = ("attach", "--stdin", "--tty") if tty else ("logs", "--follow")
+        command = Command(("kubectl", "--namespace", object_name(slug, "agent"), *shows, AGENT))
+        foreground(command, each_second(sleep, partial(_look_for_bundle, slug)))
+        return self.wait(target, sleep)
 
     def wait(self, target: str, sleep: Callable[[float], None]) -> int:
-        with _while_bundle_runs(target, sleep) as look:
-            return _wait_ended(f"bottle-{slug_of(target)}-agent", look)
+        slug = slug_of(target)
+        return _wait_ended(object_name(slug, "agent"), each_second(sleep, partial(_look_for_bundle, slug)))
 
     def stop(self, target: str, tell: Tell = lambda _line: None) -> bool:
         slug = slug_of(target)
@@ -145,19 +152,19 @@ class KubernetesBottleBackend(BottleBackend):
         # `kubectl exec` knows no user.
         as_user = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--") if user else ()
         return Command(
-            ("kubectl", "--namespace", f"bottle-{slug}-bundle", "exec", *options, BUNDLE, "--", *as_user, *command)
+            ("kubectl", "--namespace", object_name(slug, "bundle"), "exec", *options, BUNDLE, "--", *as_user, *command)
         )
 
     def in_agent(self, slug: str, *command: str, tty: bool = False) -> Command:
         options = ("--stdin", "--tty") if tty else ("--stdin",)
         container = ("--container", AGENT)
         return Command(
-            ("kubectl", "--namespace", f"bottle-{slug}-agent", "exec", *options, *container, AGENT, "--", *command)
+            ("kubectl", "--namespace", object_name(slug, "agent"), "exec", *options, *container, AGENT, "--", *command)
         )
 
     def on_host(self, slug: str, *command: str) -> Command:
         """A pod with the network of the bundle's node, in a namespace that nothing fences."""
-        node = _kubectl(f"bottle-{slug}-bundle", "get", "pod", BUNDLE, "--output", "json").stdout
+        node = _kubectl(object_name(slug, "bundle"), "get", "pod", BUNDLE, "--output", "json").stdout
         described = json.loads(node)["spec"]
         container = {
             "name": "neighbour",
@@ -169,39 +176,32 @@ class KubernetesBottleBackend(BottleBackend):
         }
         overrides = {"spec": {"hostNetwork": True, "nodeName": described["nodeName"], "containers": [container]}}
         return Command((
-            *("kubectl", "--namespace", f"bottle-{slug}-bundle", "run", f"neighbour-{time.monotonic_ns()}"),
+            *("kubectl", "--namespace", object_name(slug, "bundle"), "run", f"neighbour-{time.monotonic_ns()}"),
             *("--quiet", "--rm", "--stdin", "--restart=Never", f"--image={container['image']}"),
             *("--labels", f"{LABEL_SLUG}={slug},{LABEL_ROLE}=neighbour", "--overrides", json.dumps(overrides)),
         ))  # fmt: skip
 
     def host_addresses(self, slug: str) -> tuple[str, ...]:
-        pod = json.loads(_kubectl(f"bottle-{slug}-agent", "get", "pod", AGENT, "--output", "json").stdout)
+        pod = json.loads(_kubectl(object_name(slug, "agent"), "get", "pod", AGENT, "--output", "json").stdout)
         address = pod["status"]["podIP"]
         # A pod's gateway is, with the usual plugins, the first address of its node's part.
         gateway = ".".join([*address.split(".")[:3], "1"])
         return tuple(dict.fromkeys((pod["status"]["hostIP"], gateway)))
 
     def bundle_address_outside(self, slug: str) -> str:
-        pod = json.loads(_kubectl(f"bottle-{slug}-bundle", "get", "pod", BUNDLE, "--output", "json").stdout)
+        pod = json.loads(_kubectl(object_name(slug, "bundle"), "get", "pod", BUNDLE, "--output", "json").stdout)
         return str(pod["status"]["podIP"])
 
     def logs(self, slug: str, role: str, *, follow: bool = False) -> Command:
         part = "bundle" if role == BUNDLE else "agent"
         options = ("--timestamps", *(("--follow",) if follow else ()))
-        return Command(("kubectl", "--namespace", f"bottle-{slug}-{part}", "logs", *options, role))
+        return Command(("kubectl", "--namespace", object_name(slug, part), "logs", *options, role))
 
     def prune(self, tell: Tell = lambda _line: None) -> tuple[str, ...]:
-        by_slug: dict[str, list[Running]] = {}
-        for each in self.running(operator=state.operator()):
-            by_slug.setdefault(each.slug, []).append(each)
-        removed = []
-        for slug, objects in sorted(by_slug.items()):
-            states = {each.role: each.state for each in objects if each.kind == "container"}
-            whole = all(states.get(role, "exited") not in ("exited", "dead") for role in (AGENT, BUNDLE))
-            if not whole and not state.is_held(state.state_root() / slug):
-                self.stop(slug, tell)
-                removed.append(slug)
-        return tuple(removed)
+        slugs = left_behind(self.running(operator=state.operator()))
+        for slug in slugs:
+            self.stop(slug, tell)
+        return tuple(slugs)
 
 
 def _apply(name: str, documents: tuple[Document, ...], *after: str) -> Step:
@@ -292,23 +292,12 @@ def _words_of_bundle(plan: KubernetesBottlePlan) -> LauncherError | None:
     return None
 
 
-@contextmanager
-def _while_bundle_runs(target: str, sleep: Callable[[float], None]) -> Iterator[Callable[[float], None]]:
-    """A `sleep` that raises `LauncherError` once the bundle has ended while the agent has not."""
-    slug = slug_of(target)
-    asked = time.monotonic()
-
-    def look(seconds: float) -> None:
-        nonlocal asked
-        sleep(seconds)
-        if time.monotonic() - asked > 1:
-            asked = time.monotonic()
-            phase = _pod(f"bottle-{slug}-bundle", BUNDLE).get("status", {}).get("phase")
-            agent_phase = _pod(f"bottle-{slug}-agent", AGENT).get("status", {}).get("phase")
-            if phase in (None, "Succeeded", "Failed") and agent_phase == "Running":
-                raise LauncherError(f"the bundle of {slug} has ended", hint=f"`bottle why {slug}` tells why")
-
-    yield look
+def _look_for_bundle(slug: str) -> None:
+    """Raises `LauncherError` once the bundle has ended while the agent has not."""
+    phase = _pod(object_name(slug, "bundle"), BUNDLE).get("status", {}).get("phase")
+    agent_phase = _pod(object_name(slug, "agent"), AGENT).get("status", {}).get("phase")
+    if phase in (None, "Succeeded", "Failed") and agent_phase == "Running":
+        raise LauncherError(f"the bundle of {slug} has ended", hint=f"`bottle why {slug}` tells why")
 
 
 def _wait_ended(namespace: str, sleep: Callable[[float], None]) -> int:
@@ -349,28 +338,20 @@ def _object(document: dict[str, Any]) -> Running:
 
 def _remember(slug: str, found: tuple[Running, ...]) -> None:
     """Keep what agent and bundle have said, and how they ended: what cannot be had is left out."""
-    directory = history.history_root() / slug
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    facts: dict[str, Any] = {
-        "slug": slug,
-        "ended": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
-        **{key: value for key, value in (state.facts_of(state.state_root() / slug) or {}).items() if key != "slug"},
-    }
-    files = {AGENT: history.AGENT_LOG, BUNDLE: history.BUNDLE_LOG}
+    parts = {AGENT: ("agent", history.AGENT_LOG), BUNDLE: ("bundle", history.BUNDLE_LOG)}
+    logs, states = {}, {}
     for each in found:
-        if each.kind == "container" and each.role in files:
-            part = "bundle" if each.role == BUNDLE else "agent"
-            said = _kubectl(f"bottle-{slug}-{part}", "logs", "--timestamps", each.role, check=False).stdout
-            state.write(directory / files[each.role], said, mode=0o600)
-            facts[f"{'bundle' if each.role == BUNDLE else 'agent'}_state"] = {"Status": each.state, "Error": ""}
-    state.write(directory / history.FACTS, json.dumps(facts, indent=1) + "\n", mode=0o600)
-    history.forget_oldest()
+        if each.kind == "container" and each.role in parts:
+            part, log = parts[each.role]
+            logs[log] = _kubectl(object_name(slug, part), "logs", "--timestamps", each.role, check=False).stdout
+            states[f"{part}_state"] = {"Status": each.state, "Error": ""}
+    history.remember(slug, logs, **states)
 
 
 def _remove(slug: str) -> bool:
     """The agent's namespace first, so that it never runs without its bundle; whether there was any."""
     there = False
     for part in ("agent", "bundle"):
-        result = _kubectl("", "delete", "namespace", f"bottle-{slug}-{part}", "--ignore-not-found", "--wait=true")
+        result = _kubectl("", "delete", "namespace", object_name(slug, part), "--ignore-not-found", "--wait=true")
         there = there or bool(result.stdout.strip())
     return there

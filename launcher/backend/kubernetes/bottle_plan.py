@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from launcher.errors import LauncherError
-from launcher.plan import BottlePlan
+from launcher.plan import BottlePlan, object_name
 
 PREFIX = "CLAUDE_BOTTLE_KUBERNETES_"
 PULL_POLICIES = ("Never", "IfNotPresent", "Always")
@@ -62,9 +62,9 @@ class KubernetesBottlePlan(BottlePlan):
     @property
     def bundle_namespace(self) -> str:
         """Where the bundle's pod is."""
-        return f"bottle-{self.slug}-bundle"
+        return object_name(self.slug, "bundle")
 
     @property
     def agent_namespace(self) -> str:
         """Where the agent's pod is."""
-        return f"bottle-{self.slug}-agent"
+        return object_name(self.slug, "agent")

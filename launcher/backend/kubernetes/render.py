@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from launcher.backend.kubernetes.bottle_plan import KubernetesBottlePlan
+from launcher.backend.shared import refuse
 from launcher.containers import GATE_CERTIFICATES, GATE_ROUNDS, GATE_WITHIN_S, METADATA_SERVICE, OUTSIDE, PYTHON
 from launcher.errors import LauncherError
 from launcher.plan import (
@@ -39,7 +40,7 @@ Document = dict[str, Any]
 Mount = tuple[str, str, Document, bool]
 """A volume's name, its place, what it is, and whether it is read-only there."""
 
-BUNDLE, AGENT, GATE, CLONE, RUNTIME = "sidecars", "agent", "gate", "clone", "runtime"
+BUNDLE, AGENT, GATE, CLONE, RUNTIME = SIDECARS, "agent", "gate", "clone", "runtime"
 BUNDLE_ADDRESS = "BUNDLE_ADDRESS"
 """Stands for the address of the bundle's pod, which there is only once it runs; no API server takes it for one."""
 PUBLISHED = "published"
@@ -287,9 +288,7 @@ def _refuse_what_cannot_be(plan: KubernetesBottlePlan) -> None:
         "the agent of a cluster runs as another user than root": wanted.ids[0] == 0,
         "both images have to be there: image and Dockerfile are not built by a cluster": not wanted.image,
     }
-    found = [words for words, fault in faults.items() if fault]
-    if found:
-        raise LauncherError("\n".join(found), hint='a project comes by git-gate there: mode = "clone"')
+    refuse(faults, 'a project comes by git-gate there: mode = "clone"')
 
 
 def _targets(plan: KubernetesBottlePlan) -> list[str]:

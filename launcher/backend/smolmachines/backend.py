@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from launcher import state
@@ -13,6 +13,7 @@ from launcher.backend.docker.backend import DockerBottleBackend
 from launcher.backend.docker.facts import engine_facts, fitted
 from launcher.backend.docker.removal import remove
 from launcher.backend.docker.render import without
+from launcher.backend.shared import recast
 from launcher.backend.smolmachines.render import (
     LOST,
     SmolBottlePlan,
@@ -37,7 +38,7 @@ from launcher.plan import (
 from launcher.planning import labelled
 from launcher.spec import BottleSpec
 from launcher.staging import staged
-from launcher.steps import Hands, Step
+from launcher.steps import Hands, Step, in_turn
 
 SMOLVM = "smolvm"
 ENDED = ("created", "stopped", "exited", "failed")
@@ -54,7 +55,7 @@ class SmolmachinesBottleBackend(DockerBottleBackend):
         return state.own_root() / "smolvm"
 
     def plan(self, spec: BottleSpec, stage_dir: Path) -> SmolBottlePlan:
-        return _own(super().plan(spec, stage_dir))
+        return recast(SmolBottlePlan, super().plan(spec, stage_dir))
 
     def prepare(self, spec: BottleSpec, stage_dir: Path) -> SmolBottlePlan:
         spec = replace(spec, slug=spec.slug or new_slug(spec.name))
@@ -84,7 +85,7 @@ class SmolmachinesBottleBackend(DockerBottleBackend):
 
     def _launch_machine(self, plan: SmolBottlePlan, hands: Hands, held: HeldSignals, tell: Tell) -> None:
         began = time.monotonic()
-        filled = _own(fitted(self.with_free_networks(plan, held), engine_facts(plan)))
+        filled = recast(SmolBottlePlan, fitted(self.with_free_networks(plan, held), engine_facts(plan)))
         filled.sockets_dir.mkdir(mode=0o700, exist_ok=True)
         os.chown(filled.sockets_dir, *filled.agent.ids)
         hands.begin(without(render_bundle(filled), "internal.create", "egress.create"))
@@ -97,9 +98,7 @@ class SmolmachinesBottleBackend(DockerBottleBackend):
             docker("cp", f"{gate}:{GATE_CERTIFICATES}", str(filled.stage_dir / "certificates"))
         archive = filled.stage_dir / "agent.tar"
         docker("save", "--output", str(archive), filled.agent.image)
-        for step in render_machine(filled, self.state_dir, archive):
-            held.check()
-            step.carry_out()
+        in_turn(render_machine(filled, self.state_dir, archive), held.check)
 
     def attach(self, target: str, tty: bool, sleep: Callable[[float], None], *, started: bool = True) -> int:
         """As every backend's, but that nothing goes in: what a machine's workload says is its log."""
@@ -109,7 +108,7 @@ class SmolmachinesBottleBackend(DockerBottleBackend):
 
     def wait(self, target: str, sleep: Callable[[float], None]) -> int:
         slug = slug_of(target)
-        while any(each.role == "agent" and each.state not in ENDED for each in self._machines(f"{slug}")):
+        while any(each.role == "agent" and each.state not in ENDED for each in self._machines(slug)):
             sleep(1.0)
         return 0
 
@@ -157,11 +156,6 @@ def _refuse_without_machines() -> None:
         raise LauncherError(f"{SMOLVM} is not on PATH", hint="the package smolmachines carries it, as smol-vmm")
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         raise LauncherError("a machine needs /dev/kvm, which this user cannot open")
-
-
-def _own(plan: BottlePlan) -> SmolBottlePlan:
-    """The same plan as this backend's."""
-    return SmolBottlePlan(**{field.name: getattr(plan, field.name) for field in fields(plan)})
 
 
 def _machine_of(found: dict[str, object]) -> Running:

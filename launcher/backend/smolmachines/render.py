@@ -15,15 +15,14 @@ from pathlib import Path
 from launcher.backend.docker.argv import create
 from launcher.backend.docker.bottle_plan import DockerBottlePlan
 from launcher.backend.docker.render import render as render_docker
+from launcher.backend.shared import refuse
 from launcher.containers import PYTHON, Container, labels
 from launcher.docker import Command
-from launcher.errors import LauncherError
 from launcher.plan import (
     AGENT_PORTS,
     CERTIFICATES_DIR,
     CERTIFICATES_ELSEWHERE,
     CONFIG_DIR,
-    LABEL_ROLE,
     RUNTIME_DIR,
     SIDECARS,
     SUPERVISE_PORT,
@@ -155,8 +154,4 @@ def _refuse_what_cannot_be(plan: SmolBottlePlan) -> None:
         "a home that was kept cannot be brought into a machine": wanted.home_archive is not None,
         "the command of the agent's image is not known here: say agents.NAME.command": not wanted.command,
     }
-    if found := [words for words, fault in faults.items() if fault]:
-        raise LauncherError("\n".join(found), hint='a project comes by mode = "bind" there')
-
-
-__all__ = ["LABEL_ROLE", "LOST", "SmolBottlePlan", "machine_argv", "render_bundle", "render_machine"]
+    refuse(faults, 'a project comes by mode = "bind" there')

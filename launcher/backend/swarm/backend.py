@@ -4,22 +4,22 @@ The engine's own client reaches the containers of its own node alone, so that is
 that also works. `--context` leads to another manager.
 """
 
-import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from launcher import history, state
-from launcher.backend.base import Running, Tell
-from launcher.backend.docker.backend import TAKEN, DockerBottleBackend
+from launcher.backend.base import Tell
+from launcher.backend.docker.backend import DockerBottleBackend
+from launcher.backend.docker.bottle_plan import DockerBottlePlan
 from launcher.backend.docker.listing import listed
 from launcher.backend.docker.removal import attempt
 from launcher.backend.docker.render import PUBLISH
+from launcher.backend.shared import ENDED, each_second, left_behind, recast
 from launcher.backend.swarm.render import (
     LOST,
-    NODE,
     SwarmBottlePlan,
     refuse_what_cannot_be,
     render,
@@ -27,15 +27,14 @@ from launcher.backend.swarm.render import (
     render_bundle,
     render_networks,
 )
-from launcher.docker import Command, CommandError, docker, docker_json, foreground, run
+from launcher.docker import Command, docker, docker_json, foreground
 from launcher.errors import LauncherError
-from launcher.interrupts import hold_signals
+from launcher.interrupts import HeldSignals, hold_signals
 from launcher.plan import (
     LABEL_ROLE,
     LABEL_SLUG,
     SIDECARS,
     BottlePlan,
-    Subnets,
     new_slug,
     object_name,
     slug_of,
@@ -43,12 +42,10 @@ from launcher.plan import (
 from launcher.planning import labelled
 from launcher.spec import BottleSpec
 from launcher.staging import staged
-from launcher.steps import LOOK_S, Step, Text
+from launcher.steps import LOOK_S, Step, Text, in_turn
 
-DRAWS = 32
 WITHIN_S = 180
 GONE_WITHIN_S = 60
-ENDED = ("created", "exited", "dead")
 # What a task is called once it will not run any more.
 OVER = ("Complete", "Failed", "Rejected", "Shutdown", "Orphaned", "Remove")
 
@@ -56,19 +53,21 @@ OVER = ("Complete", "Failed", "Rejected", "Shutdown", "Orphaned", "Remove")
 class SwarmBottleBackend(DockerBottleBackend):
     """A bottle of two services."""
 
+    LEASES = False
     lost = LOST
 
-    def plan(self, spec: BottleSpec, stage_dir: Path) -> SwarmBottlePlan:  # type: ignore[override]
-        common = super().plan(spec, stage_dir)
-        proxy = replace(common.proxy, settings=replace(common.proxy.settings, lease=False))
-        return SwarmBottlePlan(common.slug, common.stage_dir, proxy, common.agent)
+    def plan(self, spec: BottleSpec, stage_dir: Path) -> SwarmBottlePlan:
+        return recast(SwarmBottlePlan, super().plan(spec, stage_dir))
 
-    def prepare(self, spec: BottleSpec, stage_dir: Path) -> SwarmBottlePlan:  # type: ignore[override]
+    def prepare(self, spec: BottleSpec, stage_dir: Path) -> SwarmBottlePlan:
         spec = replace(spec, slug=spec.slug or new_slug(spec.name))
         plan = labelled(self.plan(spec, stage_dir), spec)
         with staged(spec, plan):
             refuse_what_cannot_be(plan)
         return plan
+
+    def networks(self, plan: DockerBottlePlan) -> tuple[Step, ...]:
+        return render_networks(plan)
 
     def steps(self, plan: BottlePlan) -> tuple[Step, ...]:
         assert isinstance(plan, SwarmBottlePlan)
@@ -81,20 +80,18 @@ class SwarmBottleBackend(DockerBottleBackend):
         with hold_signals() as held:
             try:
                 with state.held(plan.stage_dir):
-                    self._launch_services(plan, tell, held.check)
+                    self._launch_services(plan, tell, held)
             except BaseException:
                 _remove(plan.slug)
                 state.discard(plan.stage_dir, plan.slug)
                 raise
         return object_name(plan.slug, "agent")
 
-    def _launch_services(self, plan: SwarmBottlePlan, tell: Tell, check: Callable[[], None]) -> None:
+    def _launch_services(self, plan: SwarmBottlePlan, tell: Tell, held: HeldSignals) -> None:
         began = time.monotonic()
-        plan = _with_networks(_on_this_node(plan), check)
-        for step in render_bundle(plan):
-            check()
-            step.carry_out()
-        _wait_for(plan.slug, SIDECARS, ("Running",), check)
+        plan = self.with_free_networks(_on_this_node(plan), held)
+        in_turn(render_bundle(plan), held.check)
+        _wait_for(plan.slug, SIDECARS, ("Running",), held.check)
         tell(f"the bundle is healthy after {time.monotonic() - began:.1f} s")
         state.discard_secrets(plan.stage_dir)
         published = docker("exec", _container(plan.slug, SIDECARS), PUBLISH).stdout
@@ -105,25 +102,24 @@ class SwarmBottleBackend(DockerBottleBackend):
         ).carry_out()
         plan = replace(plan, bundle_address=_address_of(plan))
         for step in render_agent(plan):
-            check()
+            held.check()
             step.carry_out()
             if step.name == "gate.run":
-                _wait_for(plan.slug, "gate", ("Complete",), check)
-        _wait_for(plan.slug, "agent", ("Running", "Complete"), check)
+                _wait_for(plan.slug, "gate", ("Complete",), held.check)
+        _wait_for(plan.slug, "agent", ("Running", "Complete"), held.check)
         tell(f"the walls stand, and the agent runs after {time.monotonic() - began:.1f} s")
 
     def attach(self, target: str, tty: bool, sleep: Callable[[float], None], *, started: bool = True) -> int:
         """As every backend's, but that nothing goes in: a service has no standard input."""
         del tty, started
         slug = slug_of(target)
-        with _while_bundle_runs(slug, sleep) as look:
-            foreground(Command(("docker", "service", "logs", "--raw", "--follow", object_name(slug, "agent"))), look)
-            return _wait_ended(slug, look)
+        command = Command(("docker", "service", "logs", "--raw", "--follow", object_name(slug, "agent")))
+        foreground(command, each_second(sleep, partial(_look_for_bundle, slug)))
+        return self.wait(target, sleep)
 
     def wait(self, target: str, sleep: Callable[[float], None]) -> int:
         slug = slug_of(target)
-        with _while_bundle_runs(slug, sleep) as look:
-            return _wait_ended(slug, look)
+        return _wait_ended(slug, each_second(sleep, partial(_look_for_bundle, slug)))
 
     def stop(self, target: str, tell: Tell = lambda _line: None) -> bool:
         slug = slug_of(target)
@@ -159,17 +155,10 @@ class SwarmBottleBackend(DockerBottleBackend):
         return Command(("docker", "service", "logs", *options, object_name(slug, role)))
 
     def prune(self, tell: Tell = lambda _line: None) -> tuple[str, ...]:
-        by_slug: dict[str, list[Running]] = {}
-        for each in self.running(operator=state.operator()):
-            by_slug.setdefault(each.slug, []).append(each)
-        removed = []
-        for slug, objects in sorted(by_slug.items()):
-            states = {each.role: each.state for each in objects if each.kind == "container"}
-            whole = all(states.get(role, "exited") not in ("exited", "dead", "created") for role in ("agent", SIDECARS))
-            if not whole and not state.is_held(state.state_root() / slug):
-                self.stop(slug, tell)
-                removed.append(slug)
-        return tuple(removed)
+        slugs = left_behind(self.running(operator=state.operator()))
+        for slug in slugs:
+            self.stop(slug, tell)
+        return tuple(slugs)
 
 
 def _on_this_node(plan: SwarmBottlePlan) -> SwarmBottlePlan:
@@ -188,25 +177,6 @@ def _on_this_node(plan: SwarmBottlePlan) -> SwarmBottlePlan:
     bounded = replace(settings, limits=replace(settings.limits, cpus=min(settings.limits.cpus, cpus)))
     agent = replace(plan.agent, limits=replace(plan.agent.limits, cpus=min(plan.agent.limits.cpus, cpus)))
     return replace(plan, node=str(swarm["NodeID"]), proxy=replace(plan.proxy, settings=bounded), agent=agent)
-
-
-def _with_networks(plan: SwarmBottlePlan, check: Callable[[], None]) -> SwarmBottlePlan:
-    """Make the overlays, at addresses that are free, and fill them in."""
-    for _ in range(DRAWS):
-        check()
-        filled = plan.with_networks(Subnets.drawn())
-        made = []
-        for step in render_networks(filled):
-            result = run(step.command, check=False)
-            if result.code == 0:
-                made.append(step.command.argv[-1])
-            elif not any(words in result.stderr for words in TAKEN):
-                raise CommandError(step.command.argv, result)
-        if len(made) == 2:
-            return filled
-        for name in made:
-            attempt("network", "rm", name)
-    raise LauncherError("no free network of 32 addresses was found")
 
 
 def _container(slug: str, role: str) -> str:
@@ -255,21 +225,11 @@ def _last_words(slug: str, role: str) -> str:
     return (said.stdout + said.stderr).strip()
 
 
-@contextmanager
-def _while_bundle_runs(slug: str, sleep: Callable[[float], None]) -> Iterator[Callable[[float], None]]:
-    """A `sleep` that raises `LauncherError` once the bundle has ended."""
-    asked = time.monotonic()
-
-    def look(seconds: float) -> None:
-        nonlocal asked
-        sleep(seconds)
-        if time.monotonic() - asked > 1:
-            asked = time.monotonic()
-            words, error = _task(slug, SIDECARS)
-            if words in OVER:
-                raise LauncherError(f"the bundle of {slug} has ended: {error}", hint=f"`bottle why {slug}` tells why")
-
-    yield look
+def _look_for_bundle(slug: str) -> None:
+    """Raises `LauncherError` once the bundle has ended."""
+    words, error = _task(slug, SIDECARS)
+    if words in OVER:
+        raise LauncherError(f"the bundle of {slug} has ended: {error}", hint=f"`bottle why {slug}` tells why")
 
 
 def _wait_ended(slug: str, look: Callable[[float], None]) -> int:
@@ -316,15 +276,8 @@ def _remove(slug: str, *, keep: bool = False) -> bool:
 
 def _remember(slug: str) -> None:
     """Keep what agent and bundle have said: what cannot be had is left out."""
-    directory = history.history_root() / slug
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    logs = {}
     for role, name in (("agent", history.AGENT_LOG), (SIDECARS, history.BUNDLE_LOG)):
         said = docker("service", "logs", "--raw", "--timestamps", object_name(slug, role), check=False)
-        state.write(directory / name, said.stdout + said.stderr, mode=0o600)
-    facts = {"slug": slug, "ended": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())}
-    known = state.facts_of(state.state_root() / slug) or {}
-    state.write(directory / history.FACTS, json.dumps(known | facts, indent=1) + "\n", mode=0o600)
-    history.forget_oldest()
-
-
-__all__ = ["NODE", "SwarmBottleBackend"]
+        logs[name] = said.stdout + said.stderr
+    history.remember(slug, logs)

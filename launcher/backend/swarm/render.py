@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 
+from launcher.backend.docker.argv import each_option
+from launcher.backend.docker.bottle_plan import DockerBottlePlan
+from launcher.backend.shared import refuse
 from launcher.containers import GATE_CERTIFICATES, PYTHON, Container, agent, bundle, gate_order, labels
 from launcher.docker import Command
-from launcher.errors import LauncherError
 from launcher.plan import (
     CERTIFICATES_DIR,
     CERTIFICATES_ELSEWHERE,
@@ -46,7 +48,7 @@ LOST = (
 
 
 @dataclass(frozen=True, slots=True)
-class SwarmBottlePlan(BottlePlan):
+class SwarmBottlePlan(DockerBottlePlan):
     """One bottle, and the node that it is pinned to."""
 
     node: str = NODE
@@ -54,7 +56,7 @@ class SwarmBottlePlan(BottlePlan):
     """The bundle's address on the internal network, once it has one."""
 
 
-def render_networks(plan: SwarmBottlePlan) -> tuple[Step, ...]:
+def render_networks(plan: BottlePlan) -> tuple[Step, ...]:
     """The two overlays: one for agent and bundle, with no way out, and one for the bundle alone."""
     subnets = plan.proxy.subnets
     steps = []
@@ -97,7 +99,7 @@ def render_bundle(plan: SwarmBottlePlan) -> tuple[Step, ...]:
     env = tuple((name, value) for name, value in container.env if name != "BOTTLE_SECRETS")
     argv = (
         *_service(plan, SIDECARS, container, env, volumes, configs),
-        *_each("--secret", secrets),
+        *each_option("--secret", secrets),
         *("--network", f"name={object_name(plan.slug, 'internal')},alias={SIDECARS}"),
         *("--network", object_name(plan.slug, "egress")),
         *("--health-interval", "1s"),
@@ -163,9 +165,9 @@ def render_agent(plan: SwarmBottlePlan) -> tuple[Step, ...]:
         *_service(plan, "agent", container, container.env, agent_volumes, configs),
         *internal,
         *("--host", f"{SIDECARS}:{_address(plan)}"),
-        *_each("--dns", (_address(plan) if wanted.transparent else container.dns[0],)),
+        *each_option("--dns", (_address(plan) if wanted.transparent else container.dns[0],)),
         *("--dns-search", "."),
-        *_each("--dns-option", container.dns_options),
+        *each_option("--dns-option", container.dns_options),
         *(("--workdir", wanted.workdir) if wanted.workdir else ()),
         *(("--tty",) if wanted.tty else ()),
         *("--entrypoint", container.entrypoint),
@@ -199,8 +201,7 @@ def refuse_what_cannot_be(plan: SwarmBottlePlan) -> None:
         "a service has no runtime of its own: the node's default runs it": bool(wanted.runtime)
         and wanted.runtime not in ("auto", "runc"),
     }
-    if found := [words for words, fault in faults.items() if fault]:
-        raise LauncherError("\n".join(found), hint="let the agent clone its project through git-gate itself")
+    refuse(faults, "let the agent clone its project through git-gate itself")
 
 
 def _pairs(value: object) -> list[tuple[str, int]]:
@@ -221,12 +222,8 @@ def _create(kind: str, plan: SwarmBottlePlan, name: str, role: str, content: Byt
     return Step(f"{name}.create", Command(argv), stdin=content)
 
 
-def _labels(plan: SwarmBottlePlan, role: str) -> tuple[str, ...]:
+def _labels(plan: BottlePlan, role: str) -> tuple[str, ...]:
     return tuple(word for key, value in labels(plan.proxy, role) for word in ("--label", f"{key}={value}"))
-
-
-def _each(option: str, values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(word for value in values for word in (option, value))
 
 
 def _service(
@@ -254,19 +251,19 @@ def _service(
     return (
         *("docker", "service", "create", "--quiet", "--detach", "--no-resolve-image"),
         *("--name", object_name(plan.slug, role), "--mode", mode),
-        *_each("--label", own),
-        *_each("--container-label", own),
+        *each_option("--label", own),
+        *each_option("--container-label", own),
         # Whoever comes back has another authority and another address: a bottle is made anew instead.
         *("--restart-condition", "none", "--constraint", f"node.id=={plan.node}"),
         *(("--endpoint-mode", "dnsrr") if mode == "replicated" else ()),
         *(("--read-only",) if container.read_only else ()),
-        *_each("--mount", map(_tmpfs, container.tmpfs)),
-        *_each("--mount", (_volume(name, volume, plan, volume.role) for name, volume in volumes)),
-        *_each("--config", configs),
-        *("--cap-drop", "ALL", *_each("--cap-add", container.capabilities)),
+        *each_option("--mount", map(_tmpfs, container.tmpfs)),
+        *each_option("--mount", (_volume(name, volume, plan, volume.role) for name, volume in volumes)),
+        *each_option("--config", configs),
+        *("--cap-drop", "ALL", *each_option("--cap-add", container.capabilities)),
         *(("--user", container.user) if container.user else ()),
-        *_each("--sysctl", (f"{key}={value}" for key, value in container.sysctls)),
-        *_each("--env", (f"{key}={value}" for key, value in env)),
+        *each_option("--sysctl", (f"{key}={value}" for key, value in container.sysctls)),
+        *each_option("--env", (f"{key}={value}" for key, value in env)),
         *bounds,
     )
 
