@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support.init import eventually, running
+from tests.integration.support.init import eventually, running, sh
 
 pytestmark = pytest.mark.real
 
@@ -322,9 +322,10 @@ def test_daemons_start_with_few_descriptors(tmp_path: Path, soft: int, hard: int
 
 def test_what_escaped_uses_up_no_descriptors(tmp_path: Path) -> None:
     """A process that escaped and holds its daemon's output keeps no restart from starting."""
-    script = "setsid sleep 600 & exit 1"
+    os.mkfifo(tmp_path / "fled")
+    script = f'setsid sh -c "echo > {tmp_path}/fled; exec sleep 600" & read _ < {tmp_path}/fled; exit 1'
     more = "backoff = { initial = 0 }\nrestarts = { max = 60, window = '1h' }\npolicy = 'restart'"
-    bundle = f"[daemons.d]\ncommand = ['/bin/sh', '-c', '{script}']\n{more}\n"
+    bundle = sh("daemon", "d", script, more)
     with running(tmp_path, bundle, preexec_fn=start_with(64, 64), pid_1=True) as init:
         assert init.wait() == 1
         assert init.event("leftover_output_closed", "d")["stream"] == "stdout"
