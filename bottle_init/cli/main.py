@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 from _signal import SIG_BLOCK, pthread_sigmask, valid_signals
 
-from bottle_init.cli.options import CHECK, CTL, EXPLAIN, HEALTH, HELP, ONE, RUN, STATUS, VERSION, parse
+from bottle_init.cli.options import CHECK, CONVERT, CTL, EXPLAIN, HEALTH, HELP, ONE, RUN, STATUS, VERSION, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,6 +104,13 @@ def _explain(options: Options) -> int:
     return explain.run(options, explain.render)
 
 
+def _convert(options: Options) -> int:
+    gc.enable()
+    from bottle_init.cli import convert
+
+    return convert.run(options)
+
+
 def _help(_options: Options) -> int:
     from bottle_init.cli import console, usage
 
@@ -127,6 +134,7 @@ COMMANDS: Final[dict[str, Callable[[Options], int]]] = {
     STATUS: _status,
     CTL: _ctl,
     EXPLAIN: _explain,
+    CONVERT: _convert,
     HELP: _help,
     VERSION: _version,
 }

@@ -24,6 +24,7 @@ HEALTH: Final = "health"
 STATUS: Final = "status"
 CTL: Final = "ctl"
 EXPLAIN: Final = "explain"
+CONVERT: Final = "convert"
 HELP: Final = "help"
 VERSION: Final = "version"
 
@@ -54,8 +55,8 @@ class Options:
     `rewrite`: `(from, to)` signal numbers, 0 drops, the last for a signal holds. `map_exit`: those that become 0.
     `parent_death_signal`: a number, 0 for none. `lease`: what the one command's life hangs on. `stop_timeout`: in
     milliseconds, None where nothing was said. `argv`: the one command. `verb`, `names`, `signal`: the words of `ctl`;
-    `wait`: how many milliseconds for its effect, None for not at all. `file`: what `explain` reads, `-` for standard
-    input.
+    `wait`: how many milliseconds for its effect, None for not at all. `file`: what `explain` and `convert` read, `-` for
+    standard input. `output`: where `convert` writes, None for standard output; `kind`: what it reads, None to look.
     """
 
     config: str = DEFAULT_CONFIG
@@ -84,6 +85,8 @@ class Options:
     wait: int | None = None
     signal: int = 0
     file: str = "-"
+    output: str | None = None
+    kind: str | None = None
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -301,6 +304,11 @@ OPTIONS: Final[dict[str, Option]] = {
     "--json": Option("", (HEALTH, STATUS), _flag, "print JSON"),
     "--watch": Option("", (STATUS,), _flag, "again and again, until Ctrl-C"),
     "--svg": Option("", (EXPLAIN,), _flag, "draw the timeline, as SVG"),
+    "--output": Option("FILE", (CONVERT,), _path, "write there and not to standard output; `-o` is the same"),
+    "--kind": Option(
+        *("KIND", (CONVERT,), _text),
+        "what `FILE` is, where that cannot be told: `supervisord`, `procfile`, `compose`, `pebble` or `s6-rc`",
+    ),
     "--follow": Option("", (CTL,), _flag, "until the init ends, or Ctrl-C", verbs=("events",)),
     "--all": Option("", (CTL,), _flag, "every daemon and every job; of `stop`, the bundle", verbs=ORDERS),
     "--wait": Option(
@@ -327,7 +335,16 @@ COMMANDS: Final[dict[str, Command]] = {
         "tell the story of an exit report, or of a log with one in it; standard input by default",
         "file",
     ),
+    CONVERT: Command(
+        *("FILE", 1, 1),
+        "make a bundle file of a supervisord.conf, a Procfile, a compose file, a Pebble layer or an s6-rc source "
+        "directory, with a comment at [all that differs](migrate.md#convert); exits with 1 if that changes behaviour",
+        "file",
+    ),
 }
+
+SHORT: Final = {"-o": "--output"}
+"""Options of one letter, for what others mean by them."""
 
 _CHILDREN: Final = "[NAME...] [--all] [--wait[=DURATION]]"
 _MANY: Final = 1 << 20
@@ -397,6 +414,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
 def _option(arg: str, rest: Iterator[str]) -> tuple[str, str]:
     """`--name=value` or `--name`, whose value is then the next argument, as `(name, value)`."""
     name, equals, value = arg.partition("=")
+    name = SHORT.get(name, name)
     if name not in OPTIONS:
         raise UsageError(f"unknown option {name}{_nearest(name, (*OPTIONS, '--help', '--version'))}")
     option = OPTIONS[name]
@@ -497,6 +515,8 @@ def _take_words(options: Options, words: list[str]) -> None:
     most = row.most if row is not None else 0
     if len(words) > most:
         raise UsageError(f"{options.command} does not know what to do with {words[most]}")
+    if row is not None and len(words) < row.fewest:
+        raise UsageError(f"{options.command} needs {row.words}")
     if words and row is not None:
         setattr(options, row.field, _path(options.command, words[0]))
 

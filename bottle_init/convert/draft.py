@@ -1,0 +1,303 @@
+"""A bundle file in the making: its tables, and beside them, as comments, what could not be converted.
+
+What a draft writes is always a valid bundle file: a value that the reader of its key refuses becomes a comment.
+"""
+
+from __future__ import annotations
+
+import re
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any, Final
+
+from bottle_init.bundle import document, graph, keys, readers, written
+from bottle_init.core.words import DAEMON, JOB, ONESHOT
+from bottle_init.words import durations
+from bottle_init.words.text import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from bottle_init.bundle.table import Faults
+
+NOT_CONVERTED: Final = "NOT CONVERTED"
+"""How a comment begins that is about a difference in behaviour. All others begin with `note`."""
+
+MOST_CHILDREN: Final = 1_000
+UNLIMITED_RESTARTS: Final = 1_000_000
+"""For tools that never give up: a budget that nobody spends."""
+
+_MARK: Final = re.compile("\ue000([A-Za-z_][A-Za-z0-9_]*)\ue001")
+_WIDTH: Final = 118
+_LONGEST_COMMENT: Final = 600
+_SETUID: Final = ("sudo", "su", "doas", "pkexec", "newgrp", "crontab")
+"""Programs that gain privileges by their setuid bit, or refuse to run where they could not."""
+
+
+class Unconvertible(Exception):
+    """The input is not what it should be, and nothing comes of it; `where` is a place in it, or empty."""
+
+    def __init__(self, where: str, message: str) -> None:
+        super().__init__(f"{where}: {message}" if where else message)
+
+
+class ExtraMissing(Exception):
+    """A reader's library is not installed; `library` is its name."""
+
+    def __init__(self, library: str) -> None:
+        super().__init__(f"{library} is not installed")
+        self.library = library
+
+
+class Comments:
+    """What is said beside a table."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[bool, str], None] = {}
+
+    def lose(self, text: str) -> None:
+        """Say that something that changes behaviour was not converted."""
+        self._said[True, _MARK.sub(r"${\1}", text)] = None
+
+    def note(self, text: str) -> None:
+        """Say something else that is worth knowing."""
+        self._said[False, _MARK.sub(r"${\1}", text)] = None
+
+    def lost(self) -> list[str]:
+        """All that changes behaviour."""
+        return [text for changes, text in self._said if changes]
+
+    def lines(self) -> Iterator[str]:
+        """The comments, what changes behaviour first."""
+        for changes, text in sorted(self._said, key=_changes_first):
+            kind = NOT_CONVERTED if changes else "note"
+            yield from wrap(
+                f"# {kind}: {plain(text, _LONGEST_COMMENT)}", _WIDTH, subsequent_indent="#   ", break_on_hyphens=False
+            )
+
+
+def _changes_first(said: tuple[bool, str]) -> bool:
+    return not said[0]
+
+
+class Child(Comments):
+    """One child: its `kind`, and its `table` as TOML will have it."""
+
+    def __init__(self, name: str, kind: str, place: str) -> None:
+        super().__init__()
+        self.name = name
+        self.kind = kind
+        self.place = place
+        self.table: dict[str, Any] = {}
+
+    def command(self, words: Iterable[str]) -> None:
+        """Set the command. A program that needs its setuid bit gets it."""
+        found = list(words)
+        self.table["command"] = found
+        named = {part.rpartition("/")[2] for word in found for part in word.split()}
+        if needs := sorted(named.intersection(_SETUID)):
+            self.table["no_new_privs"] = False
+            self.note(f"no_new_privs is false because of {', '.join(needs)}, which no child may use otherwise")
+
+    def env(self, variables: Iterable[tuple[str, str]]) -> None:
+        """Add variables; what no variable can be called is not converted."""
+        for name, value in variables:
+            if not readers.VARIABLE.fullmatch(name):
+                self.lose(f"the variable {name!r}: a name is made of letters, digits and _")
+            elif "\0" in value:
+                self.lose(f"the variable {name}: its value contains a NUL byte, which no variable can")
+            else:
+                self.table.setdefault("env", {})[name] = value
+
+    def after(self, names: Iterable[str]) -> None:
+        """Add children that this one starts after."""
+        known = self.table.setdefault("after", [])
+        known += [name for name in dict.fromkeys(names) if name not in known and name != self.name]
+        if not known:
+            del self.table["after"]
+
+    def drop_key(self, key: str, why: str) -> None:
+        """Turn a key into a comment."""
+        self.lose(f"{key} = {_shown(self.table.pop(key))}: {why}")
+
+    @property
+    def stop_ms(self) -> int:
+        """How long its stop may take: 5 s by default."""
+        try:
+            return int(readers.duration_ms(self.table.get("stop_timeout", "5s")))
+        except readers.Wrong:
+            return 0
+
+
+class Draft(Comments):
+    """The bundle file. `source` and `tool` are what it is made from; `bundle` is the table of the bundle as a whole."""
+
+    def __init__(self, source: str, tool: str) -> None:
+        super().__init__()
+        self.source = source
+        self.tool = tool
+        self.bundle: dict[str, Any] = {}
+        self.children: dict[str, Child] = {}
+        self._variables: dict[str, str | None] = {}
+
+    def child(self, wanted: str, kind: str, place: str) -> Child:
+        """A new child, under a name that is as close to `wanted` as names allow. `place` is where the source has it."""
+        if len(self.children) >= MOST_CHILDREN:
+            raise Unconvertible(place, f"there are more than {MOST_CHILDREN:,} children")
+        base = re.sub(r"[^A-Za-z0-9_-]+", "-", wanted)[:200].lstrip("-") or "child"
+        name, number = base, 2
+        while name in self.children:
+            name, number = f"{base}-{number}", number + 1
+        child = self.children[name] = Child(name, kind, place)
+        if name != wanted:
+            child.note(f"it was called {wanted!r}")
+        return child
+
+    def variable(self, name: str, default: str | None) -> str:
+        """What stands in a value for a variable of the environment; `default` is None where there is none."""
+        known = self._variables.setdefault(name, default)
+        if known is None and default is not None:
+            self._variables[name] = default
+        return f"\ue000{name}\ue001"
+
+    @property
+    def lost(self) -> list[str]:  # type: ignore[override]
+        """All that changes behaviour, each with the place where it is."""
+        own = Comments.lost(self)
+        said = (f"{child.place}: {text}" for child in self.children.values() for text in child.lost())
+        return own + list(dict.fromkeys(said))
+
+    def text(self) -> str:
+        """The bundle file. Raises Unconvertible where there is nothing that could run."""
+        self._settle()
+        if not any(child.kind != ONESHOT for child in self.children.values()):
+            raise Unconvertible("", f"there is nothing to run in this {self.tool}")
+        self._settle_variables()
+        self._fit_stop()
+        self._mend()
+        return self._written()
+
+    # Making it valid.
+
+    def _settle(self) -> None:
+        """Names that are after something that is not there are dropped."""
+        for child in self.children.values():
+            if "command" not in child.table:
+                child.command(["sh", "-c", f"echo '{child.name}: write its command into the bundle file' >&2; exit 1"])
+                child.lose("it has no command: write one in place of this one, which fails")
+
+    def _settle_variables(self) -> None:
+        for child in self.children.values():
+            child.table = {key: self._replaced(child, value) for key, value in child.table.items()}
+
+    def _replaced(self, child: Child, value: Any) -> Any:
+        """A value with the default of each variable in place of the variable."""
+        if isinstance(value, dict):
+            return {key: self._replaced(child, below) for key, below in value.items()}
+        if isinstance(value, list):
+            return [self._replaced(child, below) for below in value]
+        if not isinstance(value, str):
+            return value
+
+        def default(match: re.Match[str]) -> str:
+            name = match[1]
+            found = self._variables.get(name)
+            said = "it has no default, and so there is nothing in its place" if found is None else "this is its default"
+            child.lose(f"the variable {name}: it is not replaced in this file; {said}")
+            return found or ""
+
+        return _MARK.sub(default, value)
+
+    def _fit_stop(self) -> None:
+        """The bundle's deadline is as long as all stops in their order may take, at least the 8 s of the default.
+
+        A oneshot has ended before any that is after it runs.
+        """
+        below_ms: dict[str, int] = {}
+        needed_ms = 0
+        for name in self._by_depth():
+            child = self.children[name]
+            before_ms = max((below_ms.get(other, 0) for other in child.table.get("after", ())), default=0)
+            needed_ms = max(needed_ms, before_ms + child.stop_ms)
+            below_ms[name] = before_ms if child.kind == ONESHOT else before_ms + child.stop_ms
+        if needed_ms > 8_000 and "stop_timeout" not in self.bundle:
+            self.bundle["stop_timeout"] = durations.spell(min(needed_ms, durations.LONGEST_MS))
+            self.note(
+                f"a stop may take {self.bundle['stop_timeout']}, as long as the children's own times in their order:"
+                " let `docker stop --timeout` (or stop_grace_period) wait for longer than that"
+            )
+
+    def _by_depth(self) -> list[str]:
+        """The children, each after all that it is after, as far as they do not go round in a circle."""
+        done: dict[str, None] = {}
+        for _ in range(len(self.children)):
+            free = [
+                name
+                for name, child in self.children.items()
+                if name not in done and all(other in done for other in child.table.get("after", ()))
+            ]
+            if not free:
+                break
+            done.update(dict.fromkeys(free))
+        return [*done, *(name for name in self.children if name not in done)]
+
+    def _mend(self) -> None:
+        """Turn every key that the bundle file does not take into a comment."""
+        for _ in range(len(self.children) + 10):
+            faults = self._faults()
+            if not faults:
+                return
+            for path, message in faults:
+                self._drop(path, message)
+        raise Unconvertible(*self._faults()[0])
+
+    def _faults(self) -> Faults:
+        text = self._written()
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise Unconvertible("", "a string contains half of a surrogate pair, which is no character") from None
+        return document.parse(text, here=False)[1]
+
+    def _drop(self, path: str, message: str) -> None:
+        if message == graph.NOTHING_ENABLED:
+            for child in self.children.values():
+                if child.table.pop("enabled", True) is False:
+                    child.lose("it is not started by itself there; here a bundle without any child that is cannot be")
+            return
+        table, name, key = [*re.split(r"[.\[]", path, maxsplit=3), "", "", ""][:3]
+        child = self.children.get(name)
+        if table in keys.KINDS and child is not None and key in child.table and key != "command":
+            child.drop_key(key, message)
+        elif table in keys.KINDS and child is not None and key == "command":
+            child.lose(f"its command {_shown(child.table['command'])}: {message}")
+            child.table["command"] = ["false"]
+        elif table == "bundle" and name in self.bundle:
+            self.lose(f"{name} = {_shown(self.bundle.pop(name))}: {message}")
+
+    # Writing it.
+
+    def _written(self) -> str:
+        head = [
+            f"# Converted from {plain(self.source, 200)} ({self.tool}) by `bottle-init convert`.",
+            f"# A comment that begins with {NOT_CONVERTED} is about a difference in behaviour; check it by hand.",
+            *self.lines(),
+            "",
+            *(_table("bundle", self.bundle, ()) if self.bundle else ()),
+        ]
+        kinds = {kind: table for table, kind in keys.KINDS.items()}
+        for kind in (ONESHOT, DAEMON, JOB):
+            for child in self.children.values():
+                if child.kind == kind:
+                    ordered = {key.name: child.table[key.name] for key in keys.CHILD if key.name in child.table}
+                    head += _table(f"{kinds[kind]}.{child.name}", ordered, child.lines())
+        return "\n".join(head)
+
+
+def _table(heading: str, table: dict[str, Any], comments: Iterable[str]) -> list[str]:
+    rows = [f"{key} = {written.inline(value)}" for key, value in table.items()]
+    return [f"[{heading}]", *comments, *rows, ""]
+
+
+def _shown(value: Any) -> str:
+    text = written.inline(value)
+    return text if len(text) <= 100 else text[:97] + "..."
