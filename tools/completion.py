@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bottle_init.cli.options import COMMANDS, CTL, ONE, OPTIONS, RUN, VERBS
 from bottle_init.cli.usage import plain
+from bottle_init.convert.sources import KINDS as SOURCES
 from bottle_init.core.policies import POLICIES
 from bottle_init.words import signames
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 SHARE = Path(__file__).parents[1] / "share"
 
-VALUES = {"POLICY": tuple(POLICIES), "SIG": tuple(signames.names())}
+VALUES = {"POLICY": tuple(POLICIES), "SIG": tuple(signames.names()), "KIND": SOURCES}
 """Values that can be listed, by what the help calls them."""
 
 PATHS = ("FILE", "ADDR")

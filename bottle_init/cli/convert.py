@@ -40,7 +40,9 @@ def run(options: Options) -> int:
     lost = draft.lost
     if not lost:
         return EX_OK
-    what = "one thing that changes behaviour was" if len(lost) == 1 else f"{len(lost)} things that change behaviour were"
+    what = (
+        "one thing that changes behaviour was" if len(lost) == 1 else f"{len(lost)} things that change behaviour were"
+    )
     said = "".join(f"\n  {line}" for line in lost)
     console.complain(f"bottle-init convert: {shown}: {what} not converted ({NOT_CONVERTED} in the file):{said}")
     return EX_NO

@@ -55,8 +55,8 @@ class Options:
     `rewrite`: `(from, to)` signal numbers, 0 drops, the last for a signal holds. `map_exit`: those that become 0.
     `parent_death_signal`: a number, 0 for none. `lease`: what the one command's life hangs on. `stop_timeout`: in
     milliseconds, None where nothing was said. `argv`: the one command. `verb`, `names`, `signal`: the words of `ctl`;
-    `wait`: how many milliseconds for its effect, None for not at all. `file`: what `explain` and `convert` read, `-` for
-    standard input. `output`: where `convert` writes, None for standard output; `kind`: what it reads, None to look.
+    `wait`: how many milliseconds for its effect, None for not at all. `file`: what `explain` and `convert` read, `-`
+    for standard input. `output`: where `convert` writes, None for standard output; `kind`: what it reads, None to look.
     """
 
     config: str = DEFAULT_CONFIG

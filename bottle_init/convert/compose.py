@@ -102,7 +102,9 @@ def _resolver(draft: Draft, place: str) -> Callable[[str], str]:
 
     def resolve(name: str, operator: str, rest: str) -> str:
         if operator.endswith("+"):
-            draft.lose(f"{place}: ${{{name}{operator}{rest}}} depends on whether {name} is set; nothing is in its place")
+            draft.lose(
+                f"{place}: ${{{name}{operator}{rest}}} depends on whether {name} is set; nothing is in its place"
+            )
             return ""
         return draft.variable(name, rest if operator.endswith("-") else None)
 
@@ -271,7 +273,9 @@ def _command(service: Service) -> None:
         for child in service.children:
             child.command(words)
         if words[0].startswith("-"):
-            service.lose(f"its command begins with the option {words[0]}: the ENTRYPOINT of its image belongs before it")
+            service.lose(
+                f"its command begins with the option {words[0]}: the ENTRYPOINT of its image belongs before it"
+            )
         elif parts[0] is None and ("image" in service.content or "build" in service.content):
             service.note("if its image has an ENTRYPOINT, that comes before its command")
         return
@@ -319,18 +323,8 @@ def _restart(service: Service) -> None:
 
 def _health(service: Service) -> None:
     check = table(service.content.get("healthcheck"))
-    test = check.get("test")
-    if not check or check.get("disable") is True:
-        return
-    words = texts(test) if isinstance(test, list) else ["CMD-SHELL", text_of(test) or ""]
-    if words[:1] == ["NONE"]:
-        return
-    if words[:1] == ["CMD-SHELL"] and len(words) == 2 and words[1].strip():
-        command = ["/bin/sh", "-c", words[1]]
-    elif words[:1] == ["CMD"] and words[1:]:
-        command = words[1:]
-    else:
-        service.lose("healthcheck: it has no test; that is the image's")
+    command = _test(service, check)
+    if not command:
         return
     times = {}
     for key, default in (("interval", _INTERVAL), ("timeout", _TIMEOUT), ("start_period", "0s")):
@@ -343,14 +337,25 @@ def _health(service: Service) -> None:
     service.set("health", {"exec": command, **times, "retries": retries})
     if "start_interval" in check:
         service.note("healthcheck.start_interval: `ready` asks at growing pauses of at most 250 ms")
-    if service.is_awaited:
+    if service.is_awaited == "service_healthy":
         each_ms = durations.parse_ms(times["interval"]) + durations.parse_ms(times["timeout"])
         most_ms = round(durations.parse_ms(times["start_period"]) + retries * each_ms)
         service.set("ready", {"exec": command, "timeout": durations.spell(min(most_ms, durations.LONGEST_MS))})
-        if service.is_awaited == "service_started":
-            service.note("those that wait for its start wait until its check passes")
-            for child in service.children:
-                del child.table["ready"]
+
+
+def _test(service: Service, check: dict[str, Any]) -> list[str]:
+    """The command of a healthcheck, empty for none."""
+    test = check.get("test")
+    if not check or check.get("disable") is True:
+        return []
+    words = texts(test) if isinstance(test, list) else ["CMD-SHELL", text_of(test) or ""]
+    if words[:1] == ["CMD-SHELL"] and len(words) == 2 and words[1].strip():
+        return ["/bin/sh", "-c", words[1]]
+    if words[:1] == ["CMD"] and words[1:]:
+        return words[1:]
+    if words[:1] != ["NONE"]:
+        service.lose("healthcheck: it has no test; that is the image's")
+    return []
 
 
 def _environment(service: Service, value: Any) -> None:
@@ -406,12 +411,13 @@ def _stop_signal(service: Service, value: Any) -> None:
 
 
 def _ulimits(service: Service, value: Any) -> None:
-    limits = {}
+    limits: dict[str, Any] = {}
     for name, limit in table(value).items():
-        pair = [limit.get("soft"), limit.get("hard")] if isinstance(limit, dict) else limit
-        limits[name] = [whole(each) for each in pair] if isinstance(pair, list) else whole(pair)
-        if limits[name] is None or (isinstance(limits[name], list) and None in limits[name]):
-            del limits[name]
+        pair = [limit.get("soft"), limit.get("hard")] if isinstance(limit, dict) else [limit]
+        numbers = [number for each in pair if (number := whole(each)) is not None]
+        if len(numbers) == len(pair):
+            limits[name] = numbers if len(numbers) == 2 else numbers[0]
+        else:
             service.lose(f"ulimits.{name}: it is no number")
     if limits:
         service.set("rlimits", limits)
@@ -424,7 +430,9 @@ def _profiles(service: Service, value: Any) -> None:
 
 
 def _capabilities(service: Service) -> None:
-    dropped, added = ([each.upper() for each in texts(service.content.get(key) or [])] for key in ("cap_drop", "cap_add"))
+    dropped, added = (
+        [each.upper() for each in texts(service.content.get(key) or [])] for key in ("cap_drop", "cap_add")
+    )
     if "ALL" in dropped and "ALL" not in added:
         service.set("capabilities", added)
     elif dropped:
@@ -463,7 +471,9 @@ def _number(service: Service, value: Any) -> None:
 
 
 def _groups(service: Service, value: Any) -> None:
-    service.set("groups", [int(each) if each.isascii() and each.isdigit() and len(each) < 11 else each for each in texts(value)])
+    service.set(
+        "groups", [int(each) if each.isascii() and each.isdigit() and len(each) < 11 else each for each in texts(value)]
+    )
 
 
 def _nothing(_service: Service, _value: Any) -> None:

@@ -10,6 +10,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
 from bottle_init.bundle import document, graph, keys, readers, written
+from bottle_init.bundle.table import Wrong
 from bottle_init.core.words import DAEMON, JOB, ONESHOT
 from bottle_init.words import durations
 from bottle_init.words.text import plain
@@ -124,7 +125,7 @@ class Child(Comments):
         """How long its stop may take: 5 s by default."""
         try:
             return int(readers.duration_ms(self.table.get("stop_timeout", "5s")))
-        except readers.Wrong:
+        except Wrong:
             return 0
 
 
@@ -265,12 +266,12 @@ class Draft(Comments):
                     child.lose("it is not started by itself there; here a bundle without any child that is cannot be")
             return
         table, name, key = [*re.split(r"[.\[]", path, maxsplit=3), "", "", ""][:3]
-        child = self.children.get(name)
-        if table in keys.KINDS and child is not None and key in child.table and key != "command":
-            child.drop_key(key, message)
-        elif table in keys.KINDS and child is not None and key == "command":
-            child.lose(f"its command {_shown(child.table['command'])}: {message}")
-            child.table["command"] = ["false"]
+        at_fault = self.children.get(name) if table in keys.KINDS else None
+        if at_fault is not None and key == "command":
+            at_fault.lose(f"its command {_shown(at_fault.table['command'])}: {message}")
+            at_fault.table["command"] = ["false"]
+        elif at_fault is not None and key in at_fault.table:
+            at_fault.drop_key(key, message)
         elif table == "bundle" and name in self.bundle:
             self.lose(f"{name} = {_shown(self.bundle.pop(name))}: {message}")
 

@@ -1,4 +1,4 @@
-"""From the layers of Pebble (documentation.ubuntu.com/pebble/reference/layer-specification): one file, or all of them."""
+"""From layers of Pebble, one or all of them (documentation.ubuntu.com/pebble/reference/layer-specification)."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def convert(layers: list[tuple[str, str]], source: str) -> Draft:
     plan: dict[str, dict[str, dict[str, Any]]] = {"services": {}, "checks": {}}
     for name, text in layers:
         content = table(bounded(yaml(text)))
-        for section in plan:
-            _lay(draft, plan[section], content, section, name)
+        for section, known in plan.items():
+            _lay(draft, known, content, section, name)
         for key in content:
             if key == "log-targets":
                 draft.lose('log-targets: logs = "json", and a collector that reads the log of the container')
@@ -118,7 +118,11 @@ def _fill(child: Child, content: dict[str, Any]) -> None:
         raise Unconvertible(f"{child.place}.command", f"{problem}") from None
     if words:
         child.command(words)
-    child.env((name, text) for name, value in table(content.get("environment")).items() if (text := text_of(value)) is not None)
+    child.env(
+        (name, text)
+        for name, value in table(content.get("environment")).items()
+        if (text := text_of(value)) is not None
+    )
     for key in ("user", "group"):
         name, number = text_of(content.get(key)), whole(content.get(f"{key}-id"))
         if name is not None or number is not None:
@@ -155,9 +159,7 @@ def _policy(child: Child, content: dict[str, Any]) -> None:
     if wanted not in _POLICIES:
         child.lose(f"on-success = {wanted[0]} with on-failure = {wanted[1]}: no policy says both")
     backoff: dict[str, Any] = {
-        key: found
-        for key in ("delay", "limit")
-        if (found := _duration(child, content, f"backoff-{key}")) is not None
+        key: found for key in ("delay", "limit") if (found := _duration(child, content, f"backoff-{key}")) is not None
     }
     if "delay" in backoff:
         backoff = {"initial": backoff.pop("delay"), **backoff}

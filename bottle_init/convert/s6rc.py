@@ -115,7 +115,9 @@ def convert(directory: Path, source: str) -> Draft:
     draft.bundle["policy"] = "restart"
     draft.bundle["backoff"] = {"initial": "1s", "factor": 1, "limit": "1s"}
     draft.bundle["restarts"] = {"max": UNLIMITED_RESTARTS}
-    draft.note("s6 restarts once a second and never gives up; a smaller `max` ends the bundle when a daemon keeps failing")
+    draft.note(
+        "s6 restarts once a second and never gives up; a smaller `max` ends the bundle when a daemon keeps failing"
+    )
     return draft
 
 
@@ -334,7 +336,9 @@ def _fill_oneshot(tree: _Tree, child: Child, name: str) -> None:
         child.command(["true"])
         child.note("up does nothing: it is there to be waited for")
     elif text.startswith("#!") and "execlineb" not in text.partition("\n")[0]:
-        child.lose("up: s6-rc reads it as a line of execline, whatever its first line says; here its interpreter runs it")
+        child.lose(
+            "up: s6-rc reads it as a line of execline, whatever its first line says; here its interpreter runs it"
+        )
         _apply(tree, child, text, path)
     else:
         _apply(tree, child, text if text.startswith("#!") else f"#!execlineb -P\n{text}", path)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _MOST_VALUES: Final = 100_000
 _DEEPEST: Final = 40
+_DEEPEST_TEXT: Final = 500
 _GO_DURATION: Final = re.compile(r"(?:([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|m|s|us|\u00b5s|ns))")
 _UNIT_MS: Final = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1, "us": 1e-3, "\u00b5s": 1e-3, "ns": 1e-6}
 
@@ -26,6 +27,8 @@ def yaml(text: str) -> Any:
         from ruamel.yaml.error import MarkedYAMLError
     except ImportError:
         raise ExtraMissing("ruamel.yaml") from None
+    if _nesting(text) > _DEEPEST_TEXT:
+        raise Unconvertible("", "not YAML that anybody wrote: it is nested too deep")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -33,11 +36,23 @@ def yaml(text: str) -> Any:
     except MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
         where = f"line {mark.line + 1}" if mark is not None else ""
-        raise Unconvertible(where, f"not YAML: {problem.problem or problem.context}") from None
+        raise Unconvertible(where, f"not YAML: {str(problem.problem or problem.context)[:200]}") from None
     except RecursionError:
         raise Unconvertible("", "not YAML that anybody wrote: it is nested too deep") from None
     except Exception as problem:  # noqa: BLE001 - The library has no common class for what odd scalars make it raise.
-        raise Unconvertible("", f"not YAML: {problem}") from None
+        raise Unconvertible("", f"not YAML: {str(problem)[:200]}") from None
+
+
+def _nesting(text: str) -> int:
+    """How deep brackets and dashes of one line may nest, strings not told from the rest; YAML reads that in no time."""
+    deepest = depth = 0
+    for char in text:
+        if char in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in "]}":
+            depth = max(depth - 1, 0)
+    return max(deepest, *(line.count("- ") for line in text.splitlines()), 0)
 
 
 def bounded(value: Any, change: Callable[[str], str] = str) -> Any:

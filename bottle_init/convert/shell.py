@@ -8,7 +8,23 @@ from typing import Final
 
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OF_SHELL: Final = (
-    *("!", ".", ":", "[[", "alias", "bg", "break", "case", "cd", "continue", "declare", "eval", "exit", "export"),
+    *(
+        "!",
+        ".",
+        ":",
+        "[[",
+        "alias",
+        "bg",
+        "break",
+        "case",
+        "cd",
+        "continue",
+        "declare",
+        "eval",
+        "exec",
+        "exit",
+        "export",
+    ),
     *("fg", "for", "function", "getopts", "hash", "if", "jobs", "let", "local", "read", "readonly", "return", "set"),
     *("shift", "source", "time", "times", "trap", "type", "typeset", "ulimit", "umask", "unalias", "unset", "until"),
     *("wait", "while", "{"),

@@ -51,7 +51,8 @@ def _of_directory(place: Path, kind: str | None) -> Draft:
     if kind in (None, "pebble") and names:
         return pebble.convert([(name, _read(str(layers / name))) for name in names], source)
     raise Unconvertible(
-        "", "a directory is either an s6-rc source (of directories with a file `type`) or has Pebble layers (001-x.yaml)"
+        "",
+        "a directory is either an s6-rc source (of directories with a file `type`) or has Pebble layers (001-x.yaml)",
     )
 
 

@@ -108,7 +108,9 @@ def convert(text: str, source: str, directory: Path | None) -> Draft:
         for child in levels[level]:
             child.after(before)
         before = [child.name for child in levels[level]]
-    draft.note("supervisord runs on when a program has failed for good; here a spent budget of restarts ends the bundle")
+    draft.note(
+        "supervisord runs on when a program has failed for good; here a spent budget of restarts ends the bundle"
+    )
     return draft
 
 
@@ -215,24 +217,9 @@ def _fill(file: _File, section: str, child: Child, names: dict[str, Any]) -> Non
     def option(key: str, default: str = "") -> str:
         return file.expanded(section, key, file.get(section, key, default), **names)
 
-    command = option("command")
-    if not command:
-        raise Unconvertible(f"[{section}]", "it has no command")
-    try:
-        words = shlex.split(command)
-    except ValueError as problem:
-        raise Unconvertible(f"[{section}] command", f"{problem}") from None
-    if not words:
-        raise Unconvertible(f"[{section}]", "it has no command")
-    child.command([file.settled(word) for word in words])
+    child.command([file.settled(word) for word in _words(section, option("command"))])
     child.env((key, file.settled(value)) for key, value in environment.items())
-    for key, target in (("directory", "cwd"), ("user", "user"), ("umask", "umask")):
-        whole = file.get("supervisord", key) if file.parser.has_section("supervisord") else ""
-        own = option(key) or (file.expanded("supervisord", key, whole) if key != "directory" else "")
-        if own and (key, own) != ("user", "root"):
-            child.table[target] = own.zfill(4) if key == "umask" else file.settled(own)
-    if child.table.get("user", "").isdigit():
-        child.table["user"] = int(child.table["user"])
+    _who_and_where(file, child, option)
     _restarts(child, option)
     _stop(child, option)
     _logs(child, option)
@@ -241,6 +228,27 @@ def _fill(file: _File, section: str, child: Child, names: dict[str, Any]) -> Non
             child.lose(f"{key}: the lines are in the container's log")
         elif key not in _KNOWN and not re.match("std(out|err)_(capture|events|syslog)|serverurl", key):
             child.note(f"{key}: supervisord does not know it either")
+
+
+def _words(section: str, command: str) -> list[str]:
+    try:
+        words = shlex.split(command)
+    except ValueError as problem:
+        raise Unconvertible(f"[{section}] command", f"{problem}") from None
+    if not words:
+        raise Unconvertible(f"[{section}]", "it has no command")
+    return words
+
+
+def _who_and_where(file: _File, child: Child, option: Callable[..., str]) -> None:
+    """Its user, directory and umask; user and umask may be those of supervisord itself."""
+    for key, target in (("directory", "cwd"), ("user", "user"), ("umask", "umask")):
+        whole = file.get("supervisord", key) if file.parser.has_section("supervisord") else ""
+        own = option(key) or (option(key, whole) if key != "directory" else "")
+        if own and (key, own) != ("user", "root"):
+            child.table[target] = own.zfill(4) if key == "umask" else file.settled(own)
+    if child.table.get("user", "").isdigit():
+        child.table["user"] = int(child.table["user"])
 
 
 def _environment(file: _File, section: str, names: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -265,7 +273,7 @@ def _restarts(child: Child, option: Callable[..., str]) -> None:
     if restart not in _POLICIES:
         child.lose(f"autorestart = {restart}: it is taken for unexpected")
     retries = option("startretries")
-    if restart != "false" and retries.isascii() and retries.isdigit() and 0 < int(retries[:9]):
+    if restart != "false" and retries.isascii() and retries.isdigit() and int(retries[:9]) > 0:
         child.table["restarts"] = {"max": int(retries[:9])}
         child.note("startretries counts starts that fail; restarts counts every restart within its window")
     elif retries and restart != "false":

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from bottle_init.convert import compose, interpolate, pebble, procfile, s6rc, sc
 from bottle_init.convert.draft import NOT_CONVERTED, Draft, Unconvertible
 
 ROOT = Path(__file__).parents[2]
-TRIES = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+TRIES = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def read(draft: Draft) -> dict[str, Any]:
@@ -174,7 +175,8 @@ def test_included_files_are_read(tmp_path: Path) -> None:
 
 
 def test_groups_keep_their_order() -> None:
-    text = "[group:all]\nprograms=b,a\npriority=5\n[program:a]\ncommand=a\npriority=2\n[program:b]\ncommand=b\npriority=1\n"
+    text = "[group:all]\nprograms=b,a\npriority=5\n"
+    text += "[program:a]\ncommand=a\npriority=2\n[program:b]\ncommand=b\npriority=1\n"
     document, lost = of_supervisord(f"{text}[program:c]\ncommand=c\n")
     assert lost == []
     assert {name: table.get("after") for name, table in document["daemons"].items()} == {
@@ -230,7 +232,7 @@ def test_an_env_file_is_named_if_it_is_plain(tmp_path: Path) -> None:
         ("a && b", ["sh", "-c", "a && b"], {}),
         ("a | b", ["sh", "-c", "a | b"], {}),
         ("cd a", ["sh", "-c", "cd a"], {}),
-        ("exec -a x b", ["sh", "-c", "exec exec -a x b"], {}),
+        ("exec -a x b", ["sh", "-c", "exec -a x b"], {}),
         ("a 'b", ["sh", "-c", "a 'b"], {}),
         ('a "\\$b"', ["sh", "-c", 'exec a "\\$b"'], {}),
         ("a # b", ["sh", "-c", "exec a # b"], {}),
@@ -398,7 +400,7 @@ def test_variables_of_compose(text: str, said: str) -> None:
 
 @pytest.mark.parametrize("text", ["$", "${", "${A", "${1}", "$-", "${A!b}", "${}"])
 def test_what_compose_refuses_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\$|is no variable|is not closed"):
         interpolate.interpolated(text, lambda *_: "")
 
 
@@ -494,7 +496,9 @@ def test_what_pebble_has_alone_is_said(more: str, lost: str) -> None:
 
 def test_a_check_of_no_service_is_said() -> None:
     two = "services:\n  a: {override: replace, command: a}\n  b: {override: replace, command: b}\n"
-    _, lost = of_pebble(f"{two}checks:\n  up: {{override: replace, http: {{url: http://localhost/}}}}\nlog-targets: {{}}\n")
+    _, lost = of_pebble(
+        f"{two}checks:\n  up: {{override: replace, http: {{url: http://localhost/}}}}\nlog-targets: {{}}\n"
+    )
     assert any(each.startswith("checks.up: ") for each in lost)
     assert any(each.startswith("log-targets: ") for each in lost)
     assert any("not started by itself" in each for each in lost), "nothing of it was enabled"
@@ -518,13 +522,14 @@ def test_a_source_directory_becomes_a_bundle(tmp_path: Path) -> None:
             "both/type": "bundle\n",
             "both/contents": "init\ndb\n",
             "db/type": "longrun\n",
-            "db/run": "#!/command/execlineb -P\nwith-contenv\ns6-setuidgid db\nfdmove -c 2 1\n/usr/bin/db -x \"a b\"\n",
+            "db/run": '#!/command/execlineb -P\nwith-contenv\ns6-setuidgid db\nfdmove -c 2 1\n/usr/bin/db -x "a b"\n',
             "db/down-signal": "SIGINT\n",
             "db/timeout-kill": "20000\n",
             "db/notification-fd": "3\n",
             "db/flag-essential": "",
             "web/type": "longrun\n",
-            "web/run": '#!/bin/sh\n# it\nset -e\ncd /srv\nexec s6-notifyoncheck -d -n 50 -c "nc -z ::1 80" web --port 80 2>&1\n',
+            "web/run": "#!/bin/sh\n# it\nset -e\ncd /srv\n"
+            'exec s6-notifyoncheck -d -n 50 -c "nc -z ::1 80" web --port 80 2>&1\n',
             "web/dependencies": "both\n",
             "web/notification-fd": "3\n",
             "web/finish": "#!/bin/sh\n/run/s6/basedir/bin/halt\n",
@@ -600,17 +605,36 @@ def valid_or_refused(make: Any) -> None:
 
 
 WORDS = st.sampled_from(
-    ["a", "b", "", "0", "1", "-1", "10s", "1h2m", "KILL", "SIGHUP", "x y", "$A", "${A:-b}", "true", "a:b", "/x", "\0", "\u00e9"]
+    [
+        "a",
+        "b",
+        "",
+        "0",
+        "1",
+        "-1",
+        "10s",
+        "1h2m",
+        "KILL",
+        "SIGHUP",
+        "x y",
+        "$A",
+        "${A:-b}",
+        "true",
+        "a:b",
+        "/x",
+        "\0",
+        "\u00e9",
+    ]
 )
 SCALARS = st.one_of(WORDS, st.integers(-2, 10**20), st.booleans(), st.none(), st.floats(), st.text(max_size=6))
 TREES = st.recursive(
-    SCALARS, lambda below: st.one_of(st.lists(below, max_size=3), st.dictionaries(WORDS, below, max_size=3)), max_leaves=6
+    SCALARS,
+    lambda below: st.one_of(st.lists(below, max_size=3), st.dictionaries(WORDS, below, max_size=3)),
+    max_leaves=6,
 )
 
 
 def dumped(content: Any) -> str:
-    from io import StringIO
-
     out = StringIO()
     YAML(typ="safe", pure=True).dump(content, out)
     return out.getvalue()
@@ -638,7 +662,9 @@ CHECKS = st.dictionaries(
 @given(
     st.dictionaries(
         st.sampled_from(["a", "b", "c d"]),
-        st.dictionaries(st.sampled_from(pebble._KNOWN), TREES, max_size=6).map(lambda each: {"override": "replace", **each}),
+        st.dictionaries(st.sampled_from(pebble._KNOWN), TREES, max_size=6).map(
+            lambda each: {"override": "replace", **each}
+        ),
         max_size=3,
     ),
     st.dictionaries(st.sampled_from(["up", "b"]), CHECKS, max_size=2),
@@ -683,10 +709,15 @@ def test_any_text(text: str, kind: str) -> None:
 @given(
     st.dictionaries(
         st.sampled_from(
-            ["a/run", "a/up", "b/up", "a/finish", "a/dependencies", "a/contents", "b/down", "a/timeout-kill", "a/env/x"]
-            + ["a/down-signal", "a/notification-fd", "a/consumer-for", "b/producer-for", "b/dependencies.d/a"]
+            [
+                *("a/run", "a/up", "b/up", "a/finish", "a/dependencies", "a/contents", "b/down", "a/timeout-kill"),
+                *("a/down-signal", "a/notification-fd", "a/consumer-for", "b/producer-for", "b/dependencies.d/a"),
+                "a/env/x",
+            ]
         ),
-        st.one_of(WORDS.filter(lambda word: word != "\0"), st.text(max_size=20), st.sampled_from(["a", "b", "#!/x\n{ }"])),
+        st.one_of(
+            WORDS.filter(lambda word: word != "\0"), st.text(max_size=20), st.sampled_from(["a", "b", "#!/x\n{ }"])
+        ),
     ),
     st.sampled_from(["longrun", "oneshot", "bundle", "odd"]),
 )
@@ -705,8 +736,8 @@ def test_any_source_directory(tmp_path_factory: pytest.TempPathFactory, files: d
         "services: [",
         "services: !x {}",
         "a: &a [1,1,1,1,1,1,1,1,1]\n"
-        + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(8)),
-        "[" * 5_000,
+        + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(5)),
+        "[" * 600,
         "services: {a: {command: a}, a: {command: b}}",
         '{services: {a: {command: "\\ud800"}}}',
     ],
@@ -718,7 +749,15 @@ def test_yaml_that_is_none_is_refused(text: str) -> None:
 
 
 def test_go_durations() -> None:
-    for text, said in {"1m30s": "1m30s", "1.5h": "1h30m", "500us": "1ms", "0": "0s", "": None, "5": None, "1d": None}.items():
+    for text, said in {
+        "1m30s": "1m30s",
+        "1.5h": "1h30m",
+        "500us": "1ms",
+        "0": "0s",
+        "": None,
+        "5": None,
+        "1d": None,
+    }.items():
         assert scalars.go_duration(text) == said, text
 
 
@@ -726,7 +765,12 @@ def test_go_durations() -> None:
 
 
 def run(*words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); import runpy; sys.argv[0] = 'b'; "]
+    command = [
+        sys.executable,
+        "-I",
+        "-c",
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import runpy; sys.argv[0] = 'b'; ",
+    ]
     command[-1] += "runpy.run_module('bottle_init', run_name='__main__', alter_sys=True)"
     return subprocess.run([*command, "convert", *words], input=stdin, capture_output=True, check=False, timeout=60)
 
@@ -762,18 +806,14 @@ def test_a_difference_in_behaviour_is_1(tmp_path: Path) -> None:
         (("/nonexistent/x",), 78, "/nonexistent/x: cannot be converted: cannot be read: No such file or directory"),
     ],
 )
-def test_wrong_usage_is_said(
-    words: tuple[str, ...], code: int, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_usage_is_said(words: tuple[str, ...], code: int, said: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main.main(["convert", *words]) == code
-    assert said in capfd_text(capsys)
+    assert said in capfd.readouterr().err
 
 
-def capfd_text(capture: pytest.CaptureFixture[str]) -> str:
-    return capture.readouterr().err
-
-
-@pytest.mark.parametrize(("kind", "library"), [("supervisord", "supervisor"), ("procfile", "honcho"), ("compose", "ruamel")])
+@pytest.mark.parametrize(
+    ("kind", "library"), [("supervisord", "supervisor"), ("procfile", "honcho"), ("compose", "ruamel")]
+)
 def test_without_the_extra(kind: str, library: str, tmp_path: Path) -> None:
     """What to install is said where a library is not there, as one that does not belong to PID 1."""
     (tmp_path / "x").write_text("services: {a: {command: a}}")
@@ -789,7 +829,10 @@ def test_without_the_extra(kind: str, library: str, tmp_path: Path) -> None:
 
 
 def test_no_other_command_imports_it() -> None:
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import bottle_init.cli.main, bottle_init.cli.check, bottle_init.linux.init"
-    command = [sys.executable, "-I", "-c", f"{code}; print(*sys.modules)"]
-    loaded = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, env=dict(os.environ)).stdout
+    modules = "bottle_init.cli.main, bottle_init.cli.check, bottle_init.linux.init"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {modules}; print(*sys.modules)"
+    command = [sys.executable, "-I", "-c", code]
+    loaded = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=60, env=dict(os.environ)
+    ).stdout
     assert "bottle_init.convert" not in loaded

@@ -27,7 +27,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bundle": ("core", "words", "__init__"),
     "linux": ("linux/sys", "core", "words"),
     "client": ("linux/sys",),
-    "cli": ("bundle", "client", "linux", "core", "words", "__init__"),
+    "convert": ("bundle", "core", "words"),
+    "cli": ("convert", "bundle", "client", "linux", "core", "words", "__init__"),
     "__main__": ("cli",),
     "testing": ("bundle", "core"),
 }
