@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bottle_init.cli import usage
-from bottle_init.cli.options import COMMANDS, CTL, MEANT, ONE, OPTIONS, RUN, VERBS, Options, UsageError, parse
+from bottle_init.cli.options import COMMANDS, CONVERT, CTL, MEANT, ONE, OPTIONS, RUN, VERBS, Options, UsageError, parse
 from bottle_init.core.policies import POLICIES
 from bottle_init.core.spec import Lease
 from tools import cli_page
@@ -28,6 +28,8 @@ VALUES = {
     "--lease": "tcp:127.0.0.1:80",
     "--stop-timeout": "3s",
     "--wait": "5s",
+    "--output": "/b.toml",
+    "--kind": "compose",
 }
 
 
@@ -46,7 +48,7 @@ def refusal(*argv: str) -> str:
 
 def words_of(command: str) -> tuple[str, ...]:
     """A command line of each command, without options."""
-    return {RUN: (), ONE: ("--", "true"), CTL: ("ctl", "events")}.get(command, (command,))
+    return {RUN: (), ONE: ("--", "true"), CTL: ("ctl", "events"), CONVERT: ("convert", "x")}.get(command, (command,))
 
 
 def test_no_words_run_the_default_bundle() -> None:

@@ -468,7 +468,8 @@ def test_a_layer_becomes_a_bundle() -> None:
 
 
 def test_layers_lie_over_each_other(tmp_path: Path) -> None:
-    above = "services:\n  db: {override: merge, environment: {B: 2}, after: [off]}\n  off: {override: replace, command: o}\n"
+    above = "services:\n  db: {override: merge, environment: {B: 2}, after: [off]}\n"
+    above += "  off: {override: replace, command: o}\n"
     document, lost = of_pebble(LAYER, above)
     assert lost == []
     assert document["daemons"]["db"]["env"] == {"A": "1", "B": "2"}
