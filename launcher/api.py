@@ -16,6 +16,7 @@ from launcher import bottles, state, work
 from launcher.backend import BottleBackend, get_bottle_backend
 from launcher.docker import Result, run
 from launcher.engine import with_engine
+from launcher.health import health_of
 from launcher.manifest import Wishes, find, load
 from launcher.plan import object_name
 from launcher.spec import BottleSpec
@@ -109,7 +110,8 @@ class Bottle:
 
     def status(self) -> Status:
         """How it is. Raises `LauncherError` where it is gone."""
-        found = statuses(self._backend.running(self.slug))
+        objects = self._backend.running(self.slug)
+        found = statuses(objects, health_of(objects, self._backend.in_bundle))
         return found[0] if found else Status(self.slug, "", "gone", "")
 
     def requests(self) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ def named(backend: BottleBackend, name: str | None, *, gone_too: bool = False) -
     Raises `LauncherError` where none is meant, or several.
     """
     objects = [each for each in backend.running(operator=state.operator()) if each.kind == "container"]
-    slugs = dict.fromkeys(state.slugs(), "") | {each.slug: each.agent for each in objects}
+    slugs = dict.fromkeys(state.slugs(backend.name), "") | {each.slug: each.agent for each in objects}
     known = sorted({*slugs, *(history.remembered() if gone_too else ())})
     if name is None:
         there = sorted(slugs) or known[-1:]
@@ -46,9 +46,15 @@ def named(backend: BottleBackend, name: str | None, *, gone_too: bool = False) -
     raise LauncherError(f"{wanted} may be several bottles", hint=f"name one: {', '.join(meant)}")
 
 
+def all_of(backend: BottleBackend) -> list[str]:
+    """The operator's bottles on this backend: those of which it has objects, and those of the notes."""
+    return sorted({*state.slugs(backend.name), *(each.slug for each in backend.running(operator=state.operator()))})
+
+
 def of_agent(backend: BottleBackend, agent: str) -> list[str]:
     """The bottles of an agent that are up. The engine is asked only if the operator's notes know of one."""
-    noted = [slug for slug in state.slugs() if (state.facts_of(state.state_root() / slug) or {}).get("agent") == agent]
+    facts = {slug: state.facts_of(state.state_root() / slug) or {} for slug in state.slugs(backend.name)}
+    noted = [slug for slug in facts if facts[slug].get("agent") == agent]
     if not noted:
         return []
     objects = backend.running(operator=state.operator(), containers_alone=True)

@@ -44,6 +44,7 @@ from launcher.sandbox import (
     capabilities,
 )
 
+START_INTERVAL_S = 1
 GATE_WITHIN_S = 90
 GATE_ROUNDS = 3
 GATE_WINDOW_S = 0.12
@@ -84,6 +85,8 @@ class Container:
     tty: bool = False
     engine_init: bool = False
     healthcheck: bool = True
+    start_interval_s: int = 0
+    """Between two health checks until the first good one, where the engine knows of that; else the image's interval."""
 
 
 def labels(plan: PipelockProxyPlan | AgentPlan, role: str) -> tuple[tuple[str, str], ...]:
@@ -121,6 +124,7 @@ def bundle(plan: PipelockProxyPlan, internal: str = "") -> Container:
         volumes=volumes(plan.slug, Volume("policy", POLICY_DIR, read_only=True), Volume("state", STATE_DIR)),
         limits=settings.limits,
         interactive=settings.lease,
+        start_interval_s=START_INTERVAL_S if settings.checked_from_the_start else 0,
     )
 
 

@@ -14,6 +14,8 @@ from typing import IO, Any
 
 from launcher.errors import LauncherError
 
+AT_ONCE = 4
+"""How many commands run side by side: an engine gains nothing by more."""
 ENDED_WITHIN_S = 1.0
 TELLS = 0.1
 """Seconds between two looks at a command on the terminal."""

@@ -19,16 +19,16 @@ from launcher.backend import BottleBackend
 from launcher.cli.console import printable
 from launcher.docker import lines_of, run
 from launcher.errors import LauncherError
+from launcher.health import health_of
 from launcher.notices import tell_person
 from launcher.status import COLUMNS, Status, row, statuses
-from launcher.waiting import waiting_in
 
 EVERY_S = 2.0
 BOTTLES = dict(zip(COLUMNS, (24, 12, 14, 18, 7, None), strict=True))
 REQUESTS = {"ID": 16, "BOTTLE": 20, "KIND": 10, "WHAT": 48, "WHY": None}
 """Columns with their widths, so that nothing moves while it is read; the last one is as wide as need be."""
 VERDICTS = {"allowed": "green", "refused": "red", "reset": "red", "asked": "yellow", "redacted": "yellow"}
-STATES = {"healthy": "green", "up": "green", "starting": "yellow"}
+STATES = {"healthy": "green", "up": "green", "starting": "yellow", "degraded": "yellow"}
 
 
 class Ask(ModalScreen[str | None]):
@@ -116,7 +116,7 @@ class Page(App[None]):
             waiting = []
             for slug in bottles.up_now(objects):
                 waiting += [{"bottle": slug, **each} for each in self._requests_of(slug)]
-            found = statuses(objects, waiting_in(objects))
+            found = statuses(objects, health_of(objects, self._backend.in_bundle))
         except LauncherError as error:
             self.call_from_thread(self.notify, str(error), severity="error")
             return

@@ -173,6 +173,8 @@ class BundleSettings:
     """Whether the bottle starts where the rules on the engine's host cannot be set."""
     private: tuple[tuple[str, int], ...] = ()
     """What of the host's own the bundle may reach: addresses (`""` for any, where the manifest has a name), ports."""
+    checked_from_the_start: bool = False
+    """Whether the engine and its client know a shorter interval of health checks until the first good one."""
     labels: tuple[tuple[str, str], ...] = ()
 
 

@@ -35,14 +35,16 @@ def prepare_proxy(spec: BottleSpec, stage_dir: Path) -> PipelockProxyPlan:
 
 
 @contextmanager
-def staged(spec: BottleSpec, plan: BottlePlan) -> Iterator[None]:
+def staged(spec: BottleSpec, plan: BottlePlan, engine: str) -> Iterator[None]:
     """Write the files that every backend needs, those of the secrets included, and let the block write its own.
+
+    `engine` is the name of the backend, which alone may remove these files.
 
     Raises `LauncherError` where one of the operator's own cannot be read; whatever is raised, no file is left.
     """
     values = secret_values(spec)
     try:
-        state.create(plan.stage_dir, plan.slug, **spec.facts())
+        state.create(plan.stage_dir, plan.slug, engine=engine, **spec.facts())
         prepare_proxy(spec, plan.stage_dir)
         for name, value in values.items():
             state.write(secret_path(plan.stage_dir, name), value, mode=0o600)

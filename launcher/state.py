@@ -54,16 +54,21 @@ def create(stage_dir: Path, slug: str, **facts: Any) -> None:
     """Make a stage directory (0700), marked as this bottle's, with the facts that later commands need."""
     stage_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     stage_dir.chmod(0o700)
-    write(stage_dir / MARKER, json.dumps({"slug": slug, **facts}) + "\n", mode=0o600)
+    _mark(stage_dir, {"slug": slug, **facts})
+
+
+def _mark(stage_dir: Path, facts: dict[str, Any]) -> None:
+    """Write the marker, whole or not at all: what has none is nobody's, and is removed as such."""
+    fresh = stage_dir / f"{MARKER}.new"
+    write(fresh, json.dumps(facts) + "\n", mode=0o600)
+    fresh.replace(stage_dir / MARKER)
 
 
 def note(stage_dir: Path, **facts: Any) -> None:
     """Add to what is known of a bottle that has a stage directory."""
     known = facts_of(stage_dir)
     if known is not None:
-        fresh = stage_dir / f"{MARKER}.new"
-        write(fresh, json.dumps(known | facts) + "\n", mode=0o600)
-        fresh.replace(stage_dir / MARKER)
+        _mark(stage_dir, known | facts)
 
 
 def facts_of(stage_dir: Path) -> dict[str, Any] | None:
@@ -91,17 +96,29 @@ def held(stage_dir: Path) -> Iterator[None]:
 
     What stays of a directory in which nothing has been made is removed.
     """
-    stage_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(stage_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _lock(stage_dir)
     try:
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         if not (stage_dir / MARKER).exists():
             with suppress(OSError):
                 (stage_dir / LOCK).unlink()
                 stage_dir.rmdir()
+        os.close(descriptor)
+
+
+def _lock(stage_dir: Path) -> int:
+    """A descriptor of the lock in its place: `discard_unmarked` may remove a directory that is still empty."""
+    while True:
+        stage_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(stage_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
         os.close(descriptor)
 
 
@@ -127,11 +144,33 @@ def discard(stage_dir: Path, slug: str) -> None:
         shutil.rmtree(stage_dir, ignore_errors=True)
 
 
+def discard_unmarked() -> None:
+    """Remove the directories of launchers that were killed before they had marked them: no bottle is theirs."""
+    for stage_dir in state_root().glob("*/"):
+        if (stage_dir / MARKER).exists():
+            continue
+        descriptor = os.open(stage_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (stage_dir / MARKER).exists():
+                shutil.rmtree(stage_dir, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(descriptor)
+
+
 def discard_secrets(stage_dir: Path) -> None:
     """Remove the secrets, which have been handed over."""
     shutil.rmtree(stage_dir / "secrets", ignore_errors=True)
 
 
-def slugs() -> tuple[str, ...]:
-    """The bottles that have a stage directory."""
-    return tuple(sorted(marker.parent.name for marker in state_root().glob(f"*/{MARKER}")))
+def slugs(engine: str = "") -> tuple[str, ...]:
+    """The bottles that have a stage directory; with `engine`, but for those whose notes name another one."""
+    found = sorted(marker.parent.name for marker in state_root().glob(f"*/{MARKER}"))
+    return tuple(slug for slug in found if not engine or engine_of(slug) in ("", engine))
+
+
+def engine_of(slug: str) -> str:
+    """The backend that a bottle was started by; empty where nothing is noted."""
+    return str((facts_of(state_root() / slug) or {}).get("engine", ""))

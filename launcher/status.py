@@ -7,6 +7,7 @@ from typing import Any
 
 from launcher import state
 from launcher.backend.base import Running
+from launcher.health import Health
 
 ENDED = ("exited", "dead")
 _EXITED = re.compile(r"Exited \((\d+)\)")
@@ -19,12 +20,14 @@ class Status:
     slug: str
     agent: str
     state: str
-    """`healthy`, `starting`, `unhealthy`, `kill switch on`, `ended`, `bundle ended`, or `leftover`."""
+    """What the bundle says of itself: `healthy`, `degraded`, `starting`, `unhealthy`, `stopping` or `kill switch on`.
+    Where it was not asked or is silent, the engine's word, or `up`. Else `ended`, `bundle ended`, or `leftover`.
+    """
     since: str
     cause: str = ""
     """Why it is not up, as far as the engine tells; `bottle why` knows more."""
     waiting: int | None = None
-    """Requests and questions that wait for the operator; `None` where the bundle has not been checked yet."""
+    """Requests and questions that wait for the operator; `None` where the bundle has not been asked or is silent."""
     engine: str = ""
     missing_walls: tuple[str, ...] = ()
     project: str = ""
@@ -38,19 +41,19 @@ class Status:
         return found
 
 
-def statuses(objects: Iterable[Running], waiting: Mapping[str, int] | None = None) -> list[Status]:
-    """The bottles of which there are objects, or notes of this operator's."""
+def statuses(objects: Iterable[Running], health: Mapping[str, Health]) -> list[Status]:
+    """The bottles of which there are objects; `health` is what those bundles say that were asked."""
     by_slug: dict[str, list[Running]] = {}
     for each in objects:
         by_slug.setdefault(each.slug, []).append(each)
-    return [_status(slug, by_slug[slug], (waiting or {}).get(slug)) for slug in sorted(by_slug)]
+    return [_status(slug, by_slug[slug], health.get(slug)) for slug in sorted(by_slug)]
 
 
-def _status(slug: str, objects: Sequence[Running], waiting: int | None) -> Status:
+def _status(slug: str, objects: Sequence[Running], health: Health | None) -> Status:
     containers = {each.role: each for each in objects if each.kind == "container"}
     agent, bundle = containers.get("agent"), containers.get("sidecars")
     known = state.facts_of(state.state_root() / slug) or {}
-    words, cause = _state(agent, bundle)
+    words, cause = _state(agent, bundle, health)
     shown = agent or bundle
     return Status(
         slug=slug,
@@ -58,7 +61,7 @@ def _status(slug: str, objects: Sequence[Running], waiting: int | None) -> Statu
         state=words,
         since=shown.detail.partition(" (")[0] if shown else "",
         cause=cause,
-        waiting=waiting,
+        waiting=None if health is None else health.waiting,
         engine=str(known.get("engine", "")),
         missing_walls=tuple(known.get("missing_walls", ())),
         project=str(known.get("project", "")),
@@ -66,13 +69,15 @@ def _status(slug: str, objects: Sequence[Running], waiting: int | None) -> Statu
     )
 
 
-def _state(agent: Running | None, bundle: Running | None) -> tuple[str, str]:
+def _state(agent: Running | None, bundle: Running | None, health: Health | None) -> tuple[str, str]:
     if agent is None or bundle is None or agent.state == "created":
         return "leftover", "what a launcher left that was killed, or is still at work"
     if bundle.state in ENDED:
         return "bundle ended", f"the bundle ended with {_code(bundle)}"
     if agent.state in ENDED:
         return "ended", f"the agent ended with {_code(agent)}"
+    if health is not None:
+        return health.state, ""
     return bundle.state if bundle.state != "running" else "up", ""
 
 

@@ -20,12 +20,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from launcher.docker import Command, Result, pipe, run
+from launcher.docker import AT_ONCE, Command, Result, pipe, run
 from launcher.interrupts import HeldSignals
 from launcher.plan import File
 
-AT_ONCE = 4
-"""How many commands run side by side: an engine gains nothing by more."""
 LOOK_S = 0.2
 """How often the main thread looks for a signal while commands run."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from launcher.steps import AT_ONCE
+from launcher.docker import AT_ONCE
 
 
 def together(calls: Sequence[Callable[[], list[str]]]) -> list[str]:

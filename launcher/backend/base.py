@@ -1,17 +1,20 @@
 """What every backend can do."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher import state
 from launcher.docker import Command
-from launcher.plan import BottlePlan
+from launcher.plan import SIDECARS, BottlePlan
 from launcher.spec import BottleSpec
 from launcher.steps import Step
 
 Tell = Callable[[str], None]
+ENDED = ("exited", "dead", "created")
+"""States of a container that does not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,26 @@ class Running:
     agent: str = ""
 
 
+def left_behind(objects: Iterable[Running], engine: str) -> tuple[str, ...]:
+    """The bottles of these objects, and of the notes that name this engine, at which no launcher works and that do not
+    run whole. One whose notes name another engine is no affair of this one.
+    """
+    by_slug: dict[str, list[Running]] = {slug: [] for slug in state.slugs(engine)}
+    for each in objects:
+        by_slug.setdefault(each.slug, []).append(each)
+    return tuple(
+        slug
+        for slug, found in sorted(by_slug.items())
+        if state.engine_of(slug) in ("", engine) and not (state.is_held(state.state_root() / slug) or _is_whole(found))
+    )
+
+
+def _is_whole(objects: Iterable[Running]) -> bool:
+    """Whether a bottle's agent and bundle run both."""
+    states = {each.role: each.state for each in objects if each.kind == "container"}
+    return all(states.get(role, "exited") not in ENDED for role in ("agent", SIDECARS))
+
+
 class BottleBackend(ABC):
     """Makes a bottle and takes it down.
 
@@ -37,6 +60,8 @@ class BottleBackend(ABC):
     nothing is left behind once `launch` has raised or `stop` has returned.
     """
 
+    name: str
+    """What `CLAUDE_BOTTLE_BACKEND` calls it, and the notes of its bottles."""
     lost: tuple[tuple[str, str], ...] = ()
     """The walls of docs/walls.md that cannot stand on this engine as they do on Docker, and why."""
 
@@ -125,9 +150,16 @@ class BottleBackend(ABC):
     def logs(self, slug: str, role: str, *, follow: bool = False) -> Command:
         """The command line that shows what a bottle's container has said, each line with its time."""
 
-    @abstractmethod
     def prune(self, tell: Tell = lambda _line: None) -> tuple[str, ...]:
-        """Take down what launchers of this operator that are gone have left behind; returns what that was."""
+        """Take down what launchers of this operator that are gone have left behind; returns what that was.
+
+        Bottles of other backends stay, whatever this engine has of them.
+        """
+        slugs = left_behind(self.running(operator=state.operator()), self.name)
+        for slug in slugs:
+            self.stop(slug, tell)
+        state.discard_unmarked()
+        return slugs
 
     def preview(self, spec: BottleSpec, stage_dir: Path) -> tuple[str, ...]:
         """What `launch` would do, line by line, for people. Reads and writes nothing."""

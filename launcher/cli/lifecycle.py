@@ -182,10 +182,7 @@ def down(
     from launcher.work import settled
 
     backend = get_bottle_backend()
-    if everything:
-        chosen = sorted({*state.slugs(), *(each.slug for each in backend.running(operator=state.operator()))})
-    else:
-        chosen = _meant(backend, slug or [])
+    chosen = bottles.all_of(backend) if everything else _meant(backend, slug or [])
     for each in chosen:
         if not discard:
             settled(backend, each, note)
@@ -198,13 +195,18 @@ def down(
 def _meant(backend: BottleBackend, names: list[str]) -> list[str]:
     """The bottles that are meant; a name of none is left as it is, so that `down` may be said twice."""
     if not names:
-        known = sorted({*state.slugs(), *(each.slug for each in backend.running(operator=state.operator()))})
+        known = bottles.all_of(backend)
         if len(known) > 1:
             raise LauncherError("there are several bottles", hint=f"name one, or --all: {', '.join(known)}")
         return known
     found = []
     for name in names:
         exact = (state.state_root() / name).exists()
+        if exact and (engine := state.engine_of(name)) not in ("", backend.name):
+            raise LauncherError(
+                f"{name} runs on {engine}, and this command was for {backend.name}",
+                hint=f"CLAUDE_BOTTLE_BACKEND={engine} bottle down {name}",
+            )
         try:
             found.append(name if exact else bottles.named(backend, name))
         except LauncherError as error:

@@ -16,9 +16,9 @@ from launcher.cli.console import printable, screen
 from launcher.cli.lifecycle import spec_of
 from launcher.cli.root import LOOK, Agent, Json, ProjectMode, ProjectPath, Prompt, Slug, app, example
 from launcher.docker import foreground, lines_of, run
+from launcher.health import health_of
 from launcher.interrupts import hold_signals
 from launcher.status import COLUMNS, Status, row, statuses
-from launcher.waiting import waiting_in
 
 AGENT = "agent"
 WATCH_S = 2.0
@@ -79,7 +79,7 @@ def ps(*, as_json: Json = False, watch: Annotated[bool, typer.Option("--watch", 
 
 def _statuses(backend: BottleBackend, *, others: bool) -> list[Status]:
     objects = backend.running(operator="" if others else state.operator(), containers_alone=True)
-    return statuses(objects, waiting_in(objects))
+    return statuses(objects, health_of(objects, backend.in_bundle))
 
 
 def _table(found: list[Status]) -> Table:
@@ -87,7 +87,7 @@ def _table(found: list[Status]) -> Table:
     for each in found:
         good = each.state in ("healthy", "up")
         cells = [Text(printable(cell)) for cell in row(each)]
-        cells[2].stylize("green" if good else "yellow" if each.state == "starting" else "red")
+        cells[2].stylize("green" if good else "yellow" if each.state in ("starting", "degraded") else "red")
         table.add_row(*cells)
     return table
 

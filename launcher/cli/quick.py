@@ -5,17 +5,18 @@ import sys
 
 from launcher import state
 from launcher.backend.docker.listing import listed
+from launcher.docker import Command
 from launcher.errors import LauncherError
-from launcher.plan import LABEL_OPERATOR
+from launcher.health import health_of
+from launcher.plan import LABEL_OPERATOR, pipelock_container_name
 from launcher.status import COLUMNS, row, statuses, table
-from launcher.waiting import waiting_in
 
 
 def show_status(*, as_json: bool) -> None:
     """Print the operator's bottles, leftovers included; exits 1 where the engine does not answer."""
     try:
         objects = listed(f"{LABEL_OPERATOR}={state.operator()}", kinds=("container",))
-        found = statuses(objects, waiting_in(objects))
+        found = statuses(objects, health_of(objects, _in_bundle))
     except LauncherError as error:
         print(error, error.hint, sep="\n", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -25,3 +26,7 @@ def show_status(*, as_json: bool) -> None:
         print(table([COLUMNS, *map(row, found)]))
     else:
         print("no bottle is up")
+
+
+def _in_bundle(slug: str, command: str) -> Command:
+    return Command(("docker", "exec", pipelock_container_name(slug), command))

@@ -38,6 +38,7 @@ def create(container: Container) -> tuple[str, ...]:
         *(("--tty",) if each.tty else ()),
         *(("--init",) if each.engine_init else ()),
         *(() if each.healthcheck else ("--no-healthcheck",)),
+        *_if("--health-start-interval", f"{each.start_interval_s}s" if each.start_interval_s else ""),
         *entrypoint,
         *(each.image, *each.command),
     )

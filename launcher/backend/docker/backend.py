@@ -17,9 +17,9 @@ from launcher.backend.docker.compose import compose_yaml
 from launcher.backend.docker.facts import engine_facts, fitted
 from launcher.backend.docker.listing import KINDS, listed
 from launcher.backend.docker.pipelock import PipelockProxy
-from launcher.backend.docker.prune import prune
 from launcher.backend.docker.removal import attempt, exit_code, remove
 from launcher.backend.docker.render import early_steps, render, render_networks, without
+from launcher.backend.docker.sweep import sweep
 from launcher.docker import Command, CommandError, beside, docker, docker_json, foreground, run
 from launcher.errors import LauncherError
 from launcher.interrupts import HeldSignals, hold_signals
@@ -45,6 +45,8 @@ DRAWS = 32
 TAKEN = ("overlaps with other one on this address space", "is already used on the host or by another config")
 """What Docker and Podman say of addresses that another network has."""
 LAST_LINES = 25
+TOLD_WITHIN_S = 5.0
+"""Within which the engine tells of an agent's end after that of its bundle, which ends because of it."""
 
 
 Plan = TypeVar("Plan", bound=DockerBottlePlan)
@@ -53,6 +55,7 @@ Plan = TypeVar("Plan", bound=DockerBottlePlan)
 class DockerBottleBackend(BottleBackend):
     """A bottle on the Docker engine that the `docker` command reaches."""
 
+    name = "docker"
     LEASES = True
     """Whether the engine closes a container's standard input once the first client attached to it is gone."""
 
@@ -84,7 +87,7 @@ class DockerBottleBackend(BottleBackend):
     def prepare(self, spec: BottleSpec, stage_dir: Path) -> DockerBottlePlan:
         spec = replace(spec, slug=spec.slug or new_slug(spec.name))
         plan = labelled(self.plan(spec, stage_dir), spec)
-        with staged(spec, plan):
+        with staged(spec, plan, self.name):
             state.write(plan.compose_path, compose_yaml(plan), mode=0o600)
         return plan
 
@@ -210,7 +213,7 @@ class DockerBottleBackend(BottleBackend):
         return Command(("docker", "logs", *options, object_name(slug, role)))
 
     def prune(self, tell: Tell = lambda _line: None) -> tuple[str, ...]:
-        return prune(tell)
+        return (*super().prune(tell), *sweep())
 
 
 def _gate_guard(plan: DockerBottlePlan, bundle_has_ended: Callable[[], bool]) -> Callable[[], None]:
@@ -243,16 +246,43 @@ def _no_health(container: str, what: str) -> LauncherError:
 
 @contextmanager
 def _while_bundle_runs(target: str, sleep: Callable[[float], None]) -> Iterator[Callable[[float], None]]:
-    """A `sleep` that raises `LauncherError` as soon as the bundle of an agent's container has ended."""
+    """A `sleep` that raises `LauncherError` as soon as the bundle of an agent's container has ended before the agent.
+
+    The bundle ends by itself once its agent has gone, and the engine may tell of both ends in any order.
+    """
     bundle = pipelock_container_name(slug_of(target))
+    agent_was_first: bool | None = None
+    since_s = 0.0
     with beside(Command(("docker", "wait", bundle))) as bundle_has_ended:
 
         def look(seconds: float) -> None:
+            nonlocal agent_was_first, since_s
             sleep(seconds)
-            if bundle_has_ended():
+            if agent_was_first or not bundle_has_ended():
+                return
+            since_s = since_s or time.monotonic()
+            agent_was_first = _ended_first(target, bundle)
+            if agent_was_first is None and time.monotonic() - since_s < TOLD_WITHIN_S:
+                return
+            if not agent_was_first:
                 raise _no_health(bundle, f"ended with {exit_code(bundle)}, so the agent has no way out any more")
 
         yield look
+
+
+def _ended_first(container: str, other: str) -> bool | None:
+    """Whether a container ended before another one, which has ended; `None` where it runs and may be about to end, as
+    the other one ended with success.
+    """
+    template = "{{.State.Running}} {{.State.ExitCode}} {{.State.FinishedAt}}"
+    found = docker("container", "inspect", "--format", template, container, other, check=False)
+    if found.code:
+        return False
+    (runs, _, ended_at), (_, code, other_ended_at) = (line.split() for line in found.stdout.splitlines())
+    if runs == "true":
+        return None if code == "0" else False
+    # RFC 3339 in UTC, with as many digits as are needed.
+    return ended_at.removesuffix("Z") <= other_ended_at.removesuffix("Z")
 
 
 def _wait_ended(container: str, look: Callable[[float], None]) -> int:

@@ -1,4 +1,4 @@
-"""What only the engine knows of a plan: its images, its runtimes."""
+"""What only the engine knows of a plan: its images, its runtimes, its version."""
 
 import json
 from collections.abc import Mapping
@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher.backend.docker.bottle_plan import DockerBottlePlan
-from launcher.docker import docker
+from launcher.docker import Result, docker
 from launcher.errors import LauncherError
 
 # The image says so where it has the real pipelock, which needs the redirect that NET_ADMIN alone can set.
 LABEL_ENGINE = "bottle.pipelock.engine"
 GVISOR = "runsc"
+START_INTERVAL_SINCE = 25
+"""The first version of engine and client that knows `--health-start-interval`."""
+_INFO = "{{json .Runtimes}}\n{{json .ServerVersion}}\n{{json .ClientInfo}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,26 +23,37 @@ class EngineFacts:
     """What was asked once, before anything is made."""
 
     images: Mapping[str, Mapping[str, Any]]
-    runtimes: tuple[str, ...]
+    runtimes: tuple[str, ...] = ()
+    start_interval: bool = False
+    """Whether engine and client are both new enough for one."""
 
 
 def engine_facts(plan: DockerBottlePlan) -> EngineFacts:
-    """Ask for the images and the runtimes, side by side.
+    """Ask for the images and for the engine itself, side by side.
 
     Raises `LauncherError` for an image that is not there: the launcher never pulls; what runs was built
     or pulled on purpose.
     """
     names = tuple(dict.fromkeys((plan.proxy.settings.image, plan.agent.image)))
     with ThreadPoolExecutor(2) as pool:
-        runtimes = pool.submit(_runtimes) if plan.agent.runtime == "auto" else None
+        told = pool.submit(docker, "info", "--format", _INFO, check=False)
         images = dict(zip(names, find_images(*names), strict=True))
-        return EngineFacts(images, runtimes.result() if runtimes else ())
+        return facts_in(images, told.result())
 
 
-def _runtimes() -> tuple[str, ...]:
-    result = docker("info", "--format", "{{json .Runtimes}}", check=False)
-    # Podman has no such field: its runtimes are in its own configuration.
-    return tuple(json.loads(result.stdout)) if result.code == 0 else ()
+def facts_in(images: Mapping[str, Mapping[str, Any]], told: Result) -> EngineFacts:
+    """What is in the answer of `docker info`. Podman has no such fields: its runtimes are in its own configuration."""
+    if told.code:
+        return EngineFacts(images)
+    runtimes, engine, client = (json.loads(line) for line in told.stdout.splitlines())
+    versions = (engine or "", (client or {}).get("Version") or "")
+    return EngineFacts(images, tuple(runtimes), all(_major(each) >= START_INTERVAL_SINCE for each in versions))
+
+
+def _major(version: str) -> int:
+    """The first number of a version; 0 where none is told, as by clients before 23."""
+    number = version.partition(".")[0]
+    return int(number) if number.isdigit() else 0
 
 
 def find_images(*names: str) -> list[dict[str, Any]]:
@@ -93,6 +107,13 @@ def fitted(plan: DockerBottlePlan, facts: EngineFacts) -> DockerBottlePlan:
         runtime = GVISOR if GVISOR in facts.runtimes else ""
     return replace(
         plan,
-        proxy=replace(plan.proxy, settings=replace(settings, net_admin=settings.net_admin or real)),
+        proxy=replace(
+            plan.proxy,
+            settings=replace(
+                settings,
+                net_admin=settings.net_admin or real,
+                checked_from_the_start=facts.start_interval,
+            ),
+        ),
         agent=replace(plan.agent, command=tuple(command), runtime="" if runtime == "runc" else runtime),
     )

@@ -27,7 +27,7 @@ from launcher.backend.kubernetes.render import (
     bundle,
     walls,
 )
-from launcher.backend.shared import each_second, left_behind
+from launcher.backend.shared import each_second
 from launcher.docker import Command, CommandError, Result, foreground, run
 from launcher.errors import LauncherError
 from launcher.interrupts import hold_signals
@@ -55,6 +55,7 @@ PHASES = {"Pending": "starting", "Running": "running", "Succeeded": "exited", "F
 class KubernetesBottleBackend(BottleBackend):
     """A bottle in the cluster that the `kubectl` command reaches."""
 
+    name = "kubernetes"
     lost = LOST
 
     def __init__(self, cluster: Cluster | None = None) -> None:
@@ -71,7 +72,7 @@ class KubernetesBottleBackend(BottleBackend):
     def prepare(self, spec: BottleSpec, stage_dir: Path) -> KubernetesBottlePlan:
         spec = replace(spec, slug=spec.slug or new_slug(spec.name))
         plan = labelled(self.plan(spec, stage_dir), spec)
-        with staged(spec, plan):
+        with staged(spec, plan, self.name):
             agent(plan)
         return plan
 
@@ -196,12 +197,6 @@ class KubernetesBottleBackend(BottleBackend):
         part = "bundle" if role == BUNDLE else "agent"
         options = ("--timestamps", *(("--follow",) if follow else ()))
         return Command(("kubectl", "--namespace", object_name(slug, part), "logs", *options, role))
-
-    def prune(self, tell: Tell = lambda _line: None) -> tuple[str, ...]:
-        slugs = left_behind(self.running(operator=state.operator()))
-        for slug in slugs:
-            self.stop(slug, tell)
-        return tuple(slugs)
 
 
 def _apply(name: str, documents: tuple[Document, ...], *after: str) -> Step:

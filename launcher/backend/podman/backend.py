@@ -1,15 +1,13 @@
-"""The Podman backend: Docker's, with Podman's own words, field names and health checks."""
+"""The Podman backend: Docker's, with Podman's own words and field names."""
 
 import ipaddress
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
-from launcher.backend.base import Running
 from launcher.backend.docker.backend import DockerBottleBackend
 from launcher.backend.podman.render import translated
-from launcher.docker import docker, docker_json
-from launcher.plan import SIDECARS, object_name
+from launcher.docker import docker_json
+from launcher.plan import object_name
 from launcher.steps import Step
 
 
@@ -29,22 +27,11 @@ def docker_is_podman() -> bool:
 class PodmanBottleBackend(DockerBottleBackend):
     """A bottle on Podman, as root: rootless was never tried."""
 
+    name = "podman"
     LEASES = False
 
     def carried_out(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
         return translated(steps)
-
-    def running(self, slug: str = "", *, operator: str = "", containers_alone: bool = False) -> tuple[Running, ...]:
-        found = super().running(slug, operator=operator, containers_alone=containers_alone)
-        # Where no systemd runs the timers of health checks, Podman never runs one.
-        return tuple(
-            self._asked(each) if each.role == SIDECARS and each.state == "starting" else each for each in found
-        )
-
-    @staticmethod
-    def _asked(bundle: Running) -> Running:
-        healthy = docker("exec", bundle.name, "bottle-health", check=False).code == 0
-        return replace(bundle, state="healthy" if healthy else "unhealthy")
 
     def host_addresses(self, slug: str) -> tuple[str, ...]:
         names = (object_name(slug, "internal"), object_name(slug, "egress"))

@@ -47,6 +47,7 @@ ENDED = ("created", "stopped", "exited", "failed")
 class SmolmachinesBottleBackend(DockerBottleBackend):
     """A bottle whose agent is a machine without a network."""
 
+    name = "smolmachines"
     lost = LOST
 
     @property
@@ -60,7 +61,7 @@ class SmolmachinesBottleBackend(DockerBottleBackend):
     def prepare(self, spec: BottleSpec, stage_dir: Path) -> SmolBottlePlan:
         spec = replace(spec, slug=spec.slug or new_slug(spec.name))
         plan = labelled(self.plan(spec, stage_dir), spec)
-        with staged(spec, plan):
+        with staged(spec, plan, self.name):
             machine_argv(plan, Path())
             _refuse_without_machines()
         return plan

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 
 from launcher import history, state
-from launcher.backend.base import Tell
+from launcher.backend.base import ENDED, Tell
 from launcher.backend.docker.backend import DockerBottleBackend
 from launcher.backend.docker.bottle_plan import DockerBottlePlan
 from launcher.backend.docker.listing import listed
 from launcher.backend.docker.removal import attempt
 from launcher.backend.docker.render import PUBLISH
-from launcher.backend.shared import ENDED, each_second, left_behind, recast
+from launcher.backend.shared import each_second, recast
 from launcher.backend.swarm.render import (
     LOST,
     SwarmBottlePlan,
@@ -53,6 +53,7 @@ OVER = ("Complete", "Failed", "Rejected", "Shutdown", "Orphaned", "Remove")
 class SwarmBottleBackend(DockerBottleBackend):
     """A bottle of two services."""
 
+    name = "swarm"
     LEASES = False
     lost = LOST
 
@@ -62,7 +63,7 @@ class SwarmBottleBackend(DockerBottleBackend):
     def prepare(self, spec: BottleSpec, stage_dir: Path) -> SwarmBottlePlan:
         spec = replace(spec, slug=spec.slug or new_slug(spec.name))
         plan = labelled(self.plan(spec, stage_dir), spec)
-        with staged(spec, plan):
+        with staged(spec, plan, self.name):
             refuse_what_cannot_be(plan)
         return plan
 
@@ -153,12 +154,6 @@ class SwarmBottleBackend(DockerBottleBackend):
     def logs(self, slug: str, role: str, *, follow: bool = False) -> Command:
         options = ("--raw", "--timestamps", *(("--follow",) if follow else ()))
         return Command(("docker", "service", "logs", *options, object_name(slug, role)))
-
-    def prune(self, tell: Tell = lambda _line: None) -> tuple[str, ...]:
-        slugs = left_behind(self.running(operator=state.operator()))
-        for slug in slugs:
-            self.stop(slug, tell)
-        return tuple(slugs)
 
 
 def _on_this_node(plan: SwarmBottlePlan) -> SwarmBottlePlan:

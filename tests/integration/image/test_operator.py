@@ -334,8 +334,11 @@ def test_the_kill_switch_is_told_by_the_daemons(bundle_image: str, tmp_path: Pat
         assert check(started.container, "bottle-kill-switch", "status") == "off\n"
         assert check(started.container, "bottle-kill-switch", "on") == "on\n"
         eventually(lambda: run(started.container, "bottle-health")[0] == 1, "an unhealthy bundle")
+        assert run(started.container, "bottle-health")[1].endswith("\nkill switch on\n")
+        assert json.loads(run(started.container, "bottle-health", "--json")[1])["health"] == "unhealthy"
         assert check(started.container, "bottle-kill-switch", "off") == "off\n"
         started.wait_healthy()
+        assert "kill switch" not in check(started.container, "bottle-health")
 
 
 # Secrets that are handed in.

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from launcher.demo import Answer, Internet, ask
 from launcher.docker import docker
 from launcher.plan import new_slug, object_name
 from tests.integration.support.asking import asks
+from tests.integration.support.init import eventually
 from tests.integration.support.launching import DEADLINE_S, cli, finish, leftovers, slugs_of
 
 pytestmark = [pytest.mark.docker]
@@ -155,6 +157,12 @@ def on_terminal(terminals: list[Terminal], operator: Operator, *command: str) ->
     return terminals[-1]
 
 
+def how_it_is(operator: Operator) -> dict[str, Any]:
+    """What `status` says of the one bottle."""
+    (found,) = json.loads(operator.say("status", "--json"))
+    return dict(found)
+
+
 # To look.
 
 
@@ -183,6 +191,7 @@ def test_status_says_how_it_is(operator: Operator, command: str) -> None:
     assert re.search(rf"{operator.slug} +worker +healthy", operator.say(command))
     (found,) = json.loads(operator.say(command, "--json"))
     assert (found["slug"], found["agent"], found["state"]) == (operator.slug, "worker", "healthy")
+    assert (found["engine"], found["waiting"]) == ("docker", 0)
     assert {each["role"] for each in found["containers"]} >= {"agent", "sidecars"}
 
 
@@ -343,9 +352,11 @@ def test_a_question_is_shown_and_answered(operator: Operator) -> None:
         "left or right?",
     )
     assert "left or right?" in operator.say("requests", "worker")
+    eventually(lambda: how_it_is(operator)["waiting"] == 1, "a question that `status` counts")
     operator.say("approve", asking.id[:6], "left")
     assert "left" in asking.answer()
     assert "nothing waits" in operator.say("requests")
+    eventually(lambda: how_it_is(operator)["waiting"] == 0, "its end")
 
 
 def test_a_question_is_denied(operator: Operator) -> None:
@@ -407,9 +418,11 @@ def test_the_kill_switch_lets_nothing_out(operator: Operator) -> None:
     try:
         assert operator.ask(ALLOWED).code in (403, 503)
         assert "on" in operator.say("kill-switch", "status")
+        assert how_it_is(operator)["state"] == "kill switch on"
     finally:
         operator.say("kill-switch", "off")
     assert operator.ask(ALLOWED).code == 200
+    assert how_it_is(operator)["state"] == "healthy"
     assert "on, off or status" in operator.say("kill-switch", "maybe", code=1)
 
 
