@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launcher import state
-from launcher.errors import LauncherError
 from launcher.plan import (
     CA_STORE,
     GIT_CONFIG,
@@ -72,20 +71,9 @@ def agent_env(spec: BottleSpec) -> tuple[tuple[str, str], ...]:
     return tuple((env | {"GIT_CONFIG_SYSTEM": GIT_CONFIG}).items())
 
 
-def agent_command(agent: AgentSpec, *, headless: bool = False) -> tuple[str, ...]:
-    """The command with the prompt in its place.
-
-    Raises `LauncherError` where a headless start is wanted and the manifest does not say how.
-    """
-    command = agent.headless if headless else agent.command
-    if headless and not command:
-        raise LauncherError(
-            f"the agent {agent.name or 'of this manifest'} has no command for --headless",
-            hint='say how it takes a prompt and ends by itself: headless = ["claude", "-p", "{prompt}"]',
-        )
-    if headless and not agent.prompt:
-        raise LauncherError("a headless agent needs a prompt", hint='--prompt "TEXT", or prompt in the manifest')
-    return tuple(agent.prompt if word == PROMPT else word for word in command if word != PROMPT or agent.prompt)
+def agent_command(agent: AgentSpec) -> tuple[str, ...]:
+    """The command with the prompt in its place."""
+    return tuple(agent.prompt if word == PROMPT else word for word in agent.command if word != PROMPT or agent.prompt)
 
 
 def git_config(spec: BottleSpec) -> str:

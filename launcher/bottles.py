@@ -46,11 +46,6 @@ def named(backend: BottleBackend, name: str | None, *, gone_too: bool = False) -
     raise LauncherError(f"{wanted} may be several bottles", hint=f"name one: {', '.join(meant)}")
 
 
-def all_of(backend: BottleBackend) -> list[str]:
-    """The operator's bottles on this backend: those of which it has objects, and those of the notes."""
-    return sorted({*state.slugs(backend.name), *(each.slug for each in backend.running(operator=state.operator()))})
-
-
 def of_agent(backend: BottleBackend, agent: str) -> list[str]:
     """The bottles of an agent that are up. The engine is asked only if the operator's notes know of one."""
     facts = {slug: state.facts_of(state.state_root() / slug) or {} for slug in state.slugs(backend.name)}

@@ -23,7 +23,8 @@ DENIED = "elsewhere.demo.test"
 MADE_UP_CREDENTIAL = "made-up-credential-of-the-demonstration"
 MADE_UP_TOKEN = "ghp_" + "0123456789abcdefghijABCDEFGHIJ012345"
 ORIGIN_WITHIN_S = 60.0
-ORIGIN_SCRIPT = "/tmp/origin.py"  # noqa: S108 -- in a container of its own
+SCRIPTS = "/tmp"  # noqa: S108 -- in a container of its own
+ORIGIN_SCRIPT = f"{SCRIPTS}/demo_origin.py"
 # Where the bundle says which one it chose.
 ENGINE = "/run/bottle/engine"
 
@@ -39,8 +40,10 @@ class Answer:
 class Internet:
     """A network with one web server that answers to the names given. `stop` takes it down with its bottle."""
 
-    def __init__(self, slug: str, stage_dir: Path) -> None:
+    def __init__(self, slug: str, stage_dir: Path, script: Path | None = None) -> None:
+        """`script` serves in the place of demo_origin.py, which it may import."""
         self.name = object_name(slug, "internet")
+        self._script = script
         self._labels = [
             *("--label", f"{LABEL_SLUG}={slug}", "--label", f"{LABEL_ROLE}=internet"),
             *("--label", f"{LABEL_STAGE}={stage_dir}"),
@@ -61,11 +64,13 @@ class Internet:
                     "--entrypoint",
                     "python3",
                     BUNDLE_IMAGE,
-                    ORIGIN_SCRIPT,
+                    ORIGIN_SCRIPT if self._script is None else f"{SCRIPTS}/{self._script.name}",
                     *names,
                 ),
             )
             docker("cp", str(script), f"{self.name}:{ORIGIN_SCRIPT}")
+            if self._script is not None:
+                docker("cp", str(self._script), f"{self.name}:{SCRIPTS}/{self._script.name}")
         docker("start", self.name)
         return self._certificate()
 

@@ -38,6 +38,12 @@ def context(dockerfile: Path) -> bytes:
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
+        # First, and with a plain header: a client takes a stream for an archive by its first 512 bytes alone.
+        directory = tarfile.TarInfo(EXTRA_CA)
+        directory.type, directory.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(directory)
+        for index, path in enumerate(extra_cas()):
+            archive.add(path, f"{EXTRA_CA}/{index:02}-{path.stem}.crt", recursive=False)
         for path in sorted(dockerfile.parent.rglob("*")):
             if path.is_file() and not path.is_symlink():
                 archive.add(path, str(path.relative_to(dockerfile.parent)), recursive=False)
@@ -45,11 +51,6 @@ def context(dockerfile: Path) -> bytes:
                 raise LauncherError(
                     f"{dockerfile.parent} is too large for a build", hint="give the Dockerfile a directory of its own"
                 )
-        directory = tarfile.TarInfo(EXTRA_CA)
-        directory.type, directory.mode = tarfile.DIRTYPE, 0o755
-        archive.addfile(directory)
-        for index, path in enumerate(extra_cas()):
-            archive.add(path, f"{EXTRA_CA}/{index:02}-{path.stem}.crt", recursive=False)
     return buffer.getvalue()
 
 

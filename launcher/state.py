@@ -173,4 +173,9 @@ def slugs(engine: str = "") -> tuple[str, ...]:
 
 def engine_of(slug: str) -> str:
     """The backend that a bottle was started by; empty where nothing is noted."""
-    return str((facts_of(state_root() / slug) or {}).get("engine", ""))
+    return noted_of(slug, "engine")
+
+
+def noted_of(slug: str, fact: str) -> str:
+    """One thing that is noted of a bottle; empty where it is not."""
+    return str((facts_of(state_root() / slug) or {}).get(fact, ""))

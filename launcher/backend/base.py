@@ -33,20 +33,6 @@ class Running:
     agent: str = ""
 
 
-def left_behind(objects: Iterable[Running], engine: str) -> tuple[str, ...]:
-    """The bottles of these objects, and of the notes that name this engine, at which no launcher works and that do not
-    run whole. One whose notes name another engine is no affair of this one.
-    """
-    by_slug: dict[str, list[Running]] = {slug: [] for slug in state.slugs(engine)}
-    for each in objects:
-        by_slug.setdefault(each.slug, []).append(each)
-    return tuple(
-        slug
-        for slug, found in sorted(by_slug.items())
-        if state.engine_of(slug) in ("", engine) and not (state.is_held(state.state_root() / slug) or _is_whole(found))
-    )
-
-
 def _is_whole(objects: Iterable[Running]) -> bool:
     """Whether a bottle's agent and bundle run both."""
     states = {each.role: each.state for each in objects if each.kind == "container"}
@@ -155,11 +141,29 @@ class BottleBackend(ABC):
 
         Bottles of other backends stay, whatever this engine has of them.
         """
-        slugs = left_behind(self.running(operator=state.operator()), self.name)
-        for slug in slugs:
+        left = [
+            slug
+            for slug, objects in self.own().items()
+            if not (state.is_held(state.state_root() / slug) or _is_whole(objects))
+        ]
+        for slug in left:
             self.stop(slug, tell)
         state.discard_unmarked()
-        return slugs
+        return tuple(left)
+
+    def own(self) -> dict[str, list[Running]]:
+        """This operator's bottles by their slugs: those that have notes for this engine, and those of which the engine
+        has objects and whose notes name no other backend.
+        """
+        found: dict[str, list[Running]] = {slug: [] for slug in self.noted()}
+        for each in self.running(operator=state.operator()):
+            if state.engine_of(each.slug) in ("", self.name):
+                found.setdefault(each.slug, []).append(each)
+        return dict(sorted(found.items()))
+
+    def noted(self) -> tuple[str, ...]:
+        """The bottles whose notes say that they are on this engine, whether it has anything of them or not."""
+        return state.slugs(self.name)
 
     def preview(self, spec: BottleSpec, stage_dir: Path) -> tuple[str, ...]:
         """What `launch` would do, line by line, for people. Reads and writes nothing."""

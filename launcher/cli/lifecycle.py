@@ -28,7 +28,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what
 
 def spec_of(
     target: str | None, *, project: Path | None = None, mode: str = "", prompt: str = "", headless: bool = False,
-    command: tuple[str, ...] = (), tty: bool | None = None,
+    command: tuple[str, ...] = (), tty: bool | None = None, to_build: bool = False,
 ) -> BottleSpec:  # fmt: skip
     """The bottle of an agent's name or of a manifest file.
 
@@ -38,7 +38,7 @@ def spec_of(
 
     if mode not in ("", "bind", "copy", "clone"):
         raise LauncherError(f"--mode {mode}: bind, copy or clone is needed")
-    wishes = Wishes(command, prompt, headless, project, mode, tty)
+    wishes = Wishes(command, prompt, headless, project, mode, tty, to_build)
     if target is not None and ("/" in target or target.endswith(".toml")):
         return load(Path(target), None, wishes)
     return find(target, wishes)
@@ -182,7 +182,9 @@ def down(
     from launcher.work import settled
 
     backend = get_bottle_backend()
-    chosen = bottles.all_of(backend) if everything else _meant(backend, slug or [])
+    if everything and slug:
+        raise LauncherError(f"--all takes down {', '.join(slug)} too", hint="name bottles, or say --all")
+    chosen = list(backend.own()) if everything else _meant(backend, slug or [])
     for each in chosen:
         if not discard:
             settled(backend, each, note)
@@ -195,7 +197,7 @@ def down(
 def _meant(backend: BottleBackend, names: list[str]) -> list[str]:
     """The bottles that are meant; a name of none is left as it is, so that `down` may be said twice."""
     if not names:
-        known = bottles.all_of(backend)
+        known = list(backend.own())
         if len(known) > 1:
             raise LauncherError("there are several bottles", hint=f"name one, or --all: {', '.join(known)}")
         return known

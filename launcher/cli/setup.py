@@ -57,7 +57,7 @@ def build(
     from launcher.engine import ensure_engine
     from launcher.images import build as build_image
 
-    spec = spec_of(target)
+    spec = spec_of(target, to_build=True)
     ensure_engine(tell)
     tell(f"building {spec.agent.image}")
     with hold_signals() as held:

@@ -40,6 +40,8 @@ class Wishes:
     project: Path | None = None
     project_mode: str = ""
     tty: bool | None = None
+    to_build: bool = False
+    """Whether nothing runs: the current directory is then nobody's project."""
 
 
 def own_sources() -> list[Source]:
@@ -197,6 +199,9 @@ def _spec(name: str, bottle: schema.Bottle, agent: schema.Agent, source: Source,
 def _agent(
     name: str, bottle: schema.Bottle, agent: schema.Agent, project: Project | None, source: Source, wishes: Wishes
 ) -> AgentSpec:
+    prompt = wishes.prompt or agent.prompt or ""
+    if wishes.headless:
+        _refuse_headless(name, agent, prompt)
     command = wishes.command or tuple((agent.headless if wishes.headless else agent.command) or ())
     return AgentSpec(
         name=name,
@@ -205,7 +210,7 @@ def _agent(
         user=_user(bottle.user, project),
         command=command,
         headless=tuple(agent.headless or ()),
-        prompt=wishes.prompt or agent.prompt or "",
+        prompt=prompt,
         env=tuple({**bottle.env, **agent.env}.items()),
         tty=(agent.tty and not wishes.headless) if wishes.tty is None else wishes.tty,
         home=bottle.home or DEFAULT_HOME,
@@ -223,6 +228,17 @@ def _agent(
     )
 
 
+def _refuse_headless(name: str, agent: schema.Agent, prompt: str) -> None:
+    """Raises `LauncherError` where the manifest does not say how an agent works on its own, or nobody says at what."""
+    if not agent.headless:
+        raise LauncherError(
+            f"the agent {name} has no command for --headless",
+            hint='say how it takes a prompt and ends by itself: headless = ["claude", "-p", "{prompt}"]',
+        )
+    if not prompt:
+        raise LauncherError("a headless agent needs a prompt", hint='--prompt "TEXT", or prompt in the manifest')
+
+
 def _project(agent: schema.Agent, source: Source, wishes: Wishes) -> Project | None:
     """The project, with a path where it has one. A root operator's is copied: the agent never runs as root."""
     table = agent.project
@@ -236,10 +252,11 @@ def _project(agent: schema.Agent, source: Source, wishes: Wishes) -> Project | N
     if mode == "clone" or table.mode == "clone":
         return Project("clone", repository=table.repo or "", target=table.target)
     written = source.path.parent if not is_own(source.path) else Path.cwd()
-    path = wishes.project or (written / Path(table.path or ".").expanduser() if table.path else Path.cwd())
+    path = wishes.project or (written / Path(table.path).expanduser() if table.path else Path.cwd())
     if mode == "bind" and os.geteuid() == 0:
         mode = "copy"
-    return Project(mode, path=path.resolve(), target=table.target)
+    is_none = wishes.to_build and not (wishes.project or table.path)
+    return Project(mode, path=None if is_none else path.resolve(), target=table.target)
 
 
 def _user(user: str | None, project: Project | None) -> str:

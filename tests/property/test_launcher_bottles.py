@@ -1,6 +1,8 @@
 """What the launcher makes of its notes, of an engine's answers and of a bundle's words, without an engine."""
 
+import io
 import json
+import tarfile
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from launcher.containers import bundle
 from launcher.docker import Command, Result
 from launcher.errors import LauncherError
 from launcher.health import KILL_SWITCH, Health, health_of, read
+from launcher.images import context
 from launcher.plan import BundleSettings, PipelockProxyPlan
 from launcher.status import statuses
 
@@ -69,6 +72,19 @@ def test_prune_leaves_the_bottles_of_other_backends() -> None:
     assert engine.prune() == ("old", "unknown")
     assert engine.stopped == ["old", "unknown"]
     assert state.slugs() == ("cluster", "vm", "whole")
+
+
+def test_prune_leaves_the_bottles_of_other_engines(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is on an engine elsewhere has nothing on this one either. Defence: the engine's id is noted."""
+    (home / "docker").write_text("#!/bin/sh\necho here\n")
+    (home / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(home), prepend=":")
+    for slug, engine_id in (("gone", "here"), ("remote", "elsewhere"), ("killed", "")):
+        state.create(state.state_root() / slug, slug, engine="docker", engine_id=engine_id)
+    engine = Engine()
+    assert list(engine.own()) == ["gone", "killed"], "`down --all` takes no others either"
+    assert engine.prune() == ("gone", "killed")
+    assert state.slugs() == ("remote",)
 
 
 def test_prune_leaves_what_a_launcher_works_at() -> None:
@@ -136,7 +152,7 @@ def test_who_is_no_bundle_says_nothing(said: str) -> None:
     assert read(Result(1, said, "")) is None
 
 
-def test_only_ones_own_bundles_are_asked_and_the_engine_speaks_for_the_rest() -> None:
+def test_ones_own_bundles_are_asked() -> None:
     mine = state.operator()
     objects = [
         each
@@ -178,13 +194,11 @@ def test_only_ones_own_bundles_are_asked_and_the_engine_speaks_for_the_rest() ->
         ("dev", {"Version": "dev"}, False),
     ],
 )
-def test_a_start_interval_needs_an_engine_and_a_client_that_know_it(
-    engine: str, client: dict[str, object], *, known: bool
-) -> None:
-    told: tuple[object, ...] = ({"runc": {}}, engine, client)
+def test_a_start_interval_needs_both_to_know_it(engine: str, client: dict[str, object], *, known: bool) -> None:
+    told: tuple[object, ...] = ({"runc": {}}, engine, client, "ID:1")
     answer = "\n".join(map(json.dumps, told))
     facts = facts_in({}, Result(0, answer + "\n", ""))
-    assert (facts.runtimes, facts.start_interval) == (("runc",), known)
+    assert (facts.runtimes, facts.start_interval, facts.engine_id) == (("runc",), known, "ID:1")
     settings = BundleSettings(checked_from_the_start=facts.start_interval)
     argv = create(bundle(PipelockProxyPlan(Path("policy.toml"), "x", settings=settings)))
     assert ("--health-start-interval" in argv) is known
@@ -254,3 +268,21 @@ def test_an_agents_end_is_no_fault_of_its_bundle(
 def test_a_bundles_end_is(home: Path, monkeypatch: pytest.MonkeyPatch, states: str) -> None:
     with pytest.raises(LauncherError, match="no way out any more"):
         waits(home, monkeypatch, states)
+
+
+# What a builder gets.
+
+
+def test_a_build_context_is_an_archive_to_every_client(tmp_path: Path) -> None:
+    """The client looks at the first 512 bytes alone: a header that announces another one is no archive to it.
+
+    Times in fractions of a second give every file such a header.
+    """
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    (tmp_path / "authority.crt").write_text("PEM\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOTTLE_EXTRA_CA", str(tmp_path / "authority.crt"))
+        sent = context(tmp_path / "Dockerfile")
+    assert sent[156:157] == tarfile.DIRTYPE
+    with tarfile.open(fileobj=io.BytesIO(sent)) as archive:
+        assert archive.getnames() == ["extra-ca", "extra-ca/00-authority.crt", "Dockerfile", "authority.crt"]

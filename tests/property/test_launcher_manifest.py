@@ -17,7 +17,19 @@ from launcher import state
 from launcher.backend import _BACKENDS, get_bottle_backend
 from launcher.backend.docker import DockerBottleBackend
 from launcher.errors import LauncherError, ManifestError
-from launcher.manifest import AgentSpec, BottleSpec, Credential, Host, Project, Repository, load, parse, schema
+from launcher.manifest import (
+    AgentSpec,
+    BottleSpec,
+    Credential,
+    Host,
+    Project,
+    Repository,
+    Wishes,
+    find,
+    load,
+    parse,
+    schema,
+)
 from launcher.manifest.jsonschema import schema_text, shipped
 from launcher.manifest.lines import positions
 from launcher.manifest.merge import merge
@@ -551,6 +563,33 @@ def test_which_agent_is_asked_and_not_guessed(tmp_path: Path) -> None:
     assert load(path, "z").agent.name == "z"
     with pytest.raises(LauncherError, match="no agent 'y'"):
         load(path, "y")
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("manifest", "prompt", "words"),
+    [
+        ('command = ["work"]', "count", "has no command for --headless"),
+        ('headless = ["work", "{prompt}"]', "", "needs a prompt"),
+    ],
+)
+def test_a_headless_start_that_cannot_be_is_refused(tmp_path: Path, manifest: str, prompt: str, words: str) -> None:
+    """The image's own command would run in the place of one that is not there."""
+    path = tmp_path / "work.toml"
+    path.write_text(f"[bottles.work]\n[agents.work]\nbottle = 'work'\n{manifest}\n")
+    with pytest.raises(LauncherError, match=words):
+        load(path, wishes=Wishes(prompt=prompt, headless=True))
+    assert load(path).agent.name == "work"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_build_is_of_no_project(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be asked for anywhere, in the operator's home as well, which no agent may have."""
+    (home / "work.toml").write_text("[bottles.work]\n[agents.work]\nbottle = 'work'\nproject = 'bind'\n")
+    monkeypatch.chdir(home.parent)
+    with pytest.raises(LauncherError, match="an agent may not have it"):
+        find("work")
+    assert find("work", Wishes(to_build=True)).agent.name == "work"
 
 
 @pytest.mark.usefixtures("home")

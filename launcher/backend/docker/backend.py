@@ -110,7 +110,10 @@ class DockerBottleBackend(BottleBackend):
         with state.held(plan.stage_dir), ThreadPoolExecutor(1) as pool, Hands(held) as hands:
             asked = pool.submit(engine_facts, plan)
             hands.begin(self.carried_out(early_steps(plan)))
-            plan = fitted(self.with_free_networks(plan, held), asked.result())
+            plan = self.with_free_networks(plan, held)
+            facts = asked.result()
+            state.note(plan.stage_dir, engine_id=facts.engine_id)
+            plan = fitted(plan, facts)
             steps = self.carried_out(without(render(plan), "internal.create", "egress.create"))
             hands.begin(steps if start else steps[:-1])
             bundle = self._proxy.start(plan.proxy, hands)
@@ -214,6 +217,14 @@ class DockerBottleBackend(BottleBackend):
 
     def prune(self, tell: Tell = lambda _line: None) -> tuple[str, ...]:
         return (*super().prune(tell), *sweep())
+
+    def noted(self) -> tuple[str, ...]:
+        """Those of other engines (`DOCKER_HOST`, `docker context`) are left out, as far as their notes tell."""
+        ids = {slug: state.noted_of(slug, "engine_id") for slug in super().noted()}
+        if not any(ids.values()):
+            return tuple(ids)
+        present = docker("info", "--format", "{{.ID}}").stdout.strip()
+        return tuple(slug for slug, engine_id in ids.items() if engine_id in ("", present))
 
 
 def _gate_guard(plan: DockerBottlePlan, bundle_has_ended: Callable[[], bool]) -> Callable[[], None]:

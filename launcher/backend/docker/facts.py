@@ -15,7 +15,7 @@ LABEL_ENGINE = "bottle.pipelock.engine"
 GVISOR = "runsc"
 START_INTERVAL_SINCE = 25
 """The first version of engine and client that knows `--health-start-interval`."""
-_INFO = "{{json .Runtimes}}\n{{json .ServerVersion}}\n{{json .ClientInfo}}"
+_INFO = "{{json .Runtimes}}\n{{json .ServerVersion}}\n{{json .ClientInfo}}\n{{json .ID}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class EngineFacts:
     runtimes: tuple[str, ...] = ()
     start_interval: bool = False
     """Whether engine and client are both new enough for one."""
+    engine_id: str = ""
 
 
 def engine_facts(plan: DockerBottlePlan) -> EngineFacts:
@@ -45,9 +46,10 @@ def facts_in(images: Mapping[str, Mapping[str, Any]], told: Result) -> EngineFac
     """What is in the answer of `docker info`. Podman has no such fields: its runtimes are in its own configuration."""
     if told.code:
         return EngineFacts(images)
-    runtimes, engine, client = (json.loads(line) for line in told.stdout.splitlines())
+    runtimes, engine, client, engine_id = (json.loads(line) for line in told.stdout.splitlines())
     versions = (engine or "", (client or {}).get("Version") or "")
-    return EngineFacts(images, tuple(runtimes), all(_major(each) >= START_INTERVAL_SINCE for each in versions))
+    knows = all(_major(each) >= START_INTERVAL_SINCE for each in versions)
+    return EngineFacts(images, tuple(runtimes), knows, engine_id or "")
 
 
 def _major(version: str) -> int:
