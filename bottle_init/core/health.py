@@ -115,13 +115,19 @@ def notified(turn: Turn, child: Child, event: Notified) -> None:
     if event.ready and child.reloading:
         child.reloading = False
         turn.log("child_reloaded", child)
-    if event.watchdog_trigger and not child.halt:
+    if (event.watchdog_trigger or event.watchdog) and not child.halt:
+        take_word(turn, child, ill=event.watchdog_trigger)
+    _arm_watchdog(turn, child, event)
+
+
+def take_word(turn: Turn, child: Child, *, ill: bool) -> None:
+    """The daemon has said `WATCHDOG=trigger`, or `WATCHDOG=1`, which takes that back."""
+    if ill:
         _take_self_report(turn, child, "the daemon said WATCHDOG=trigger")
         become_unhealthy(turn, child, child.self_reported_unhealthy)
-    elif event.watchdog and child.self_reported_unhealthy and not child.halt:
+    elif child.self_reported_unhealthy:
         _take_self_report(turn, child, "")
         _recover(turn, child)
-    _arm_watchdog(turn, child, event)
 
 
 def _arm_watchdog(turn: Turn, child: Child, event: Notified) -> None:

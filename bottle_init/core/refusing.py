@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bottle_init.core import starting, stopping
+from bottle_init.core import health, starting, stopping
 from bottle_init.core.events import (
     ProbeDue,
     ReadyDeadlinePassed,
@@ -63,7 +63,10 @@ def take_back_stop(turn: Turn, child: Child) -> None:
 
 
 def carry_on(turn: Turn, child: Child) -> None:
-    """The child is not to be stopped after all: all that it is asked for or has time for begins anew."""
+    """The child is not to be stopped after all: all that it is asked for or has time for begins anew.
+
+    What it has said meanwhile counts now.
+    """
     spec = child.spec
     child.halt = NO_HALT
     child.ready = child.ready or child.fresh
@@ -74,6 +77,10 @@ def carry_on(turn: Turn, child: Child) -> None:
             turn.set_timer(child, ProbeDue, spec.health.interval_ms)
         if child.watchdog_ms:
             turn.set_timer(child, WatchdogPassed, child.watchdog_ms)
+        if child.said_ill is not None:
+            health.take_word(turn, child, ill=child.said_ill)
+    elif spec.ready is not None and spec.ready.probe.kind == "notify" and child.said_ready:
+        starting.become_ready(turn, child)
     elif spec.ready is not None:
         turn.set_timer(child, ReadyDeadlinePassed, spec.ready.timeout_ms)
         if child.executed and spec.ready.probe.kind != "notify":
@@ -81,3 +88,4 @@ def carry_on(turn: Turn, child: Child) -> None:
             turn.set_timer(child, ProbeDue, after_ms)
     elif child.executed and spec.kind != ONESHOT:
         starting.become_ready(turn, child)
+    child.said_ready, child.said_ill = False, None

@@ -190,6 +190,15 @@ def note_said(turn: Turn, child: Child, event: Notified) -> None:
         child.watchdog_ms = event.watchdog_ms
     if event.stopping:
         turn.log("child_says_stopping", child)
+    if child.halt:
+        _keep_said(child, event)
+
+
+def _keep_said(child: Child, event: Notified) -> None:
+    """A daemon may go on after all, if its stop signal is refused: then what it has said meanwhile counts."""
+    child.said_ready = child.said_ready or event.ready
+    if child.fresh and (event.watchdog_trigger or event.watchdog):
+        child.said_ill = event.watchdog_trigger
 
 
 def miss_readiness(turn: Turn, child: Child, event: Event) -> None:

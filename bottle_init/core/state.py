@@ -126,6 +126,8 @@ class Child:
         "reloading",
         "restarts",
         "resume_at_ms",
+        "said_ill",
+        "said_ready",
         "self_reported_unhealthy",
         "sent",
         "session_cleared",
@@ -234,6 +236,10 @@ class Child:
         """What the daemon says of itself by `STATUS=`."""
         self.reloading = False
         """Whether the daemon has said `RELOADING=1`, and not yet `READY=1` again."""
+        self.said_ready = False
+        """Whether the daemon has said `READY=1` since the init decided to take it down."""
+        self.said_ill: bool | None = None
+        """What it has said of its health since then: ill (`WATCHDOG=trigger`), well (`WATCHDOG=1`), None for nothing."""
         self.watchdog_ms = 0
         """How often the daemon has promised `WATCHDOG=1`, 0 for never."""
 

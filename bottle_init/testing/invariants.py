@@ -387,8 +387,8 @@ class Auditor:
         if self.ledger.stop_kind:
             for index in self.ledger.after[page.index]:
                 later = self.ledger.pages[index]
-                if later.ghost:
-                    continue  # What cannot be ended is not waited for, and nor is its session.
+                if later.given_up:
+                    continue  # What could not be ended was not waited for, and nor is its session, whatever ends later.
                 if any(process.ended_ms is None for process in self._unkilled(later, now_ms)):
                     yield self._of(page, STOP_ORDER, "gets its stop signal while a session after it is still there")
 
@@ -510,11 +510,16 @@ class Auditor:
                 if process.is_barred(end_ms):
                     if process.ended_ms is None and (process.pid, process.serial) not in named:
                         yield Violation(REPORT, end_ms, f"{process.name} stays, and the report does not say why")
-                elif process.ended_ms is None and (
-                    process.killed_ms is None or end_ms < process.killed_ms + GIVE_UP_MS
-                ):
+                elif process.ended_ms is None and not self._is_given_up(process):
                     what = f"{process.name} of {ledger.pages[process.child].spec.name} is left behind"
                     yield Violation(WHOLE_TREE, end_ms, what)
+
+    def _is_given_up(self, process: Process) -> bool:
+        """Whether it has had its second after SIGKILL; what was forked since that for everything has what is left."""
+        if process.killed_ms is None:
+            return False
+        everything_ms = process.killed_ms if self.ledger.kill_ms is None else self.ledger.kill_ms
+        return self.trace.end_ms >= min(process.killed_ms, everything_ms) + GIVE_UP_MS
 
     def _exit(self, done: Exit) -> Iterator[Violation]:
         ledger, end_ms = self.ledger, self.trace.end_ms

@@ -148,6 +148,7 @@ class Page:
         self.waiting: dict[int, Sender] = {}
         self.pid = 0
         self.refused = False
+        self.given_up = False
         self.run_from_ms = 0
         self.ready_from_ms = 0
         self.give_up_ms: int | None = None
@@ -158,6 +159,8 @@ class Page:
         self.unhealthy = False
         self.check_has_passed = False
         self.self_reported_unhealthy = False
+        self.said_ready = False
+        self.said_ill: bool | None = None
         self.watchdog_ms = 0
         self.watchdog_at_ms: int | None = None
         self.check_ms: int | None = None
@@ -518,20 +521,27 @@ class Ledger:
         if event.watchdog_ms is not None and page.signalled_ms is None:
             page.watchdog_ms = event.watchdog_ms
         if page.down:
+            page.said_ready |= event.ready
+            if page.fresh and (event.watchdog or event.watchdog_trigger):
+                page.said_ill = event.watchdog_trigger
             return
         ready = page.spec.ready
         if not page.fresh:
             if event.ready and ready is not None and ready.probe.kind == "notify":
                 self._become_ready(page)
             return
-        check: Check | None = page.spec.health
         if event.watchdog_trigger:
             self._say_ill(page)
-        elif event.watchdog and page.self_reported_unhealthy:
+        elif event.watchdog:
+            self._say_well(page)
+        self._arm_watchdog(page, event)
+
+    def _say_well(self, page: Page) -> None:
+        check: Check | None = page.spec.health
+        if page.self_reported_unhealthy:
             page.self_reported_unhealthy = False
             page.failing = page.failing and check is not None
             page.unhealthy = check is not None and page.failures >= check.retries
-        self._arm_watchdog(page, event)
 
     def _say_ill(self, page: Page) -> None:
         """By its own word, or for lack of it: what no check has said, no check takes back."""
@@ -593,6 +603,12 @@ class Ledger:
             page.check_ms = self.now_ms + page.spec.health.interval_ms
         if page.fresh and page.watchdog_ms:
             page.watchdog_at_ms = self.now_ms + page.watchdog_ms
+        said_ready, said_ill = page.said_ready, page.said_ill
+        page.said_ready, page.said_ill = False, None
+        if said_ill is not None:
+            (self._say_ill if said_ill else self._say_well)(page)
+        if said_ready and not page.fresh and page.spec.ready and page.spec.ready.probe.kind == "notify":
+            self._become_ready(page)
         if page.executed and not page.fresh and page.spec.ready and page.spec.ready.probe.kind == "after":
             page.settled_ms = self.now_ms + page.spec.ready.probe.after_ms
         elif page.executed and not page.fresh and page.spec.ready and page.spec.ready.probe.kind != "notify":
@@ -833,7 +849,7 @@ class Ledger:
 
     def _give_up(self, page: Page, *, barred: bool = False) -> None:
         """No SIGKILL has ended it, or may be sent to it: it counts as forced, and nothing can take its place."""
-        page.alive, page.fate, page.ghost = False, OVER, True
+        page.alive, page.fate, page.ghost, page.given_up = False, OVER, True, True
         self._tell_dropped(page)
         down, page.down = page.down, ""
         page.last = Fall(page.index, FORCED, 128 + KILL, success=False, brought_about=False, killed=not barred)

@@ -76,6 +76,7 @@ def corners() -> Iterator[Scenario]:
     yield _killed_as_its_exec_fails()
     yield _outlived_by_what_it_has_left()
     yield from _disabled()
+    yield _ready_before_its_stop_signal_is_refused()
     yield _not_scheduled_while_the_reader_comes_back()
 
 
@@ -181,6 +182,14 @@ def _killed_as_its_exec_fails() -> Scenario:
     bundle = Bundle((Spec("a", DAEMON, ("a",), stop_delay_ms=500),))
     term = happened.SignalReceived(TERM, 1, 0)
     return Scenario(bundle, ((Life(exec_ms=300, exec_error=127),),), (Request(0, term), Request(300, term)))
+
+
+def _ready_before_its_stop_signal_is_refused() -> Scenario:
+    """Daemon a says READY=1 once, while its stop_delay passes, and goes on: daemon b has waited for that."""
+    waits = Spec("a", DAEMON, ("a",), ready=Ready(Probe("notify"), timeout_ms=1_000), stop_delay_ms=400)
+    bundle = Bundle((waits, Spec("b", DAEMON, ("b",), ("a",))))
+    lives = ((Life(refuses="stop", says=(Say(200, ready=True),)),), (Life(),))
+    return Scenario(bundle, lives, (Request(100, happened.ChildStopOrdered(0, 1)),), stop_at_ms=3_000)
 
 
 def _disabled() -> Iterator[Scenario]:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# "refusals" is known too, and drawn by name alone: together with other faults a few lives in a hundred thousand events
-# are judged in two ways. The small worlds have all of its own.
 FAULTS = (
     "deaths",
     "exec",
@@ -48,6 +46,7 @@ FAULTS = (
     "stops",
     "orders",
     "freezes",
+    "refusals",
     "lease",
     "stalls",
     "late-answers",
@@ -279,7 +278,7 @@ def _draw_of_kernel(draw: Draw, faults: Sequence[str]) -> dict[str, object]:
     if "undead" in faults and draw.pick((False, False, True)):
         facts.update(kill_ms=draw.pick((None, None, 500, 1_500)))
     if "refusals" in faults:
-        facts.update(refuses=draw.pick(("", "", "stop")), refuses_ms=draw.pick((0, 0, 0, 1_000, 7_000)))
+        facts.update(refuses=draw.pick(("", "", "all", "stop", "kill")), refuses_ms=draw.pick((0, 0, 0, 1_000, 7_000)))
     if "suspended" in faults:
         facts.update(stopped_ms=draw.pick((None, None, 0, 1_000)))
     return facts

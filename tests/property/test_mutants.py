@@ -547,6 +547,11 @@ def nobody_waits_for_the_init_to_give_it_up(surgeon: Surgeon) -> None:
     surgeon.replace(whole, may_start)
 
 
+@mutant("starts-at-once")
+def what_was_said_before_a_refusal_is_forgotten(surgeon: Surgeon) -> None:
+    surgeon.replace(starting._keep_said, nothing)
+
+
 @mutant("refusals")
 def a_refused_stop_signal_is_taken_for_sent(surgeon: Surgeon) -> None:
     surgeon.replace(refusing.refused, refusing.refused_too)

@@ -756,6 +756,27 @@ def test_an_order_that_reaches_nobody(order_given: Event) -> None:
     assert times(trace, SendSignal, signal=TERM) == [2_000, 2_000]
 
 
+def test_ready_while_an_order_is_refused() -> None:
+    """The daemon says READY=1 once, between the order to stop it and the refusal: it is ready, and misses no deadline."""
+    child = spec("a", ready=Ready(Probe("notify"), 1_000), stop_delay_ms=400)
+    life = Life(refuses="stop", says=(Say(200, ready=True),))
+    requests = (Request(100, happened.ChildStopOrdered(0, 1)),)
+    trace = live((child, spec("b", after=("a",))), life, STAYS, requests=requests, stop_at_ms=5_000)
+    assert times(trace, Spawn, child=1) == [500]
+    assert trace.exit is not None
+    assert trace.exit.stop.kind == "requested"
+
+
+@pytest.mark.parametrize(("says", "health"), [((), "healthy"), ((Say(200, watchdog_trigger=True),), "unhealthy")])
+def test_ill_while_an_order_is_refused(says: tuple[Say, ...], health: str) -> None:
+    """The daemon says once that it is ill, while its stop_delay passes."""
+    life = Life(refuses="stop", says=says)
+    requests = (Request(100, happened.ChildStopOrdered(0, 1)),)
+    trace = live((spec("a", stop_delay_ms=400),), life, requests=requests, stop_at_ms=5_000)
+    before = next(step.state for step in trace.steps if step.now_ms == 500 and step.settled)
+    assert status.health(before).health == health
+
+
 def test_what_the_init_wants_to_end_and_may_not() -> None:
     """Outside a stop no policy can be had for it: that is a policy stop with 69."""
     check_it = Check(TCP, 1_000, 500, 1, 0)
