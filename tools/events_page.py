@@ -106,6 +106,12 @@ EVENTS: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
         ),
         "capabilities_not_dropped": ("The kernel did not let the init do that.", {"capabilities": "", "reason": ""}),
     },
+    "Time": {
+        "was_frozen": (
+            "The init woke much later than it had asked to; nothing that was pending was judged as missed.",
+            {"for_ms": "by how much"},
+        ),
+    },
     "The end": {
         "stopping": (
             "The stop of the bundle begins.",

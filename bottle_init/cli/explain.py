@@ -125,6 +125,7 @@ PHRASES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "signal_delivered": (("signal", "{} has waited until it was ready, and is sent to it"),),
     "signal_dropped": (("signal", "{} has waited for it and is dropped"), ("reason", ": {}")),
+    "was_frozen": (("for_ms", "the init was frozen, or had no CPU: it woke {} too late, and blames nobody"),),
     "stopping": (("", "the stop begins"), ("kind", ", {}"), ("cause", ": {}")),
     "deadline_passed": (("", "the deadline is over, everything is killed"), ("after_ms", " after {}")),
     "lines_dropped": (("count", "{} lines dropped"), ("stream", " of {}")),

@@ -27,7 +27,7 @@ def check(turn: Turn, child: Child, event: Event) -> None:
     """The interval is over: ask."""
     health = child.spec.health
     if health is not None and not child.halt:
-        starting.start_probe(turn, child, health.probe, health.timeout_ms)
+        starting.start_probe(turn, child, health.probe)
 
 
 def pass_check(turn: Turn, child: Child, event: Event) -> None:

@@ -128,17 +128,23 @@ def probe_readiness(turn: Turn, child: Child, event: Event) -> None:
     if ready.probe.kind == "after":
         become_ready(turn, child)
     else:
-        start_probe(turn, child, ready.probe, ATTEMPT_MS)
+        start_probe(turn, child, ready.probe)
 
 
-def start_probe(turn: Turn, child: Child, how: Probe, timeout_ms: int) -> None:
+def start_probe(turn: Turn, child: Child, how: Probe) -> None:
     """Have one probe out, with its deadline."""
     turn.drop_timers(child, ProbeDue)
     turn.drop_probe(child)
     child.probes += 1
     child.probe = child.probes
-    turn.set_timer(child, ProbeTimedOut, timeout_ms)
+    turn.set_timer(child, ProbeTimedOut, probe_timeout_ms(child))
     turn.act(StartProbe(child.index, child.generation, child.probe, how))
+
+
+def probe_timeout_ms(child: Child) -> int:
+    """How long the probe that is out may take: an attempt at readiness, or a check of a daemon that is ready."""
+    health = child.spec.health
+    return health.timeout_ms if child.fresh and health is not None else ATTEMPT_MS
 
 
 def not_ready_yet(turn: Turn, child: Child, event: Event) -> None:

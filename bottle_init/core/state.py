@@ -239,7 +239,7 @@ class Child:
         self.said_ready = False
         """Whether the daemon has said `READY=1` since the init decided to take it down."""
         self.said_ill: bool | None = None
-        """What it has said of its health since then: ill (`WATCHDOG=trigger`), well (`WATCHDOG=1`), None for nothing."""
+        """What it has said of its health since then: ill (`WATCHDOG=trigger`) or well (`WATCHDOG=1`); None: nothing."""
         self.watchdog_ms = 0
         """How often the daemon has promised `WATCHDOG=1`, 0 for never."""
 
@@ -255,6 +255,7 @@ class Child:
 class State:
     """All that the core remembers between two steps. Nobody changes one: `step` returns a new one.
 
+    `seen_ms` is when the last step was.
     `stop_signals` are the requests to stop that signals have made; `stop_noted_ms` is when the first one had been
     acted on, None before.
 
@@ -281,6 +282,7 @@ class State:
         "lease_due_ms",
         "needs",
         "phase",
+        "seen_ms",
         "stop",
         "stop_noted_ms",
         "stop_signals",
@@ -295,6 +297,7 @@ class State:
         )
         self.needs, self.dependents = _order(bundle)
         self.phase: str = UP
+        self.seen_ms = now_ms
         self.stop: Stop | None = None
         self.stop_signals = 0
         self.stop_noted_ms: int | None = None

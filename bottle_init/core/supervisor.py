@@ -7,7 +7,7 @@ of its arguments: same input, same output, in every world that runs it.
 
 from __future__ import annotations
 
-from bottle_init.core import control, ending, forwarding, invariants, judging, keeping, starting, stopping
+from bottle_init.core import control, ending, forwarding, frozen, invariants, judging, keeping, starting, stopping
 from bottle_init.core.actions import Answer, NoteTime
 from bottle_init.core.events import (
     REQUESTS,
@@ -81,6 +81,8 @@ def step(state: State, now_ms: int, events: Iterable[Event]) -> tuple[State, tup
     if state.phase == DONE:
         return state, ()
     turn = Turn(state, now_ms)
+    if now_ms - state.seen_ms > frozen.FROZEN_MS:
+        _thaw_if_late(turn, state)
     requests, observations, deaths, failures = _sort(events)
     _handle_requests(turn, requests)
     for event in observations:
@@ -98,9 +100,17 @@ def step(state: State, now_ms: int, events: Iterable[Event]) -> tuple[State, tup
     if turn.state.stop_signals > state.stop_signals == 0 and turn.state.phase != DONE:
         turn.act(NoteTime())
     turn.state.children = tuple(turn.children)
+    turn.state.seen_ms = now_ms
     everybody = range(len(turn.children))
     invariants.check(turn.state, turn.edited if turn.state.phase == state.phase else everybody)
     return turn.state, tuple(turn.actions)
+
+
+def _thaw_if_late(turn: Turn, state: State) -> None:
+    """The core has not been asked for more than a second: that is too late if it was to be asked in the meantime."""
+    asked_ms = next_deadline_ms(state)
+    if asked_ms is not None and turn.now_ms - asked_ms > frozen.FROZEN_MS:
+        frozen.thaw(turn, turn.now_ms - asked_ms)
 
 
 def awaits_orphans(state: State) -> bool:

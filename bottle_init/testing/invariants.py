@@ -26,7 +26,7 @@ from bottle_init.core.actions import (
     SurveyTree,
 )
 from bottle_init.testing import lines
-from bottle_init.testing.ledger import CONT, GIVE_UP_MS, HELD, KILL, OVER, PENDING, Ledger
+from bottle_init.testing.ledger import CONT, FROZEN_MS, GIVE_UP_MS, HELD, KILL, OVER, PENDING, Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,6 +93,7 @@ REFUSALS = "refusals"
 ONE_COPY = "one-copy"
 LEASE = "lease"
 KEPT = "kept"
+FROZEN = "frozen"
 ANSWERS = "answers"
 REPORT = "report"
 EARLY_LOSS = lines.EARLY_LOSS
@@ -171,6 +172,7 @@ INVARIANTS = (
     Invariant(ONE_COPY, "A process that was given up and still lives has no successor"),
     Invariant(LEASE, "Until the init has its lease, no child is started."),
     Invariant(KEPT, "what starts later never has it"),
+    Invariant(FROZEN, "it judges nothing as missed in that wake-up"),
     Invariant(ANSWERS, "Every request is answered, once."),
     Invariant(
         REPORT,
@@ -233,6 +235,7 @@ class Auditor:
         self.stopping = bool(ledger.stop_kind)
         ledger.read(step)
         self.actions = step.actions
+        yield from self._frozen(step)
         for action in step.actions:
             yield from self._action(action, step)
         yield from self._whole_step(step, killed=killed)
@@ -241,6 +244,17 @@ class Auditor:
             return
         if step.settled:
             yield from self._settled(step)
+
+    def _frozen(self, step: Step) -> Iterator[Violation]:
+        """An init that wakes much too late says so, and blames nobody (contract 4.3)."""
+        late_ms = step.late_ms if step.late_ms > FROZEN_MS else 0
+        logged = [action for action in step.actions if isinstance(action, LogEvent)]
+        told = [_event_of(action)["for_ms"] for action in logged if action.event == "was_frozen"]
+        if told != ([late_ms] if late_ms else []):
+            yield Violation(FROZEN, step.now_ms, f"it wakes {step.late_ms} ms too late, and {told} is told")
+        for event in map(_event_of, logged if late_ms else ()):
+            if _is_of_time(event):
+                yield Violation(FROZEN, step.now_ms, f"it wakes {late_ms} ms too late, and judges: {event}")
 
     # One action.
 
@@ -559,6 +573,13 @@ class Auditor:
 
 def _event_of(action: LogEvent) -> dict[str, Any]:
     return {"event": action.event, "child": action.child, **dict(action.facts)}
+
+
+def _is_of_time(event: dict[str, Any]) -> bool:
+    """Whether somebody has not been in time for something, other than in a stop."""
+    why = event.get("cause") or event.get("reason") or ""
+    by_time = ("no answer in time", "no WATCHDOG=1", "the lease was not renewed", "nobody has taken the connection")
+    return event["event"] in ("not_ready", "timed_out") or any(part in why for part in by_time)
 
 
 def _essence(event: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ SAME_REQUEST_MS = 5
 LEASE_PATIENCE_MS = 5_000
 UNAVAILABLE = 69
 GIVE_UP_MS = 1_000
+FROZEN_MS = 1_000
 LONGEST_PAUSE_MS = 250
 
 CRASH, FORCED, FAILURE, LEFT, CLEAN = range(5)
@@ -245,6 +246,8 @@ class Ledger:
     def read(self, step: Step) -> None:
         """Take in one step."""
         self.now_ms = step.now_ms
+        if step.late_ms > FROZEN_MS:
+            self._thaw()
         self.passing, self.delivering, self.told = [], [], []
         deaths: list[happened.ChildExited] = []
         rest: list[Event] = []
@@ -269,6 +272,19 @@ class Ledger:
             for event in failed:
                 self._answered(event)
         self._fire_timers()
+
+    def _thaw(self) -> None:
+        """Contract 4.3: what others have to be in time for has its full time once more."""
+        for page in self.pages:
+            page.run_from_ms = page.ready_from_ms = self.now_ms
+            if page.probe and page.fresh and page.spec.health is not None:
+                page.probe_ends_ms = self.now_ms + page.spec.health.timeout_ms
+            if page.watchdog_at_ms is not None:
+                page.watchdog_at_ms = self.now_ms + page.watchdog_ms
+        if self.lease_ms is not None and self.bundle.lease is not None and self.bundle.lease.renew_ms is not None:
+            self.lease_ms = self.now_ms + self.bundle.lease.renew_ms
+        if self.lease_due_ms is not None:
+            self.lease_due_ms = self.now_ms + LEASE_PATIENCE_MS
 
     def decided(self, step: Step) -> None:
         """Take in what the core has answered to the step that was read last."""

@@ -131,10 +131,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """A span in which the init is not scheduled; all that happens in it is one wake-up."""
+    """A span in which the init is not scheduled; all that happens in it is one wake-up.
+
+    `whole`: nor is anything else in its container, as under `docker pause`.
+    """
 
     at_ms: int
     for_ms: int
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ def small_worlds() -> Iterator[Scenario]:
     yield from _worlds_of_signals()
     yield from _worlds_of_keepers()
     yield from _worlds_of_leases()
+    yield from _frozen_worlds()
     yield from _worlds_of_refusals()
     yield from _stalled_worlds()
 
@@ -127,6 +128,34 @@ def _worlds_of_leases() -> Iterator[Scenario]:
             yield Scenario(
                 bundle, ((Life(),), (Life(),)), (request,), stop_at_ms=8_000, lease_ms=lease_ms, lease_error=error
             )
+
+
+def _frozen_worlds() -> Iterator[Scenario]:
+    """Whatever has to be done in time, and a freeze of the init or of everything that begins and ends at any time."""
+    check = Check(Probe("tcp", port=1), 200, 300, 1, 0)
+    ready = Ready(Probe("notify"), timeout_ms=500)
+    plain = Spec("a", DAEMON, ("a",))
+    pings = tuple(Say(at_ms, watchdog=True) for at_ms in range(200, 4_000, 200))
+    patients = (
+        (plain.replace(ready=ready), Life(says=(Say(400, ready=True),))),
+        (plain.replace(ready=ready, policy="restart"), Life(says=(Say(600, ready=True),))),
+        (plain.replace(ready=Ready(Probe("tcp", port=1), timeout_ms=500)), Life(ready_ms=450, probe_ms=100)),
+        (plain.replace(health=check, on_unhealthy="stop"), Life(probe_ms=250)),
+        (plain.replace(health=check, on_unhealthy="restart"), Life(hangs=((700, 1_000),))),
+        (plain.replace(on_unhealthy="stop"), Life(says=(Say(0, watchdog_ms=250), *pings))),
+        (plain.replace(kind=JOB, timeout_ms=500), Life(run_ms=450)),
+        (plain.replace(kind=ONESHOT, timeout_ms=500), Life(run_ms=550)),
+    )
+    for (spec, life), lease in product(patients, (None, Lease(renew_ms=700), Lease(connect="unix:/x"))):
+        bundle = Bundle((spec,), lease=lease)
+        renewed = lease is not None and lease.renew_ms is not None
+        requests = tuple(
+            Request(at_ms, happened.LeaseRenewed(1 + at_ms)) for at_ms in range(300, 6_000, 300) if renewed
+        )
+        for at_ms, for_ms, whole in product((0, 100, 400, 3_000), (1_000, 1_399, 2_000, 7_000), (False, True)):
+            freezes = (Freeze(at_ms, for_ms, whole),)
+            lease_ms = 4_900 if at_ms == 3_000 else 0
+            yield Scenario(bundle, ((life,),), requests, freezes, stop_at_ms=12_000, lease_ms=lease_ms)
 
 
 def _worlds_of_refusals() -> Iterator[Scenario]:

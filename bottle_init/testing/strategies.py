@@ -220,7 +220,9 @@ def draw_scenario(draw: Draw, bundle: Bundle, *, faults: Sequence[str] = FAULTS)
         bundle,
         tuple(_draw_lives(draw, spec, faults) for spec in bundle.children),
         requests=_draw_requests(draw, bundle, faults, stop_at_ms),
-        freezes=tuple(Freeze(draw.pick(LONG_MS), draw.pick((100, 1_000, 9_000))) for _ in freezes),
+        freezes=tuple(
+            Freeze(draw.pick(LONG_MS), draw.pick((100, 1_000, 2_001, 9_000)), draw.pick((False, True))) for _ in freezes
+        ),
         storms=tuple(Storm(draw.pick(LONG_MS), draw.pick((1, 20))) for _ in storms),
         stalls=tuple(
             Stall(draw.pick(LONG_MS), draw.pick((500, 999, 1_500, 10_000, 60_000)), draw.pick((0, 0, 500, 8_192)))

@@ -113,7 +113,8 @@ def describe(scenario: Scenario, *, bundle: bool = True) -> Iterator[str]:
             yield f"{spec.name}: {facts}".rstrip(": ") + (":" if odd else "")
         yield from odd
     for freeze in scenario.freezes:
-        yield f"the init is not scheduled from {_clock(freeze.at_ms)} on, for {_clock(freeze.for_ms)}"
+        who = "everything is frozen" if freeze.whole else "the init is not scheduled"
+        yield f"{who} from {_clock(freeze.at_ms)} on, for {_clock(freeze.for_ms)}"
     for stall in scenario.stalls:
         yield f"the reader of the logs {_takes(stall)} from {_clock(stall.at_ms)} on, for {_clock(stall.for_ms)}"
     yield from (text for name, text in ODDITIES.items() if getattr(scenario, name))

@@ -8,7 +8,7 @@ a survey comes in the next step, before anything else. Nothing here decides how 
 from __future__ import annotations
 
 from dataclasses import replace
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from bottle_init.core import events as happened
@@ -61,17 +61,19 @@ MAX_TURNS = 1_000
 class Step:
     """One step of the core: what it was given, what it decided, and the state that it left.
 
+    `late_ms` is how much later it came than the core had asked for.
     `settled` says that no answer is to come in the same wake-up any more; `living` is the number of
     processes below the init after it, without those that it has seen the kernel not let it kill.
     """
 
-    __slots__ = ("actions", "events", "living", "now_ms", "settled", "state")
+    __slots__ = ("actions", "events", "late_ms", "living", "now_ms", "settled", "state")
 
     def __init__(self, now_ms: int, events: tuple[Event, ...], actions: tuple[Action, ...], state: State) -> None:
         self.now_ms = now_ms
         self.events = events
         self.actions = actions
         self.state = state
+        self.late_ms = 0
         self.settled = True
         self.living = 0
 
@@ -138,6 +140,9 @@ class World:
             self._at(scenario.lease_ms, self._see, happened.LeaseEnded(error) if error else happened.LeaseTaken())
         for request in scenario.requests:
             self._at(request.at_ms, self._ask, request.event)
+        for freeze in scenario.freezes:
+            if freeze.whole:
+                self._at(freeze.at_ms, self._freeze, freeze.for_ms)
         for storm in scenario.storms:
             self._at(storm.at_ms, self._storm, storm.count)
         self._at(scenario.stop_at_ms, self._see, happened.SignalReceived(scenario.bundle.stop_signals[0], 1, 0))
@@ -167,7 +172,7 @@ class World:
         self.now_ms = self._scenario.thaw(max(self.now_ms, min(times)))
         events = self._gather()
         if events or self._logs is None or (deadline_ms is not None and deadline_ms <= self.now_ms):
-            self._wake(events)  # As on Linux, lines alone give the core nothing to judge.
+            self._wake(events, deadline_ms)  # As on Linux, lines alone give the core nothing to judge.
 
     def _gather(self) -> list[Event]:
         """All that has happened by now."""
@@ -208,18 +213,19 @@ class World:
             others = [event for event in self._seen if not isinstance(event, happened.ChildExited)]
             self._seen = [*others, *order(list(deaths))]
 
-    def _wake(self, events: list[Event]) -> None:
+    def _wake(self, events: list[Event], asked_ms: int | None = None) -> None:
         """One wake-up: a step, and then one more for as long as there are answers to hand over."""
-        self._turn(events)
+        self._turn(events, 0 if asked_ms is None else max(0, self.now_ms - asked_ms))
         while self._answers and self.trace.exit is None:
             self.trace.steps[-1].settled = False
             events, self._answers = self._answers, []
             self._turn(events)
 
-    def _turn(self, events: list[Event]) -> None:
+    def _turn(self, events: list[Event], late_ms: int = 0) -> None:
         trace = self.trace
         self._state, actions = self._step(self._state, self.now_ms, events)
         trace.steps.append(Step(self.now_ms, tuple(events), actions, self._state))
+        trace.steps[-1].late_ms = late_ms
         trace.events += len(events) or 1
         if len(trace.steps) > MAX_STEPS:
             trace.stuck = f"{MAX_STEPS} steps, and the bundle has not ended"
@@ -262,6 +268,17 @@ class World:
             if process is not None and process.ended is None and process.refuses(0, self.now_ms):
                 event = event.replace(barred=NOT_PERMITTED)
         self._see(event)
+
+    def _freeze(self, for_ms: int) -> None:
+        """All processes are frozen as well: whatever they would have done, they do so much later."""
+        outside = (self._see, self._ask, self._storm, self._freeze)
+        for index, (at_ms, sequence, happens, facts) in enumerate(self._agenda):
+            if happens not in outside:
+                self._agenda[index] = (at_ms + for_ms, sequence, happens, facts)
+        heapify(self._agenda)
+        for process in self._living.values():
+            if process.executed_ms is not None:
+                process.executed_ms += for_ms
 
     def _storm(self, count: int) -> None:
         self._orphans += count

@@ -122,7 +122,7 @@ def test_citations_of_the_contract_resolve() -> None:
     [
         "contract 0",
         "Contract 10",
-        "contract 4.3",
+        "contract 4.4",
         "contract 2 and 4.9",
         "# as contract\n    # 12 says",
         "contract 1, 0",

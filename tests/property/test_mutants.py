@@ -19,6 +19,7 @@ from bottle_init.core import (
     ending,
     flow,
     forwarding,
+    frozen,
     health,
     invariants,
     judging,
@@ -550,6 +551,39 @@ def nobody_waits_for_the_init_to_give_it_up(surgeon: Surgeon) -> None:
 @mutant("starts-at-once")
 def what_was_said_before_a_refusal_is_forgotten(surgeon: Surgeon) -> None:
     surgeon.replace(starting._keep_said, nothing)
+
+
+@mutant("frozen")
+def who_was_frozen_is_judged(surgeon: Surgeon) -> None:
+    surgeon.set(frozen, "_FULL_MS", {})
+
+
+@mutant("frozen")
+def a_frozen_lease_is_over(surgeon: Surgeon) -> None:
+    whole = frozen.thaw
+
+    def thaw(turn: Turn, late_ms: int) -> None:
+        times = turn.state.lease_at_ms, turn.state.lease_due_ms
+        whole(turn, late_ms)
+        turn.state.lease_at_ms, turn.state.lease_due_ms = times
+
+    surgeon.replace(whole, thaw)
+
+
+@mutant("frozen")
+def half_a_second_is_frozen(surgeon: Surgeon) -> None:
+    surgeon.set(frozen, "FROZEN_MS", 500)
+
+
+@mutant("frozen")
+def frozen_time_is_not_told(surgeon: Surgeon) -> None:
+    surgeon.replace(frozen.thaw, nothing)
+
+
+@mutant("kill-time")
+def a_freeze_gives_a_stop_more_time(surgeon: Surgeon) -> None:
+    full_ms = {**frozen._FULL_MS, StopTimeoutPassed: lambda child: child.spec.stop_timeout_ms}
+    surgeon.set(frozen, "_FULL_MS", full_ms)
 
 
 @mutant("refusals")

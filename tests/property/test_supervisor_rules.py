@@ -6,7 +6,7 @@ Times are virtual and exact: nothing here sleeps, and nothing depends on the mac
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +17,7 @@ from bottle_init.core.actions import (
     DropCapabilities,
     ForwardSignal,
     KillSession,
+    LogEvent,
     SendSignal,
     Spawn,
     StartProbe,
@@ -41,6 +42,8 @@ from bottle_init.testing import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bottle_init.core.actions import Action
     from bottle_init.core.events import Event
 
@@ -705,6 +708,74 @@ def test_the_job_ends_the_bundle() -> None:
     assert code(trace) == 0
 
 
+# Frozen time.
+
+
+def frozen_ms(trace: Trace) -> list[tuple[int, object]]:
+    """When the init found that it had been frozen, and how late it was."""
+    return [
+        (step.now_ms, dict(action.facts)["for_ms"])
+        for step in trace.steps
+        for action in step.actions
+        if isinstance(action, LogEvent) and action.event == "was_frozen"
+    ]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    ("facts", "life", "for_ms"),
+    [
+        ({"ready": Ready(Probe("notify"), 1_000)}, lambda in_time_ms: Life(says=(Say(in_time_ms, ready=True),)), 5_000),
+        ({"health": Check(TCP, 500, 600, 1, 0), "on_unhealthy": "stop"}, lambda _: Life(probe_ms=550), 1_700),
+        ({"kind": JOB, "timeout_ms": 1_000}, lambda in_time_ms: Life(run_ms=in_time_ms), 5_000),
+    ],
+)
+def test_a_freeze_is_nobodys_fault(
+    facts: dict[str, Any], life: Callable[[int], Life], for_ms: int, *, whole: bool
+) -> None:
+    """From 600 ms on the init does not run. What it then finds overdue has its full time once more."""
+    bundle = (spec("a", **facts), spec("b"))
+    freezes = (Freeze(600, for_ms, whole),)
+    in_time_ms = 900 if whole else 900 + for_ms
+    trace = live(bundle, life(in_time_ms), STAYS, freezes=freezes, stop_at_ms=9_000)
+    assert frozen_ms(trace)
+    assert trace.exit is not None
+    assert trace.exit.stop.cause in ("signal 15", "a exited with 0")
+    assert code(trace) == 0
+
+
+def test_a_watchdog_is_fed_by_a_daemon_that_was_frozen_too() -> None:
+    """Its next ping comes 200 ms after the freeze, well within its full time."""
+    pings = tuple(Say(at_ms, watchdog=True) for at_ms in range(200, 9_000, 200))
+    life = Life(says=(Say(0, watchdog_ms=600), *pings))
+    trace = live((spec("a", on_unhealthy="stop"),), life, freezes=(Freeze(1_100, 4_000, True),), stop_at_ms=8_000)
+    assert frozen_ms(trace) == [(5_100, 3_500)]
+    assert code(trace) == 0
+
+
+@pytest.mark.parametrize(("for_ms", "spared"), [(1_400, False), (1_401, True)])
+def test_a_second_too_late_is_not_frozen(for_ms: int, *, spared: bool) -> None:
+    """The init asked for 1,000 ms, and a wake-up up to a second later is judged as ever."""
+    child = spec("a", ready=Ready(Probe("notify"), 1_000))
+    trace = live((child,), Life(says=(Say(2_500, ready=True),)), freezes=(Freeze(600, for_ms),), stop_at_ms=9_000)
+    assert code(trace) == (0 if spared else 69)
+
+
+def test_a_stop_has_no_more_time_for_a_freeze() -> None:
+    """SIGKILL comes as soon as the init runs again."""
+    trace = live((spec("a"),), IGNORES_TERM, freezes=(Freeze(2_500, 60_000, True),), stop_at_ms=2_000)
+    assert frozen_ms(trace) == [(62_500, 55_500)]
+    assert times(trace, KillSession) == [62_500]
+
+
+def test_a_renewed_lease_outlasts_a_freeze() -> None:
+    renewals = tuple(Request(at_ms, happened.LeaseRenewed(at_ms)) for at_ms in (500, 6_400))
+    bundle = Bundle((spec("a"),), lease=Lease(renew_ms=1_000))
+    trace = live(bundle, STAYS, requests=renewals, freezes=(Freeze(600, 5_000),), stop_at_ms=7_000)
+    assert frozen_ms(trace) == [(5_600, 4_100)]
+    assert trace.end_ms == 7_000
+
+
 # What may not be signalled.
 
 REFUSES = Life(catches=(TERM,), stop_ms=None, refuses="all")
@@ -757,7 +828,7 @@ def test_an_order_that_reaches_nobody(order_given: Event) -> None:
 
 
 def test_ready_while_an_order_is_refused() -> None:
-    """The daemon says READY=1 once, between the order to stop it and the refusal: it is ready, and misses no deadline."""
+    """The daemon says READY=1 once, between the order to stop it and the refusal: so it misses no deadline."""
     child = spec("a", ready=Ready(Probe("notify"), 1_000), stop_delay_ms=400)
     life = Life(refuses="stop", says=(Say(200, ready=True),))
     requests = (Request(100, happened.ChildStopOrdered(0, 1)),)
