@@ -10,40 +10,15 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.integration.support.cgroups import cgroup, inside
 from tests.integration.support.init import PATIENCE_S, descendants, eventually, running, sh
 from tests.integration.support.one_command import ENVIRON
 
 pytestmark = pytest.mark.real
-
-
-@contextmanager
-def cgroup(controller: str, **settings: str) -> Iterator[Path]:
-    """A cgroup v1 of the test's own; it is empty again at the end."""
-    root = Path("/sys/fs/cgroup") / controller
-    if not (root / "cgroup.procs").exists():
-        pytest.skip(f"no cgroup v1 {controller} controller here that a test could make a group in")
-    group = root / f"bottle-test-{os.getpid()}"
-    group.mkdir()
-    try:
-        for name, value in settings.items():
-            (group / f"{controller}.{name}").write_text(value)
-        yield group
-    finally:
-        if controller == "freezer":
-            (group / "freezer.state").write_text("THAWED")
-        eventually(lambda: not (group / "cgroup.procs").read_text(), "the end of the group's processes")
-        group.rmdir()
-
-
-def inside(group: Path) -> tuple[str, ...]:
-    """A command line that runs the next one in this cgroup."""
-    return ("sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh")
 
 
 def test_a_fork_that_fails_is_a_failed_start(tmp_path: Path) -> None:
