@@ -63,12 +63,16 @@ def target_of(rules: Rules, signal: int) -> int:
 
 def is_plain(signal: int, target: int) -> bool:
     """Whether there is nothing to `signal` but to pass it on as `target`: no stop, no sleep, nothing to reap."""
-    return target != 0 and signal != CHLD and signal not in STOP_SIGNALS and target not in (STOP, *JOB_CONTROL)
+    means_more = signal == CHLD or signal in STOP_SIGNALS or signal in JOB_CONTROL or target in JOB_CONTROL
+    return target != 0 and not means_more
 
 
-def sleeps_too(target: int, *, is_pid_1: bool) -> bool:
-    """Whether the init stops itself after passing `target` on: so that a shell sees the job stop; PID 1 never does."""
-    return not is_pid_1 and (target == STOP or target in JOB_CONTROL)
+def sleeps_too(signal: int, target: int, *, is_pid_1: bool) -> bool:
+    """Whether the init stops itself after passing `signal` on as `target`, so that a shell sees the job stop.
+
+    A stop of job control's counts as it came, whatever it was rewritten to, unless it was dropped. PID 1 never stops.
+    """
+    return not is_pid_1 and target != 0 and signal in JOB_CONTROL
 
 
 def has_it_already(rules: Rules, signal: int, *, by_kernel: bool, same_group: bool) -> bool:

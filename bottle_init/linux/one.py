@@ -241,6 +241,7 @@ class Command:
             signal(SIGXFSZ, SIG_DFL)
             if children_ignored:
                 signal(SIGCHLD, SIG_IGN)
+            environ.address_to(posix.getpid(), self.init_pid, environment)
             words = [fsencode(word) for word in self.words]
             pthread_sigmask(SIG_SETMASK, mask)
             spawn.execute(words, environment, scripts=True)
@@ -414,7 +415,8 @@ class Command:
             by_process = info is not None and info.si_code <= 0
             sender = (info.si_pid, info.si_uid) if info is not None and by_process else (0, None)
             self.note_request(f"signal {number}", *sender)
-        if core.sleeps_too(target, is_pid_1=self.init_pid == 1) and CONT not in sigpending():  # STOP discards a CONT.
+        is_pid_1 = self.init_pid == 1
+        if core.sleeps_too(number, target, is_pid_1=is_pid_1) and CONT not in sigpending():  # STOP discards a CONT.
             posix.kill(self.init_pid, SIGSTOP)
 
     def _send_own(self, target: int, number: int = 0) -> str:

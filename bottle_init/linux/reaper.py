@@ -12,7 +12,17 @@ import posix
 
 from bottle_init.core.state import Survivor
 from bottle_init.linux.sys.environ import Room
-from bottle_init.linux.sys.proc import ProcStat, command_line, descendants, look, processes, read, send, send_to_pid
+from bottle_init.linux.sys.proc import (
+    ProcStat,
+    ask,
+    command_line,
+    descendants,
+    look,
+    processes,
+    read,
+    send,
+    send_to_pid,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,7 +191,7 @@ class Tree:
                 refusal = send(process, SIGKILL)
             elif self._asked.get(process.pid) != process.started:
                 self._asked[process.pid] = process.started
-                if send(process, number, SIGCONT):
+                if ask(process, number):
                     refusal = send(process, SIGKILL)  # Nothing that is asked of it reaches it.
             else:
                 continue

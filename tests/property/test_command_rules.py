@@ -49,12 +49,12 @@ def test_a_rewrite_is_about_its_own_signal_alone(
     assert command.target_of(plain.replace(rewrites=others), number) == command.target_of(plain, number)
 
 
-@given(target=TARGETS)
-def test_the_init_stops_itself_unless_it_is_pid_1(target: int) -> None:
-    """The init stops itself together with the command; as PID 1 it never does."""
-    stops = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
-    assert command.sleeps_too(target, is_pid_1=False) == (target in stops)
-    assert not command.sleeps_too(target, is_pid_1=True)
+@given(number=CATCHABLE, target=TARGETS)
+def test_the_init_stops_itself_unless_it_is_pid_1(number: int, target: int) -> None:
+    """For a stop of job control's as it came, rewritten or not, and not where it is dropped; as PID 1 it never does."""
+    stops = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+    assert command.sleeps_too(number, target, is_pid_1=False) == (number in stops and target != 0)
+    assert not command.sleeps_too(number, target, is_pid_1=True)
 
 
 @given(number=CATCHABLE, rewrites=REWRITES, single_child=st.booleans())
@@ -66,7 +66,8 @@ def test_plain_signals_mean_nothing_to_the_init(
     means_more = (
         target == 0
         or number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-        or command.sleeps_too(target, is_pid_1=False)
+        or command.sleeps_too(number, target, is_pid_1=False)
+        or target in command.JOB_CONTROL
     )
     assert command.is_plain(number, target) == (not means_more)
 

@@ -45,6 +45,20 @@ def _undo_coercion(environ: dict[bytes, bytes]) -> None:
         del environ[_COERCED]
 
 
+def address_to(pid: int, init_pid: int, environ: dict[bytes, bytes]) -> None:
+    """Let what a service manager has set for the init be for the process `pid`, which takes the init's place.
+
+    sd_listen_fds(3) and sd_watchdog_enabled(3) obey variables that name the caller's own pid. The number of a pidfd in
+    LISTEN_PIDFDID is that of the old pid, and would contradict the new one.
+    """
+    before, now = str(init_pid).encode(), str(pid).encode()
+    if environ.get(b"LISTEN_PID") == before:
+        environ[b"LISTEN_PID"] = now
+        environ.pop(b"LISTEN_PIDFDID", None)
+    if environ.get(b"WATCHDOG_PID") == before:
+        environ[b"WATCHDOG_PID"] = now
+
+
 def socket_address(address: str) -> str:
     """The address of a Unix socket; `@name` (an abstract one) and `""` (none) are no paths."""
     return address if not address or address.startswith("@") else absolute(address)

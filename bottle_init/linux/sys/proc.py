@@ -17,6 +17,8 @@ LACKS_KILL = "the init lacks CAP_KILL"
 _PF_EXITING = 0x4
 """The kernel's flag of a thread in do_exit(), as /proc/PID/stat shows it of the first one."""
 
+_SIGCONT = 18
+
 _SHOWN = 300
 """Bytes of a command line that a report shows."""
 
@@ -159,7 +161,31 @@ def hold(process: ProcStat) -> int:
     raise ProcessLookupError(errno.ESRCH, "it is gone")
 
 
-def send(process: ProcStat, *numbers: int) -> str:
+def ask(process: ProcStat, number: int) -> str:
+    """Signal exactly the process that was looked at, and let it go on if it is stopped, so that it can act on that.
+
+    One that runs gets no CONT: it may have a handler for it. Returns as `send` does.
+    """
+    refusal = send(process, number)
+    if not refusal and is_stopped(process.pid):
+        send(process, _SIGCONT)
+    return refusal
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal, and by no tracer; the first thread may have ended before the others."""
+    process = look(pid)
+    if process is None or process.state != b"Z":
+        return process is not None and process.state == b"T"
+    try:
+        threads = posix.listdir(f"/proc/{pid}/task") if process.threads > 1 else []
+    except OSError:
+        return False
+    stats = (read(f"/proc/{pid}/task/{thread}/stat") for thread in threads)
+    return any(stat.rpartition(b") ")[2].startswith(b"T") for stat in stats)
+
+
+def send(process: ProcStat, number: int) -> str:
     """Signal exactly the process that was looked at, not one that has got its pid since.
 
     Returns "", also where it has ended meanwhile, or why the kernel refuses that.
@@ -169,11 +195,9 @@ def send(process: ProcStat, *numbers: int) -> str:
     except OSError as problem:
         if problem.errno == errno.ESRCH or not _is_same(process):
             return ""
-        # No pidfd to be had: the look just now has to do.
-        return next((refusal for number in numbers if (refusal := send_to_pid(process.pid, number))), "")
+        return send_to_pid(process.pid, number)  # No pidfd to be had: the look just now has to do.
     try:
-        for number in numbers:
-            pidfd_send_signal(fd, number)
+        pidfd_send_signal(fd, number)
     except ProcessLookupError:
         return ""
     except OSError as problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,27 @@ def test_stop_delay_lets_a_daemon_serve_on(tmp_path: Path) -> None:
         eventually(lambda: init.out.count("[d] tick") > before + 2, "a daemon that serves on")
         init.leap(3_600)
         assert init.wait() == 0
+
+
+HEARS = """
+import os, signal
+both = {signal.SIGTERM, signal.SIGCONT}
+signal.pthread_sigmask(signal.SIG_BLOCK, both)
+os.write(1, b"up\\n")
+os.write(1, b"heard %d\\n" % signal.sigwait({signal.SIGTERM}))
+if signal.sigtimedwait({signal.SIGCONT}, 1):
+    os.write(1, b"heard %d\\n" % signal.SIGCONT)
+"""
+
+
+def test_what_is_left_behind_gets_no_cont_unless_it_is_stopped(tmp_path: Path) -> None:
+    """One that runs may have a handler for it (contract 4.2)."""
+    (tmp_path / "hears.py").write_text(HEARS)
+    script = f"setsid {sys.executable} -I -S {tmp_path}/hears.py & exec sleep 600"
+    with running(tmp_path, sh("daemon", "d", script)) as init:
+        init.line("[d] up")
+        assert init.stop() == 0
+        assert [line for line in init.out if "heard" in line] == ["[d] heard 15"]
 
 
 @pytest.mark.parametrize("how", ["plain", "setsid", "double"])

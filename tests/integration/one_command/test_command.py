@@ -205,21 +205,61 @@ def test_the_command_has_its_own_session() -> None:
 
 
 def test_signals_are_rewritten_and_dropped() -> None:
-    options = ["--rewrite=TERM:USR1", "--rewrite", "HUP:0", "--rewrite=INT:2", "--rewrite=TSTP:WINCH"]
+    options = ["--rewrite=TERM:USR1", "--rewrite", "HUP:0", "--rewrite=INT:2"]
     with running(*python(LISTEN), options=options) as it:
         assert it.line() == "ready"
         for sent, got in (
             (signal.SIGTERM, signal.SIGUSR1),
             (signal.SIGHUP, None),
             (signal.SIGINT, signal.SIGINT),
-            (signal.SIGTSTP, signal.SIGWINCH),
         ):
             it.send(sent)
             if got is not None:
                 assert it.line() == str(int(got))
-        assert state(it.init) != "T", "what is rewritten to no stop signal stops nobody"
         it.send(signal.SIGUSR2)
         assert it.wait() == 0
+
+
+def test_a_stop_of_job_control_counts_as_it_came(pid_1: bool) -> None:
+    """The init stops itself for it also where the command gets something else, as dumb-init does; PID 1 never does."""
+    options = ["--rewrite=TSTP:WINCH", "--rewrite=TTIN:0"]
+    with running(*python(LISTEN), options=options, pid_1=pid_1) as it:
+        assert it.line() == "ready"
+        it.send(signal.SIGTTIN)
+        it.send(signal.SIGURG)
+        assert it.line() == str(int(signal.SIGURG))
+        assert state(it.init) != "T", "what is dropped stops nobody"
+        it.send(signal.SIGTSTP)
+        assert it.line() == str(int(signal.SIGWINCH))
+        if pid_1:
+            assert state(it.init) != "T"
+        else:
+            eventually(lambda: state(it.init) == "T", "a stopped init")
+        it.send(signal.SIGCONT)
+        assert it.line() == str(int(signal.SIGCONT))
+        it.send(signal.SIGUSR2)
+        assert it.wait() == 0
+
+
+SHOW_PIDS = """
+import os
+print(os.getpid(), *(os.environ.get(name) for name in ("LISTEN_PID", "LISTEN_PIDFDID", "WATCHDOG_PID", "LISTEN_FDS")))
+"""
+
+
+def test_what_names_the_inits_pid_names_the_commands(pid_1: bool) -> None:
+    """A command that asks by sd_listen_fds(3) or sd_watchdog_enabled(3) takes only what names its own pid."""
+    set_up = 'LISTEN_PID=$$ LISTEN_PIDFDID=7 WATCHDOG_PID=$$ LISTEN_FDS=1 exec "$@"'
+    with running(*python(SHOW_PIDS), init=["sh", "-c", set_up, "sh", *PYTHON], pid_1=pid_1) as it:
+        pid, *shown = it.line().split()
+        assert shown == [pid, "None", pid, "1"]
+        assert it.wait() == 0
+
+
+def test_what_names_another_pid_is_passed_on() -> None:
+    given = {"LISTEN_PID": "1000000000", "LISTEN_PIDFDID": "7", "WATCHDOG_PID": "1000000000", "LISTEN_FDS": "1"}
+    end = run(*python(SHOW_PIDS), env={**ENVIRON, **given})
+    assert end.stdout.split()[1:] == ["1000000000", "7", "1000000000", "1"]
 
 
 def test_the_parents_death_is_passed_on(tmp_path: Path) -> None:

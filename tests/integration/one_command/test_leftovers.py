@@ -97,6 +97,28 @@ def test_leftovers_in_the_session_get_term(pid_1: bool, tmp_path: Path) -> None:
     assert names.count("sh") >= 2, "a sleep that has been forked and not yet executed is called sh, too"
 
 
+HEARS = """
+import os, signal
+both = {signal.SIGTERM, signal.SIGCONT}
+signal.pthread_sigmask(signal.SIG_BLOCK, both)
+os.write(1, b"up\\n")
+os.write(1, b"heard %d\\n" % signal.sigwait({signal.SIGTERM}))
+if signal.sigtimedwait({signal.SIGCONT}, 1):
+    os.write(1, b"heard %d\\n" % signal.SIGCONT)
+"""
+
+
+@pytest.mark.parametrize(("stop", "heard"), [("", ["heard 15"]), ("kill -STOP $other;", ["heard 15", "heard 18"])])
+def test_only_what_is_stopped_gets_cont(stop: str, heard: list[str]) -> None:
+    """A program may have a handler for CONT; one that is stopped can act on its TERM only after it."""
+    script = f"{sys.executable} -I -S -c '{HEARS}' & other=$!; read go; {stop} exit 4"
+    with running("sh", "-c", script) as it:
+        assert it.line() == "up"
+        it.tell("go")
+        assert [line.strip() for line in it.process.stdout or ()] == heard
+        assert it.wait() == 4
+
+
 def test_what_has_left_the_session_is_ended_too(pid_1: bool, tmp_path: Path) -> None:
     """What has moved into another session is ended too.
 
