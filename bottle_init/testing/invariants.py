@@ -248,11 +248,11 @@ class Auditor:
     def _frozen(self, step: Step) -> Iterator[Violation]:
         """An init that wakes much too late says so, and blames nobody (contract 4.3)."""
         late_ms = step.late_ms if step.late_ms > FROZEN_MS else 0
-        logged = [action for action in step.actions if isinstance(action, LogEvent)]
-        told = [_event_of(action)["for_ms"] for action in logged if action.event == "was_frozen"]
+        events = [_event_of(action) for action in step.actions if isinstance(action, LogEvent)]
+        told = [event["for_ms"] for event in events if event["event"] == "was_frozen"]
         if told != ([late_ms] if late_ms else []):
             yield Violation(FROZEN, step.now_ms, f"it wakes {step.late_ms} ms too late, and {told} is told")
-        for event in map(_event_of, logged if late_ms else ()):
+        for event in events if late_ms else ():
             if _is_of_time(event):
                 yield Violation(FROZEN, step.now_ms, f"it wakes {late_ms} ms too late, and judges: {event}")
 

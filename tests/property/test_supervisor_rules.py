@@ -744,7 +744,7 @@ def test_a_freeze_is_nobodys_fault(
     assert code(trace) == 0
 
 
-def test_a_watchdog_is_fed_by_a_daemon_that_was_frozen_too() -> None:
+def test_a_daemon_that_was_frozen_feeds_its_watchdog() -> None:
     """Its next ping comes 200 ms after the freeze, well within its full time."""
     pings = tuple(Say(at_ms, watchdog=True) for at_ms in range(200, 9_000, 200))
     life = Life(says=(Say(0, watchdog_ms=600), *pings))

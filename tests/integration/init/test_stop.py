@@ -134,7 +134,7 @@ if signal.sigtimedwait({signal.SIGCONT}, 1):
 """
 
 
-def test_what_is_left_behind_gets_no_cont_unless_it_is_stopped(tmp_path: Path) -> None:
+def test_what_is_left_behind_gets_no_cont(tmp_path: Path) -> None:
     """One that runs may have a handler for it (contract 4.2)."""
     (tmp_path / "hears.py").write_text(HEARS)
     script = f"setsid {sys.executable} -I -S {tmp_path}/hears.py & exec sleep 600"
