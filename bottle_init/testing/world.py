@@ -52,7 +52,10 @@ SUSPENDING = (STOP, 20, 21, 22)
 NOT_PERMITTED = "not permitted"
 
 MAX_STEPS = 20_000
-"""More steps than any bundle needs for a virtual day; a run that takes more is going round in circles."""
+"""More steps than a run takes whose bundle checks and restarts at the usual pace (`most_steps`)."""
+
+STEPS_OF_A_CHECK, STEPS_OF_A_START = 4, 40
+"""More steps than one check takes, and than one start with its probes and its end."""
 
 MAX_TURNS = 1_000
 """More wake-ups at one moment than all that children can write in it takes."""
@@ -100,6 +103,19 @@ class Trace:
         return self.steps[-1].now_ms if self.steps else 0
 
 
+def most_steps(scenario: Scenario) -> int:
+    """How many steps a run may take before it is going round in circles: as many as the bundle's own times bring."""
+    bundle = scenario.bundle
+    span_ms = scenario.stop_at_ms + bundle.stop_timeout_ms + sum(freeze.for_ms for freeze in scenario.freezes)
+    steps = MAX_STEPS
+    for spec in bundle.children:
+        if spec.health is not None:
+            steps += STEPS_OF_A_CHECK * span_ms // max(1, spec.health.interval_ms)
+        windows = 1 + span_ms // max(1, spec.restarts.window_ms)
+        steps += STEPS_OF_A_START * min(windows * spec.restarts.max, 1 + span_ms // max(1, spec.backoff.initial_ms))
+    return steps
+
+
 def simulate(scenario: Scenario, *, step: Stepper = supervisor.step, order: Order | None = None) -> Trace:
     """Run the scenario to the bundle's exit.
 
@@ -133,6 +149,7 @@ class World:
         self._answers: list[Event] = []
         self._orphans = 0
         self._turns = self._turned_ms = 0
+        self._most_steps = most_steps(scenario)
         self._logs = self.trace.logs = Logs(scenario) if scenario.has_logs else None
         lease = scenario.bundle.lease
         if lease is not None and lease.renew_ms is None and scenario.lease_ms is not None:
@@ -227,8 +244,8 @@ class World:
         trace.steps.append(Step(self.now_ms, tuple(events), actions, self._state))
         trace.steps[-1].late_ms = late_ms
         trace.events += len(events) or 1
-        if len(trace.steps) > MAX_STEPS:
-            trace.stuck = f"{MAX_STEPS} steps, and the bundle has not ended"
+        if len(trace.steps) > self._most_steps:
+            trace.stuck = f"{self._most_steps} steps, and the bundle has not ended"
         for action in actions:
             do = _DO.get(type(action))
             if do is not None:

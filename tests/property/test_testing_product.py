@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from bottle_init.core import backoff
+from bottle_init.core import backoff, supervisor
 from bottle_init.core import invariants as core_invariants
-from bottle_init.core.spec import Bundle, Spec
+from bottle_init.core.spec import Backoff, Budget, Bundle, Check, Probe, Spec
 from bottle_init.core.words import DAEMON
 from bottle_init.testing import (
     End,
@@ -29,6 +30,14 @@ from bottle_init.testing import (
     simulate,
 )
 from bottle_init.testing.__main__ import main
+from bottle_init.testing.world import MAX_STEPS, most_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bottle_init.core.actions import Action
+    from bottle_init.core.events import Event
+    from bottle_init.core.state import State
 
 ROOT = Path(__file__).parents[2]
 pytest_plugins = "pytester"
@@ -285,6 +294,36 @@ def test_a_shrunk_stall_has_the_fewest_lines() -> None:
 def test_the_types_reach_those_who_use_the_package() -> None:
     """PEP 561: without this file a type checker takes everything of an installed package for Any."""
     assert (ROOT / "bottle_init/py.typed").read_text() == ""
+
+
+BUSY = [
+    Spec("a", DAEMON, ("a",), health=Check(Probe("tcp", port=1), interval_ms=10)),
+    Spec("a", DAEMON, ("a",), policy="restart", backoff=Backoff(10, 1.0, 10), restarts=Budget(10**9, 60_000)),
+]
+
+
+@pytest.mark.parametrize("spec", BUSY, ids=["checks", "restarts"])
+def test_a_busy_bundle_is_in_no_circle(spec: Spec) -> None:
+    """The bound on steps is the bundle's own pace: some hundred checks or restarts a second are no fault."""
+    life = Life() if spec.health else Life(run_ms=10)
+    trace = simulate(Scenario(Bundle((spec,)), ((life,),), stop_at_ms=120_000))
+    assert len(trace.steps) > MAX_STEPS
+    assert check(trace) == []
+
+
+def test_a_bundle_in_a_circle_is_found() -> None:
+    """The bound is still one: a core that wants to be woken at once, always, is stopped."""
+    scenario = Scenario(Bundle((BUSY[0],)), ((Life(),),), stop_at_ms=1_000)
+
+    def step(state: State, now_ms: int, events: Iterable[Event]) -> tuple[State, tuple[Action, ...]]:
+        if now_ms < 100:
+            return supervisor.step(state, now_ms, events)
+        state.lease_at_ms = now_ms
+        return state, ()
+
+    trace = simulate(scenario, step=step)
+    assert "steps, and the bundle has not ended" in trace.stuck
+    assert len(trace.steps) == most_steps(scenario) + 1
 
 
 def test_fuzzing_finds_the_smallest_breach() -> None:
