@@ -79,16 +79,20 @@ class Children:
     # Ends.
 
     def reap(self) -> None:
-        """Take in all deaths, and a bounded number of orphans."""
-        deaths, orphans = self.tree.reap()
+        """Take in all deaths, and a bounded number of orphans.
+
+        To whoever waits for the last process, a probe's end is one like an orphan's: it may have been found dying.
+        """
+        deaths, others = self.tree.reap()
         for pid, status in deaths:
             owner = self._pids.pop(pid)
             if owner is None:
+                others += 1
                 self._probe_reaped(pid, status)
             else:
                 self._child_reaped(pid, status, *owner)
-        if orphans and self.awaits_orphans:
-            self._emit(ev.OrphansReaped(orphans))
+        if others and self.awaits_orphans:
+            self._emit(ev.OrphansReaped(others))
 
     def _child_reaped(self, pid: int, status: int, child: int, generation: int) -> None:
         """The last words of a child, and what it notified, come before its death."""

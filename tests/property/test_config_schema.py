@@ -28,7 +28,7 @@ BEYOND = re.compile(
     r"there is no (child|user|group|signal|capability)|goes round in a circle|the name is taken"
     r"|is there twice|soft limit|is one of the bundle's stop_signals|is kept by the oneshot|cannot ask for a stop"
     r"|is not forwarded|must not be (KILL|STOP)|the host must be|the port must be|ten years|neither a user"
-    r"|longer than 107 bytes"
+    r"|longer than 107 bytes|less than the timeout of ready"
 )
 """What no schema can say: it depends on other keys, on this machine, or on what words mean."""
 

@@ -42,16 +42,16 @@ _thread.start_new_thread(last, ())
 ctypes.CDLL(None).pthread_exit(None)
 """
 
-# Leaves a child in its session whose own parent has fled to another one, and reaps it there.
+# Leaves a child in its session whose own parent has fled to another one, and reaps it there. Each line is one write.
 KEEPER = """
 import os, time
 if os.fork() == 0:
     kept = os.fork()
     if kept == 0:
-        print("kept", flush=True)
+        os.write(1, b"kept\\n")
         time.sleep(1000)
     os.setsid()
-    print("keeper", flush=True)
+    os.write(1, b"keeper\\n")
     os.wait()
     time.sleep(1000)
 time.sleep(1000)
@@ -128,6 +128,20 @@ def test_what_another_process_reaps(tmp_path: Path, pid_1: bool) -> None:
         init.line("[d] keeper")
         assert init.stop() == 0
         assert len(init.report()["survivors"]) == 2
+
+
+def test_a_probe_that_takes_its_time_to_die(tmp_path: Path, pid_1: bool) -> None:
+    """A probe that is found dying when the bundle ends is waited for, and its end is noticed.
+
+    Held by `Children.reap`. To free its memory takes the kernel longer than the init needs to look for what is left.
+    """
+    up = tmp_path / "up"
+    probe = f"import time; memory = bytearray(b'x') * (256 << 20); open({str(up)!r}, 'w').close(); time.sleep(1000)"
+    script = f"while [ ! -e {up} ]; do sleep 0.05; done; exit 3"
+    ready = f"ready = {{ exec = {json.dumps([sys.executable, '-c', probe])} }}"
+    with running(tmp_path, NEVER + sh("daemon", "d", script, ready), pid_1=pid_1) as init:
+        assert init.wait() == 3
+        assert init.report()["survivors"] == []
 
 
 def test_what_is_forked_while_a_session_ends(tmp_path: Path, pid_1: bool) -> None:

@@ -114,11 +114,15 @@ class Init:
             matches = [e for e in self.events if e["event"] == name and child in (None, e.get("child"))]
             return matches[count - 1] if len(matches) >= count else None
 
-        try:
-            event: dict[str, Any] = eventually(found, f"event {name} of {child}")
-        except AssertionError as problem:
-            raise AssertionError(f"{problem}; stderr:\n" + "\n".join(self.err)) from None
+        event: dict[str, Any] = self.eventually(found, f"event {name} of {child}")
         return event
+
+    def eventually(self, condition: Callable[[], Any], what: str) -> Any:
+        """Wait like `eventually`; a failure says what the init has written until then."""
+        try:
+            return eventually(condition, what)
+        except AssertionError as problem:
+            raise AssertionError("\n".join([f"{problem}; stdout:", *self.out, "stderr:", *self.err])) from None
 
     def names(self) -> list[tuple[str, str]]:
         """All events so far as `(event, child)`."""
@@ -126,7 +130,7 @@ class Init:
 
     def line(self, text: str) -> None:
         """Wait for a line on stdout."""
-        eventually(lambda: text in self.out, f"the line {text!r}; so far {self.out} {self.err}")
+        self.eventually(lambda: text in self.out, f"the line {text!r}")
 
     def send(self, number: int) -> None:
         """Send a signal to the init."""
