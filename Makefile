@@ -54,6 +54,7 @@ docs: venv ## draws those pages of docs/ and share/ anew that are made from the 
 	@$(VENV)/python -m tools.arrows > docs/imports.md
 	@$(VENV)/python -m tools.bundle_file
 	@$(VENV)/python -m tools.cli_page
+	@$(VENV)/python -m tools.engines_page
 	@$(VENV)/python -m tools.events_page
 	@$(VENV)/python -m tools.completion
 	@$(VENV)/python -m tools.man_page

@@ -11,7 +11,7 @@ from rich.console import Console
 from launcher import state
 from launcher.backend.base import BottleBackend, Running, Tell
 from launcher.backend.docker.facts import find_images
-from launcher.docker import docker, docker_json
+from launcher.docker import docker, docker_json, run
 from launcher.errors import LauncherError
 from launcher.interrupts import HeldSignals, hold_signals
 from launcher.plan import BUNDLE_IMAGE, LABEL_ROLE, LABEL_SLUG, LABEL_STAGE, new_slug, object_name
@@ -89,6 +89,11 @@ class Internet:
         """Give a container a way to it."""
         docker("network", "connect", self.name, container)
 
+    def logs(self) -> str:
+        """What it has said of the requests that arrived."""
+        said = docker("logs", self.name)
+        return said.stdout + said.stderr
+
     @property
     def address(self) -> str:
         """Its IPv4 address."""
@@ -96,16 +101,13 @@ class Internet:
         return str(networks[self.name]["IPAddress"])
 
 
-def ask(agent: str, url: str, *options: str) -> Answer:
-    """Let the agent ask for a URL, as any program of its would: curl with the variables that it was given.
+def ask(backend: BottleBackend, slug: str, url: str, *options: str) -> Answer:
+    """Let a bottle's agent ask for a URL, as any program of its would: curl with the variables that it was given.
 
     A proxy that refuses the tunnel itself has answered too: then its code counts.
     """
-    result = docker(
-        *("exec", agent, "curl", "--silent", "--show-error", "--max-time", "20"),
-        *("--write-out", "\n%{http_code} %{http_connect}", *options, url),
-        check=False,
-    )
+    curl = ("curl", "--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code} %{http_connect}")
+    result = run(backend.in_agent(slug, *curl, *options, url), check=False)
     body, _, codes = result.stdout.rpartition("\n")
     answered, connected = (int(code) for code in codes.split() or (0, 0))
     return Answer(answered or connected, body.strip() or result.stderr.strip())
@@ -121,7 +123,7 @@ def run_demo(backend: BottleBackend, screen: Console, tell: Tell) -> int:
         try:
             agent = _start(backend, stage_dir, tell)
             screen.print(f"pipelock's engine: {docker('exec', bundle, 'cat', ENGINE).stdout.strip()}")
-            good = _show_requests(agent, Internet(stage_dir.name, stage_dir), screen, held)
+            good = _show_requests(backend, stage_dir.name, Internet(stage_dir.name, stage_dir), screen, held)
         except BaseException:
             backend.stop(stage_dir.name, tell)
             raise
@@ -154,7 +156,7 @@ def _start(backend: BottleBackend, stage_dir: Path, tell: Tell) -> str:
     return agent
 
 
-def _show_requests(agent: str, internet: Internet, screen: Console, held: HeldSignals) -> bool:
+def _show_requests(backend: BottleBackend, slug: str, internet: Internet, screen: Console, held: HeldSignals) -> bool:
     """Show what the agent tried and got; returns whether all of it is as it should be."""
     rows = (
         ("an allowed host", f"https://{ALLOWED}/", 200, ()),
@@ -166,7 +168,7 @@ def _show_requests(agent: str, internet: Internet, screen: Console, held: HeldSi
     good = True
     for what, url, expected, options in rows:
         held.check()
-        answer = ask(agent, url, *options)
+        answer = ask(backend, slug, url, *options)
         good &= answer.code == expected
         got = f"{answer.code or 'nothing'}"
         mark = (

@@ -1,5 +1,6 @@
 """A Docker engine: find one, or as root on Debian install and start one. One that answers is never touched."""
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -13,8 +14,9 @@ from launcher.errors import LauncherError
 LOG = Path("/var/log/dockerd.log")
 CGROUPS = Path("/sys/fs/cgroup")
 STARTED_WITHIN_S = 60.0
-OURS = ("unix:///var/run/docker.sock", "")
+OURS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
 """Where an engine of this machine listens by itself: an engine elsewhere is never answered by starting one here."""
+ENDPOINT = "{{.Endpoints.docker.Host}}"
 UNREACHABLE = (
     "docker is not installed",
     "cannot connect to the docker daemon",
@@ -31,6 +33,7 @@ def ensure_engine(tell: Tell) -> str:
     Raises `LauncherError`, in plain words, where it isn't or did not work.
     """
     if not installed("docker"):
+        _refuse_where_not_ours("the docker command is not installed")
         _install(tell)
     version, complaint = _version()
     if version:
@@ -69,9 +72,9 @@ def _version() -> tuple[str, str]:
 
 def _refuse_where_not_ours(complaint: str) -> None:
     """An engine elsewhere, or one that only its owner may use, is nothing to replace by one of our own."""
-    if (elsewhere := _endpoint()) not in OURS:
+    if elsewhere := _elsewhere():
         raise LauncherError(
-            f"the Docker engine at {elsewhere} does not answer: {complaint}",
+            f"the Docker engine {elsewhere} does not answer: {complaint}",
             hint="start it there, or choose the one of this machine: unset DOCKER_HOST DOCKER_CONTEXT; "
             "docker context use default",
         )
@@ -87,14 +90,30 @@ def _refuse_where_not_ours(complaint: str) -> None:
         )
 
 
-def _endpoint() -> str:
-    """Where the `docker` command looks for its engine: DOCKER_HOST, or else the context that is in use."""
+def _elsewhere() -> str:
+    """Which engine the operator has chosen in the place of this machine's own, in words; else nothing.
+
+    The client's own order: DOCKER_HOST, DOCKER_CONTEXT, the context of `docker context use`.
+    """
     if host := os.environ.get("DOCKER_HOST"):
-        return host
-    if not installed("docker"):
+        return "" if host in OURS else f"at {host}"
+    context = os.environ.get("DOCKER_CONTEXT") or _context_in_use()
+    if context in ("", "default"):
         return ""
-    context = docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}", check=False)
-    return context.stdout.strip() if context.code == 0 else os.environ.get("DOCKER_CONTEXT", "")
+    found = docker("context", "inspect", "--format", ENDPOINT, context, check=False) if installed("docker") else None
+    host = found.stdout.strip() if found and found.code == 0 else ""
+    # One that cannot be looked at was chosen all the same.
+    return "" if host and host in OURS else f"of the context {context!r}" + (f" at {host}" if host else "")
+
+
+def _context_in_use() -> str:
+    """What `docker context use` has written into the client's own settings; empty for the default."""
+    directory = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    try:
+        found = json.loads((directory / "config.json").read_bytes())
+        return str(found.get("currentContext") or "")
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def _install(tell: Tell) -> None:

@@ -269,6 +269,26 @@ def test_what_a_swarm_cannot_have(stage: Path) -> None:
         render_swarm(swarm(stage, replace(SPEC, agent=agent)))
 
 
+def test_an_engine_that_is_no_swarm_is_refused(stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In words, with what to do, and before anything is made."""
+    program = tmp_path / "docker"
+    program.write_text(f"""#!/bin/sh
+case $1 in
+info) echo '{{"Swarm": {{"ControlAvailable": false}}, "NCPU": 2}}' ;;
+*) case "$2" in ls) ;; *) echo "$@" >> {tmp_path}/made ;; esac ;;
+esac
+""")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    plan = swarm(stage)
+    with pytest.raises(LauncherError, match="no manager of a swarm") as caught:
+        SwarmBottleBackend().launch(plan)
+    assert "docker swarm init" in caught.value.hint
+    made = (tmp_path / "made").read_text().splitlines() if (tmp_path / "made").exists() else []
+    assert not [line for line in made if "create" in line]
+
+
 # smolmachines: the real program's parser, which is in its wheel.
 
 

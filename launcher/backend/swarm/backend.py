@@ -46,6 +46,8 @@ from launcher.steps import LOOK_S, Step, Text, in_turn
 
 WITHIN_S = 180
 GONE_WITHIN_S = 60
+SERVICES = ("agent", "gate", SIDECARS)
+"""Their containers are the swarm's to remove; what else bears a bottle's label is not."""
 # What a task is called once it will not run any more.
 OVER = ("Complete", "Failed", "Rejected", "Shutdown", "Orphaned", "Remove")
 
@@ -248,8 +250,10 @@ def _remove(slug: str, *, keep: bool = False) -> bool:
     if keep and services:
         _remember(slug)
     faults = []
-    for role in ("agent", "gate", SIDECARS):
+    for role in SERVICES:
         faults += attempt("service", "rm", object_name(slug, role))
+    others = [each.name for each in found if each.kind == "container" and each.role not in SERVICES]
+    faults += attempt("container", "rm", "--force", "--volumes", *others) if others else []
     deadline = time.monotonic() + GONE_WITHIN_S
     while left := listed(f"{LABEL_SLUG}={slug}", kinds=("container",)):
         # The containers of tasks that have ended are the swarm's to remove, in its own time.

@@ -40,7 +40,10 @@ LOST = (
         "W5",
         "a service takes neither no-new-privileges (moby#41371; daemon.json of each node does) nor a seccomp filter",
     ),
-    ("W1", "nothing is set on the node: an internal overlay has no address of the host's"),
+    (
+        "W1",
+        "nothing is set on the node: the bundle reaches it (the agent does not: an internal overlay has no gateway)",
+    ),
     ("W18", "what the agent writes to /tmp cannot be executed: a service's tmpfs takes no `exec`"),
     ("W20", "the launcher's lease: a service has no standard input, and so no attach either"),
 )

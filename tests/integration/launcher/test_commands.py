@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from launcher.backend import get_bottle_backend
 from launcher.demo import Answer, Internet, ask
 from launcher.docker import docker
 from launcher.plan import new_slug, object_name
@@ -64,7 +65,7 @@ class Operator:
 
     def ask(self, host: str, *options: str) -> Answer:
         """Let the agent ask for a page."""
-        return ask(self.agent, f"https://{host}/", *options)
+        return ask(get_bottle_backend(), self.slug, f"https://{host}/", *options)
 
     def say(self, *command: str, code: int = 0, stdin: str | None = None) -> str:
         """What a command says, which has to end with this code."""

@@ -15,8 +15,8 @@ from pathlib import Path
 import pyte
 import pytest
 
+from launcher.backend import get_bottle_backend
 from launcher.demo import ask
-from launcher.plan import object_name
 from tests.integration.support.asking import asks
 from tests.integration.support.launching import DEADLINE_S, cli, finish, leftovers, slugs_of
 
@@ -109,7 +109,7 @@ def steady(seen: str, slug: str, request: str) -> str:
 def test_the_page_shows_and_its_keys_answer(tmp_path: Path, slug: str, page: Page) -> None:
     """A refused request as it happens, a question, its answer by a key; the kill switch; the end."""
     page.until(slug, "healthy")
-    assert ask(object_name(slug, "agent"), f"https://{DENIED}/").code == 403
+    assert ask(get_bottle_backend(), slug, f"https://{DENIED}/").code == 403
     page.until("refused", DENIED)
     asking = asks(tmp_path, slug, "ask_operator", question="left \x1b[31mor\x07 right?")
     page.until(asking.id, "right?")

@@ -16,11 +16,12 @@ import pytest
 
 from launcher import state
 from launcher.backend import BottleBackend, get_bottle_backend
-from launcher.demo import Internet
-from launcher.docker import docker
-from launcher.plan import LABEL_SLUG, new_slug, object_name
+from launcher.demo import Answer, Internet, ask
+from launcher.docker import Result, docker, run
+from launcher.plan import LABEL_ROLE, LABEL_SLUG, new_slug
 from launcher.spec import BottleSpec
 from launcher.trial import Trial
+from tests.integration.support.engines import Engine
 from tests.integration.support.init import PATIENCE_S
 
 AGENT_IMAGE = "claude-bottle-agent"
@@ -29,47 +30,64 @@ DEADLINE_S = PATIENCE_S
 
 @dataclass(frozen=True)
 class Bottle:
-    """One that runs, and what is around it."""
+    """One that runs on an engine, and what is around it."""
 
+    engine: Engine
     backend: BottleBackend
     slug: str
+    stage_dir: Path
     internet: Internet
-
-    @property
-    def agent(self) -> str:
-        """The name of the agent's container."""
-        return object_name(self.slug, "agent")
-
-    @property
-    def bundle(self) -> str:
-        """The name of the bundle's container."""
-        return object_name(self.slug, "sidecars")
 
     @property
     def trial(self) -> Trial:
         """Attempts from its places."""
         return Trial(self.backend, self.slug)
 
+    def in_agent(self, *command: str) -> Result:
+        """A command beside the agent, as its user."""
+        return run(self.backend.in_agent(self.slug, *command), check=False)
+
+    def in_bundle(self, *command: str) -> Result:
+        """A command in the bundle, as its root."""
+        return run(self.backend.in_bundle(self.slug, *command), check=False)
+
+    def ask(self, url: str, *options: str) -> Answer:
+        """What the agent's curl gets."""
+        return ask(self.backend, self.slug, url, *options)
+
+    def container(self, role: str) -> str:
+        """The engine's name of one of its containers, where `docker` knows it."""
+        conditions = [word for key, value in ((LABEL_SLUG, self.slug), (LABEL_ROLE, role)) for word in
+                      ("--filter", f"label={key}={value}")]  # fmt: skip
+        return docker("container", "ls", "--all", "--quiet", "--no-trunc", *conditions).stdout.split()[0]
+
+    def described(self) -> str:
+        """All that the engine tells of its containers."""
+        names = docker("container", "ls", "--all", "--quiet", "--filter", f"label={LABEL_SLUG}={self.slug}")
+        return docker("container", "inspect", *names.stdout.split()).stdout
+
 
 @contextmanager
-def a_bottle(backend_name: str, directory: Path, spec: BottleSpec, *names: str) -> Iterator[Bottle]:
+def a_bottle(engine: Engine, directory: Path, spec: BottleSpec, *names: str) -> Iterator[Bottle]:
     """A bottle that runs, beside an internet of its own in which these names are; the bundle trusts its authority."""
     slug = new_slug(spec.name)
-    backend = get_bottle_backend(backend_name)
+    backend = get_bottle_backend(engine.backend)
     stage_dir = directory / slug
     state.create(stage_dir, slug)
     internet = Internet(slug, stage_dir)
     authority = directory / f"{slug}.pem"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(directory))
+        bottle = Bottle(engine, backend, slug, stage_dir, internet)
         try:
             authority.write_text(internet.start(names))
             backend.launch(backend.prepare(replace(spec, slug=slug, upstream_ca=authority), stage_dir))
-            internet.connect(object_name(slug, "sidecars"))
-            yield Bottle(backend, slug, internet)
+            internet.connect(bottle.container("sidecars"))
+            yield bottle
         finally:
             backend.stop(slug)
             assert leftovers(slug) == []
+            assert backend.running(slug) == ()
 
 
 def cli(home: Path, *args: str, terminal: int | None = None) -> "subprocess.Popen[str]":
