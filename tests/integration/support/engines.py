@@ -222,8 +222,6 @@ def podman(directory: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
     with box("podman", "--volume", f"{sources}:{sources}:ro") as there:
         eventually(there.answers("podman", "version"), "the engine's answer")
         there.load(IMAGES, "podman", "load", "--quiet")
-        for image in IMAGES:
-            there.execute("podman", "tag", f"docker.io/library/{image}", image)
         there.program_on_path(directory, "docker", "podman")
         patch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
         assert docker_is_podman()
