@@ -237,6 +237,18 @@ def report(samples: Samples, names: list[str], facts: list[str]) -> str:
     ))  # fmt: skip
 
 
+def facts_of(began: float, extent: str) -> list[str]:
+    """What a reader must know of this run."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    command = shlex.join(["python", "-m", "benchmarks.bottles", *sys.argv[1:]])
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    return [
+        f"Made by `{command}` at {when} in {(time.monotonic() - began) / 60:.1f} minutes, at commit {commit}.",
+        f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the end. {extent}",
+    ]
+
+
 def main() -> int:
     """Returns 0 if this tree's launcher got through all of it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bottles", description=__doc__)
@@ -248,7 +260,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="the document to write into")
     chosen = parser.parse_args()
     rounds, count, others, idle_s = (1, 2, 1, 1.0) if chosen.short else (chosen.rounds, chosen.many, OTHERS, IDLE_S)
-    began, samples = time.monotonic(), Samples()
+    began, samples, problem = time.monotonic(), Samples(), ""
     try:
         docker("image", "inspect", chosen.image)
         with ExitStack() as stack:
@@ -261,26 +273,25 @@ def main() -> int:
                     samples.add(str(number), launcher.name, one_by_one(launcher))
             say(f"beside {others} bottles of others")
             beside_others(stack, found, others, samples)
-            if count:
-                say(f"{count} bottles")
-                many(found[-1], count, idle_s, samples)
+            try:
+                if count:
+                    say(f"{count} bottles")
+                    many(found[-1], count, idle_s, samples)
+            except Fault as fault:
+                problem = str(fault)
     except Fault as fault:
         print(f"benchmarks.bottles: {fault}", file=sys.stderr)
         return 1
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    command = shlex.join(["python", "-m", "benchmarks.bottles", *sys.argv[1:]])
-    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    facts = [
-        f"Made by `{command}` at {when} in {(time.monotonic() - began) / 60:.1f} minutes, at commit {commit}.",
-        f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the end. {rounds} rounds; {count} bottles at once.",
-    ]
+    facts = facts_of(began, f"{rounds} rounds; {count} bottles at once.")
     text = report(samples, [each.name for each in found], facts)
+    if problem:
+        text += f"\n## What went wrong\n\n- {problem}\n"
+        print(problem, file=sys.stderr)
     print(text)
     document = chosen.out or (None if chosen.short else DOCUMENT)
     if document:
         document.write_text(table.insert(text, document.read_text() if document.exists() else ""))
-    return 0
+    return 1 if problem else 0
 
 
 if __name__ == "__main__":

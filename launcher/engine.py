@@ -64,6 +64,13 @@ def is_unreachable(error: LauncherError) -> bool:
     return any(each in words for each in UNREACHABLE)
 
 
+def advice(error: LauncherError) -> str:
+    """What to do about an error; empty where nobody knows."""
+    if error.hint or not is_unreachable(error):
+        return error.hint
+    return "`bottle engine` finds or starts an engine; DOCKER_HOST or `docker context` choose another one"
+
+
 def _version() -> tuple[str, str]:
     """The engine's version, or else what the client complained about."""
     answer = docker("version", "--format", "{{.Server.Version}}", check=False)

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from launcher.engine import advice
 from launcher.errors import LauncherError
 
 
@@ -44,8 +45,8 @@ def show_error(error: LauncherError) -> None:
     """What went wrong, and what to do."""
     if str(error):
         errors.print(Text(str(error), style="bold red"))
-    if error.hint:
-        errors.print(Text(error.hint))
+    if words := advice(error):
+        errors.print(Text(words))
 
 
 def printable(text: str) -> str:

@@ -71,7 +71,7 @@ def status(
         screen.print("no bottle is up")
 
 
-@app.command(name="ps", rich_help_panel=LOOK, hidden=True)
+@app.command(name="ps", rich_help_panel=LOOK, hidden=True, epilog=example("bottle ps"))
 def ps(*, as_json: Json = False, watch: Annotated[bool, typer.Option("--watch", "-w")] = False) -> None:
     """The same as `status`."""
     status(as_json=as_json, watch=watch, others=False)

@@ -6,6 +6,7 @@ import sys
 from launcher import state
 from launcher.backend.docker.listing import listed
 from launcher.docker import Command
+from launcher.engine import advice
 from launcher.errors import LauncherError
 from launcher.health import health_of
 from launcher.plan import LABEL_OPERATOR, pipelock_container_name
@@ -18,7 +19,7 @@ def show_status(*, as_json: bool) -> None:
         objects = listed(f"{LABEL_OPERATOR}={state.operator()}", kinds=("container",))
         found = statuses(objects, health_of(objects, _in_bundle))
     except LauncherError as error:
-        print(error, error.hint, sep="\n", file=sys.stderr)
+        print(*filter(None, (str(error), advice(error))), sep="\n", file=sys.stderr)
         sys.exit(error.exit_code)
     if as_json:
         print(json.dumps([each.as_json() for each in found], indent=1))

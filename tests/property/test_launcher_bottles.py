@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -286,3 +289,20 @@ def test_a_build_context_is_an_archive_to_every_client(tmp_path: Path) -> None:
     assert sent[156:157] == tarfile.DIRTYPE
     with tarfile.open(fileobj=io.BytesIO(sent)) as archive:
         assert archive.getnames() == ["extra-ca", "extra-ca/00-authority.crt", "Dockerfile", "authority.crt"]
+
+
+# What a person is told.
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["down"], ["prune"], ["logs", "x"], ["requests"], ["up", "-d", "x.toml"]]
+)
+def test_without_an_engine_one_is_told_what_to_do(home: Path, command: list[str]) -> None:
+    """In two lines at most, and never by a traceback."""
+    (home / "x.toml").write_text('[bottles.x]\n[agents.x]\nbottle = "x"\n')
+    env = {**os.environ, "HOME": str(home), "DOCKER_HOST": f"unix://{home}/nothing.sock"}
+    line = [sys.executable, "-m", "launcher", *command]
+    done = subprocess.run(line, cwd=home, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done
+    assert "DOCKER_HOST" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

@@ -121,18 +121,24 @@ def calls_of(home: Path, monkeypatch: pytest.MonkeyPatch, *command: str) -> list
     return record.read_text().splitlines()
 
 
-def test_other_bottles_cost_no_more_calls(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The calls of a command do not grow with the bottles that are up beside the one that it is about."""
+def test_other_bottles_cost_no_more_calls(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calls of a command do not grow with the bottles of others; `status` asks each of one's own by a call."""
+    other = tmp_path / "other"
+    shutil.copytree(home / ".claude-bottle", other / ".claude-bottle")
     said_by(home, "up", "--detach", "many")
     (first,) = slugs_of(home)
     alone = calls_of(home, monkeypatch, "status")
+    said_by(other, "up", "--detach", "many")
+    (theirs,) = slugs_of(other)
+    beside_others = calls_of(home, monkeypatch, "status")
     up = calls_of(home, monkeypatch, "up", "--detach", "--new", "many")
     (second,) = set(slugs_of(home)) - {first}
-    beside_one = calls_of(home, monkeypatch, "status")
+    beside_own = calls_of(home, monkeypatch, "status")
     down = calls_of(home, monkeypatch, "down", second)
-    assert len(alone) == len(beside_one) == 2
+    assert len(alone) == len(beside_others) == len(beside_own) - 1 == 2
     assert len(up) <= 24, up
     assert len(down) <= 16, down
+    said_by(other, "down", theirs)
     again = calls_of(home, monkeypatch, "down", first)
     assert len(again) <= len(down)
-    assert leftovers(first) == leftovers(second) == []
+    assert leftovers(first) == leftovers(second) == leftovers(theirs) == []
