@@ -18,7 +18,7 @@ class Process:
 
     `session` is the child's process whose session it is in, None for what has escaped; `ended` is
     set when it becomes a zombie, `reaped_ms` when its parent has taken it away; `asked_ms` when a survey sent it TERM.
-    `serial` is never another's, as `pid` may be.
+    `serial` is never another's, as `pid` may be. `reports_ms` is when a child's program is executed, or would be.
     """
 
     __slots__ = (
@@ -41,6 +41,7 @@ class Process:
         "reaped_ms",
         "refusal",
         "remnant",
+        "reports_ms",
         "serial",
         "stopped",
         "surveyed",
@@ -67,6 +68,7 @@ class Process:
         self.leader = leader
         self.born_ms = born_ms
         self.executed_ms: int | None = None
+        self.reports_ms = born_ms + life.exec_ms
         self.ended: End | None = None
         self.ended_ms: int | None = None
         self.reaped_ms: int | None = None

@@ -84,7 +84,8 @@ class Remnant:
 class Life:
     """One process of a child's, from fork to death. Times are milliseconds since its exec, unless said otherwise.
 
-    `fork_error`, `exec_error` (126 or 127): it never comes to be. `run_ms`, `end`: when and how it
+    `fork_error`, `exec_error` (126 or 127): it never comes to be. `needs_user`: it runs as a user that is there only
+    once a process that `makes_user` has ended with success. `run_ms`, `end`: when and how it
     ends of its own accord. `catches` is what it has handlers for from `handlers_ms` on; until then every signal
     has its default effect. Of those that it catches it ends on its stop signal and on `heeds`,
     after `stop_ms` (None: never), with `stop_end`. `dies_ms` is how long a signal takes that kills it
@@ -99,6 +100,8 @@ class Life:
     fork_error: str = ""
     exec_ms: int = 0
     exec_error: int = 0
+    needs_user: bool = False
+    makes_user: bool = False
     run_ms: int | None = None
     end: End = End()
     handlers_ms: int = 0
@@ -168,8 +171,9 @@ class Scenario:
     as where it comes through several descriptors. `one_pipe`: stdout and stderr of the init are one
     pipe, so that its own lines wait for the same reader as the children's. `recycled`: a new process
     gets the pid that was freed last. `lease_ms`: when the peer of a lease takes the init's connection (None: never), or
-    refuses it, for `lease_error`. `drop_error`: why the kernel takes no capability away from the init, "" where it
-    does.
+    refuses it, for `lease_error`. `descriptors`: how many the init may have open for its children (None: enough); each
+    takes two for its output, and one more until its program is executed. `drop_error`: why the kernel takes no
+    capability away from the init, "" where it does.
     """
 
     bundle: Bundle
@@ -184,6 +188,7 @@ class Scenario:
     recycled: bool = False
     one_pipe: bool = False
     drop_error: str = ""
+    descriptors: int | None = None
     lease_ms: int | None = 0
     lease_error: str = ""
 

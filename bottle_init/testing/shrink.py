@@ -67,6 +67,8 @@ def _plainer(scenario: Scenario) -> Iterator[Scenario]:
     for name in ("late_answers", "jumbled", "one_pipe", "recycled", "drop_error", "lease_error"):
         if value := getattr(scenario, name):
             yield _but(scenario, name, value=type(value)())
+    if scenario.descriptors is not None:
+        yield _but(scenario, "descriptors", value=None)
     if scenario.lease_ms:
         yield _but(scenario, "lease_ms", value=0)
 

@@ -68,6 +68,8 @@ def small_worlds() -> Iterator[Scenario]:
     yield from _worlds_of_keepers()
     yield from _worlds_of_leases()
     yield from _frozen_worlds()
+    yield from _worlds_of_few_descriptors()
+    yield from _worlds_of_late_users()
     yield from _worlds_of_refusals()
     yield from _stalled_worlds()
 
@@ -128,6 +130,33 @@ def _worlds_of_leases() -> Iterator[Scenario]:
             yield Scenario(
                 bundle, ((Life(),), (Life(),)), (request,), stop_at_ms=8_000, lease_ms=lease_ms, lease_error=error
             )
+
+
+def _worlds_of_few_descriptors() -> Iterator[Scenario]:
+    """Three daemons, of which one dies again and again, and room for one of them, for two, or for all but a start."""
+    for policy, limit in product(("restart", "wait-for-all", "exit-on-child-death"), range(2, 11)):
+        first = Spec("a", DAEMON, ("a",), (), policy, stop_timeout_ms=400)
+        second, third = (first.replace(name="b"), first.replace(name="c", after=("a",)))
+        bundle = Bundle((first, second, third), policy, stop_timeout_ms=2_000)
+        for exec_ms, at_ms, event in product((0, 100, 1_001), MOMENTS_MS[::3], _orders()[:3]):
+            lives = ((Life(run_ms=200, end=End(1), exec_ms=exec_ms),), (Life(exec_ms=exec_ms),), (LIVES[1],))
+            yield Scenario(bundle, lives, (Request(at_ms, event),), stop_at_ms=3_000, descriptors=limit)
+
+
+def _worlds_of_late_users() -> Iterator[Scenario]:
+    """A oneshot makes the user of what runs after it, or ends in every other way, with an order at any time."""
+    maker = Spec("a", ONESHOT, ("a",), success_codes=(0, 3))
+    children = (maker, Spec("b", DAEMON, ("b",), ("a",)), Spec("c", JOB, ("c",), ("b",)), Spec("d", DAEMON, ("d",)))
+    ends = (End(0), End(3), End(1), End(signal=11))
+    orders = tuple(
+        kind(child, 1) for kind in (happened.ChildRestartOrdered, happened.ChildStopOrdered) for child in (0, 1)
+    )
+    for end, makes, enabled in product(ends, (True, False), (True, False)):
+        bundle = Bundle((maker.replace(enabled=enabled), *children[1:]))
+        needs = Life(needs_user=True)
+        lives = ((Life(run_ms=300, end=end, makes_user=makes),), (needs,), (replace(needs, run_ms=900),), (Life(),))
+        for at_ms, order in product(MOMENTS_MS, orders):
+            yield Scenario(bundle, lives, (Request(at_ms, order),), stop_at_ms=3_000)
 
 
 def _frozen_worlds() -> Iterator[Scenario]:

@@ -8,6 +8,7 @@ first draws which faults exist at all, because a run with every fault rarely get
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bottle_init.core import events as happened
@@ -52,13 +53,15 @@ FAULTS = (
     "late-answers",
     "jumbled",
     "recycled",
+    "descriptors",
+    "late-users",
 )
 """What a run may draw.
 
 `undead` is uninterruptible sleep, `deaf` is a child that ignores its stop signal, `refusals` are what the kernel does
 not let the init do, `lease` is a peer that comes late or never, `stalls` are children that write much and a reader of
 the logs that takes nothing, or little, `keepers` reap what others have left behind, `heirs` are forked by what is about
-to end.
+to end, `descriptors` run out, `late-users` are made by a oneshot.
 """
 
 SHORT_MS = (0, 1, 10, 50, 100, 250, 500, 1_000)
@@ -216,9 +219,10 @@ def draw_scenario(draw: Draw, bundle: Bundle, *, faults: Sequence[str] = FAULTS)
     storms = _several(draw, (0, 1, 2)) if "orphans" in faults else ()
     freezes = _several(draw, (0, 1, 2)) if "freezes" in faults else ()
     stalls = _several(draw, (0, 1, 1, 2)) if "stalls" in faults else ()
+    lives = tuple(_draw_lives(draw, spec, faults) for spec in bundle.children)
     return Scenario(
         bundle,
-        tuple(_draw_lives(draw, spec, faults) for spec in bundle.children),
+        _with_late_user(draw, bundle, lives) if "late-users" in faults else lives,
         requests=_draw_requests(draw, bundle, faults, stop_at_ms),
         freezes=tuple(
             Freeze(draw.pick(LONG_MS), draw.pick((100, 1_000, 2_001, 9_000)), draw.pick((False, True))) for _ in freezes
@@ -235,6 +239,7 @@ def draw_scenario(draw: Draw, bundle: Bundle, *, faults: Sequence[str] = FAULTS)
         one_pipe="stalls" in faults and draw.pick((False, True)),
         lease_ms=draw.pick((0, 0, 10, 1_000, 5_000, 5_001, None)) if "lease" in faults else 0,
         lease_error=draw.pick(("", "", "connection refused")) if "lease" in faults else "",
+        descriptors=draw.pick((None, None, None, 3, 5, 8, 11)) if "descriptors" in faults else None,
         drop_error=draw.pick(("", "", "not permitted")) if "refusals" in faults else "",
     )
 
@@ -245,6 +250,23 @@ def _several(draw: Draw, counts: tuple[int, ...]) -> range:
 
 def _draw_lives(draw: Draw, spec: Spec, faults: tuple[str, ...]) -> tuple[Life, ...]:
     return tuple(draw_life(draw, spec, faults) for _ in _several(draw, (1, 2, 3)))
+
+
+def _with_late_user(draw: Draw, bundle: Bundle, lives: tuple[tuple[Life, ...], ...]) -> tuple[tuple[Life, ...], ...]:
+    """One oneshot makes the user of all that run after it, directly or not: no other file is valid (contract 9)."""
+    makers = [spec.name for spec in bundle.children if spec.kind == ONESHOT]
+    if not makers:
+        return lives
+    maker = draw.pick(makers)
+    later = {maker: None}
+    for _ in bundle.children:
+        later.update((spec.name, None) for spec in bundle.children if any(name in later for name in spec.after))
+    return tuple(
+        tuple(replace(life, makes_user=spec.name == maker, needs_user=spec.name != maker) for life in each or (Life(),))
+        if spec.name in later
+        else each
+        for spec, each in zip(bundle.children, lives, strict=True)
+    )
 
 
 def draw_life(draw: Draw, spec: Spec, faults: Sequence[str]) -> Life:

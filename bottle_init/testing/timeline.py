@@ -117,6 +117,8 @@ def describe(scenario: Scenario, *, bundle: bool = True) -> Iterator[str]:
         yield f"{who} from {_clock(freeze.at_ms)} on, for {_clock(freeze.for_ms)}"
     for stall in scenario.stalls:
         yield f"the reader of the logs {_takes(stall)} from {_clock(stall.at_ms)} on, for {_clock(stall.for_ms)}"
+    if scenario.descriptors is not None:
+        yield f"the init may have {scenario.descriptors} descriptors open for its children"
     yield from (text for name, text in ODDITIES.items() if getattr(scenario, name))
 
 

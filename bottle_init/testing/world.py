@@ -50,6 +50,13 @@ SUSPENDING = (STOP, 20, 21, 22)
 """Signals that stop a process by default."""
 
 NOT_PERMITTED = "not permitted"
+NO_DESCRIPTORS = "Too many open files"
+USER_UNKNOWN = "user app: unknown"
+EXEC_ERRORS = {126: "permission denied", 127: "command not found"}
+
+OUTPUT_DESCRIPTORS, REPORT_DESCRIPTORS = 2, 1
+EXEC_MS = 1_000
+"""How long a start for which no descriptor is left waits until another child has been executed (contract 5.1)."""
 
 MAX_STEPS = 20_000
 """More steps than a run takes whose bundle checks and restarts at the usual pace (`most_steps`)."""
@@ -149,6 +156,7 @@ class World:
         self._answers: list[Event] = []
         self._orphans = 0
         self._turns = self._turned_ms = 0
+        self._has_user = False
         self._most_steps = most_steps(scenario)
         self._logs = self.trace.logs = Logs(scenario) if scenario.has_logs else None
         lease = scenario.bundle.lease
@@ -294,6 +302,7 @@ class World:
                 self._agenda[index] = (at_ms + for_ms, sequence, happens, facts)
         heapify(self._agenda)
         for process in self._living.values():
+            process.reports_ms += for_ms
             if process.executed_ms is not None:
                 process.executed_ms += for_ms
 
@@ -305,10 +314,10 @@ class World:
             return
         life = process.life
         child, generation = process.child, process.generation
-        if life.exec_error:
-            reason = "command not found" if life.exec_error == 127 else "permission denied"
+        reason = EXEC_ERRORS.get(life.exec_error, USER_UNKNOWN if life.needs_user and not self._has_user else "")
+        if reason:
             self._see(happened.ExecFailed(child, generation, reason))
-            self._die(process, End(life.exec_error))
+            self._die(process, End(life.exec_error or 126))
             return
         process.executed_ms = self.now_ms
         self._see(happened.ChildExecuted(child, generation))
@@ -375,6 +384,8 @@ class World:
         if remnant is not None and leader is not None and remnant.heirs and end.signal != KILL:
             self._beget(leader, replace(remnant, heirs=remnant.heirs - 1)).barred_ms = process.barred_ms
         if remnant is None:
+            spec = self._scenario.bundle.children[process.child]
+            self._has_user |= process.life.makes_user and end.signal == 0 and end.code in spec.success_codes
             self._reap_child(process, end)
         elif not remnant.kept and (leader is None or leader.ended is not None or remnant.adopted):
             self._reap(process)
@@ -471,8 +482,9 @@ class World:
 
     def _spawn(self, action: Spawn) -> None:
         life = self._scenario.life(action.child, action.generation)
-        if life.fork_error:
-            self._answers.append(happened.ForkFailed(action.child, action.generation, life.fork_error))
+        error = life.fork_error or ("" if self._has_room(action.child) else NO_DESCRIPTORS)
+        if error:
+            self._answers.append(happened.ForkFailed(action.child, action.generation, error))
             return
         process = self._create(action.child, action.generation, life)
         if self._logs is not None:
@@ -481,6 +493,24 @@ class World:
         barred = NOT_PERMITTED if life.refuses == "all" and not life.refuses_ms else ""
         self._answers.append(happened.ChildForked(action.child, action.generation, process.pid, barred))
         self._after(life.exec_ms, self._execute, process)
+
+    def _has_room(self, child: int) -> bool:
+        """Whether there are descriptors for a start; it waits for those of children that are about to be executed.
+
+        The wait is that for an exec(2), and takes no virtual time. The output of what has outlived its child is let go.
+        """
+        limit = self._scenario.descriptors
+        if limit is None:
+            return True
+        others = [one for one in self._leaders.values() if one.ended is None]
+        used = sum(self._output_of(one.child) for one in others)
+        soon = sum(REPORT_DESCRIPTORS for one in others if one.reports_ms > self.now_ms + EXEC_MS)
+        return used + soon + self._output_of(child) + REPORT_DESCRIPTORS <= limit
+
+    def _output_of(self, child: int) -> int:
+        """How many descriptors the output of a child takes for as long as it lives."""
+        logs = self._scenario.bundle.children[child].logs
+        return 0 if logs in ("inherit", "none") else OUTPUT_DESCRIPTORS
 
     def _send_signal(self, action: SendSignal) -> None:
         process = self._leaders[action.child, action.generation]

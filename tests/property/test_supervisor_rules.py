@@ -708,6 +708,51 @@ def test_the_job_ends_the_bundle() -> None:
     assert code(trace) == 0
 
 
+# Descriptors that run out, and users that appear late.
+
+
+@pytest.mark.parametrize(("descriptors", "started"), [(7, 3), (6, 2), (4, 1), (2, 0)])
+def test_descriptors_run_out(descriptors: int, started: int) -> None:
+    """A start takes three, of which one comes back when the program is executed; without them it has failed."""
+    trace = live((spec("a"), spec("b"), spec("c")), STAYS, STAYS, STAYS, descriptors=descriptors, stop_at_ms=2_000)
+    assert len(trace.processes) == started
+    assert code(trace) == (0 if started == 3 else 69)
+
+
+def test_a_start_has_to_wait_too_long_for_a_descriptor() -> None:
+    """The others take more than a second until their programs are executed."""
+    slow = Life(exec_ms=1_001)
+    trace = live((spec("a"), spec("b"), spec("c")), slow, slow, STAYS, descriptors=8, stop_at_ms=2_000)
+    assert len(trace.processes) == 2
+    assert code(trace) == 69
+
+
+def test_a_restart_gets_the_descriptors_of_what_has_ended() -> None:
+    dies = Life(run_ms=500, end=End(1), leaves=(Remnant(escapes=True, stop_ms=None),))
+    trace = live((spec("a", policy="restart"), spec("b")), (dies, dies, STAYS), STAYS, descriptors=5, stop_at_ms=9_000)
+    assert len(times(trace, Spawn, child=0)) == 3
+    assert code(trace) == 0
+
+
+@pytest.mark.parametrize(("end", "exit_code", "runs"), [(End(0), 0, True), (End(1), 1, False)])
+def test_a_user_that_a_oneshot_makes(end: End, exit_code: int, *, runs: bool) -> None:
+    """What runs after it never finds its user missing: it starts after the oneshot's success, or not at all."""
+    children = (spec("setup", ONESHOT), spec("a", after=("setup",)))
+    lives = (Life(run_ms=300, end=end, makes_user=True), Life(needs_user=True))
+    trace = live(children, *lives, stop_at_ms=2_000)
+    assert times(trace, Spawn, child=1) == ([300] if runs else [])
+    assert code(trace) == exit_code
+
+
+def test_a_user_that_is_still_unknown() -> None:
+    """The oneshot has not made it: that is a death with 126."""
+    children = (spec("setup", ONESHOT), spec("a", after=("setup",)))
+    trace = live(children, Life(run_ms=300), Life(needs_user=True), stop_at_ms=2_000)
+    assert code(trace) == 126
+    assert trace.exit is not None
+    assert trace.exit.stop.cause == "a exited with 126 (user app: unknown)"
+
+
 # Frozen time.
 
 
