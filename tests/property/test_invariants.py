@@ -51,6 +51,17 @@ def test_its_tests_exist(invariant: Invariant) -> None:
     assert re.findall(r"`", examples)
 
 
+def test_every_test_on_linux_exists() -> None:
+    text = (ROOT / "docs/invariants.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:init|one_command)/test_\w+\.py)::(\w+)`", text)
+    assert named
+    folder = ROOT / "tests/integration"
+    assert [(file, name) for file, name in named if name not in functions(folder / file)] == []
+    rules = [row for line in text.splitlines() if len(row := line.split(" | ")) == 4 and "/test_" in row[3]]
+    known = {f"`{invariant.name}`" for invariant in INVARIANTS}
+    assert {row[2] for row in rules} <= {"-", *known}
+
+
 def test_every_test_that_is_named_exists() -> None:
     text = (ROOT / "docs/invariants.md").read_text(encoding="utf-8")
     named = re.findall(r"`(test_\w+\.py)::(\w+)`", text)

@@ -727,7 +727,7 @@ def test_a_start_has_to_wait_too_long_for_a_descriptor() -> None:
     assert code(trace) == 69
 
 
-def test_a_restart_gets_the_descriptors_of_what_has_ended() -> None:
+def test_a_restart_gets_freed_descriptors() -> None:
     dies = Life(run_ms=500, end=End(1), leaves=(Remnant(escapes=True, stop_ms=None),))
     trace = live((spec("a", policy="restart"), spec("b")), (dies, dies, STAYS), STAYS, descriptors=5, stop_at_ms=9_000)
     assert len(times(trace, Spawn, child=0)) == 3
