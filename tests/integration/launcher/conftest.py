@@ -13,7 +13,7 @@ import pytest
 from tests.integration.support.engines import Engine, NotHad, chosen, running
 
 
-@pytest.fixture(scope="session", params=chosen())
+@pytest.fixture(scope="module", params=chosen())
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """Each engine of this run."""
     with ExitStack() as stack:

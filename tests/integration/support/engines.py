@@ -17,7 +17,7 @@ import pytest
 
 from launcher.backend import get_bottle_backend
 from launcher.backend.podman import docker_is_podman
-from launcher.docker import docker, docker_json
+from launcher.docker import docker
 from launcher.plan import AGENT_IMAGE, BUNDLE_IMAGE
 from tests.integration.support.init import eventually
 from tools.engines import NotBuilt, make, tag
@@ -55,7 +55,7 @@ class Engine:
     @property
     def is_here(self) -> bool:
         """Whether it runs on this machine, and sees its files and processes."""
-        return self.name in ("docker", "swarm")
+        return self.name == "docker"
 
 
 class Box:
@@ -146,27 +146,25 @@ def own_docker(_directory: Path, _patch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @contextmanager
-def swarm(_directory: Path, _patch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The engine of this machine as the manager of a swarm of one, and afterwards as it was before."""
-    if docker_is_podman():
-        raise NotHad("Podman knows no swarm")
-    if docker_json("info", "--format", "{{json .Swarm}}")["LocalNodeState"] != "inactive":
-        yield "swarm"
-        return
-    docker("swarm", "init", "--advertise-addr", "127.0.0.1")
-    try:
-        yield "swarm"
-    finally:
-        docker("swarm", "leave", "--force")
-
-
-@contextmanager
 def docker_box() -> Iterator[Box]:
     """A box with a Docker engine that has our images."""
     with box("docker") as there:
         eventually(there.answers("docker", "version"), "the engine's answer")
         there.load(IMAGES, "docker", "load", "--quiet")
         yield there
+
+
+@contextmanager
+def swarm(_directory: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A swarm of one, on an engine of its own.
+
+    An engine that leaves its swarm forgets the names of all containers that run on it (moby/moby#45144), so this
+    machine's, which has those of other tests, never joins one.
+    """
+    with docker_box() as there:
+        patch.setenv("DOCKER_HOST", f"tcp://{there.address}:{PORT}")
+        docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+        yield "swarm"
 
 
 @contextmanager
