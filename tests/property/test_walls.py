@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tools import defences
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/walls.md").read_text(encoding="utf-8")
 GO = ROOT / "images/bundle/proxy/internal"
@@ -50,3 +52,16 @@ def test_what_tests_say_they_hold_is_promised() -> None:
     tests = [*(ROOT / "tests").rglob("*.py"), *GO.rglob("*_test.go")]
     said = {number for file in tests for number in re.findall(r"\bW(\d+)\b", file.read_text(encoding="utf-8"))}
     assert {int(number) for number in said} <= {base(row[0]) for row in ROWS}
+
+
+@pytest.mark.parametrize("defence", defences.defences(), ids=lambda each: f"{each.wall}: {each.without}")
+def test_each_defence_can_be_taken_away(defence: defences.Defence) -> None:
+    """The edit that takes it away still fits, and docs/defences.md says which of the wall's tests failed without it."""
+    assert defence.taken((defences.GO / defence.file).read_text(encoding="utf-8"))
+    seen = defences.read()[defence.wall, defence.without]
+    tests = {f"{package}::{test}" for package, tests in defences.tests_of(defence.wall).items() for test in tests}
+    assert set(re.findall(r"`([^`]+)`", seen)) <= tests
+
+
+def test_what_was_taken_away_is_in_the_table() -> None:
+    assert set(defences.read()) == {(each.wall, each.without) for each in defences.defences()}

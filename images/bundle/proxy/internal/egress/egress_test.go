@@ -560,7 +560,11 @@ func TestTunnelsAreGitGatesAlone(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	if answer := b.write(policy.Git, "CONNECT ssh.test:22 HTTP/1.1\r\nHost: ssh.test:22\r\nConnection: close\r\n\r\n"); !strings.HasSuffix(answer, "\r\n\r\nSSH-2.0-test\r\n") {
+	const connect = "CONNECT ssh.test:22 HTTP/1.1\r\nHost: ssh.test:22\r\nConnection: close\r\n\r\n"
+	if answer := b.write(policy.Agent, connect); !strings.HasPrefix(answer, "HTTP/1.1 403 ") {
+		t.Errorf("the agent: %q", answer)
+	}
+	if answer := b.write(policy.Git, connect); !strings.HasSuffix(answer, "\r\n\r\nSSH-2.0-test\r\n") {
 		t.Errorf("git: %q", answer)
 	}
 }

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -44,5 +46,19 @@ func TestEveryPlaceIsTheSame(t *testing.T) {
 				t.Errorf("%v, %v", host, refusal)
 			}
 		})
+	}
+}
+
+// Whoever reaches a listener by another network than the agent's or loopback is not served (W3). Held by Door.admits.
+func TestADoorAdmitsItsOwnNetwork(t *testing.T) {
+	internal := netip.MustParsePrefix("10.9.0.0/28")
+	for arrived, want := range map[string]bool{
+		"127.0.0.1:8888": true, "[::1]:8888": true, "10.9.0.2:8888": true, "[::ffff:10.9.0.2]:8888": true,
+		"10.9.0.16:8888": false, "172.17.0.2:8888": false, "[fd00::2]:8888": false,
+	} {
+		door := Door{Internal: internal}
+		if got := door.admits(net.TCPAddrFromAddrPort(netip.MustParseAddrPort(arrived))); got != want {
+			t.Errorf("%s: %t", arrived, got)
+		}
 	}
 }

@@ -1,0 +1,162 @@
+"""docs/defences.md: what is noticed when a defence of docs/walls.md is taken away.
+
+`python -m tools.defences [WALL…]` takes the defences of tests/defences.toml away one after the other, in a copy of
+images/bundle/proxy, runs the Go tests that docs/walls.md names for that wall, and writes down which of them failed;
+with `--new` only those of which the page says nothing. A defence that nothing notices is a fault of the tests: the exit
+code is 1. It needs Go.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+GO = ROOT / "images/bundle/proxy"
+TABLE = ROOT / "tests/defences.toml"
+WALLS = ROOT / "docs/walls.md"
+PAGE = ROOT / "docs/defences.md"
+
+# A test that waits for what no longer happens fails by this limit.
+TIMEOUT_S = 40
+
+INTRODUCTION = """\
+# Defences taken away
+
+A test that passes because another wall stands before the one it means proves nothing. So each defence of
+`tests/defences.toml` was taken away in the proxies' and supervise's source, the tests that [walls.md](walls.md) names
+for that wall were run, and these failed. `python -m tools.defences` does it again; `tests/property/test_walls.py` holds
+that each edit still fits the source.
+
+The kernel rules are not here: `image/test_kernel_rules::test_each_rule_is_what_its_promise_stands_on` takes them away
+itself, each time it runs.
+
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Defence:
+    """One edit that takes a defence away.
+
+    Attributes:
+        wall: The number of the promise in docs/walls.md.
+        without: What holds when the defence is gone, as half a sentence.
+        file: The file, below images/bundle/proxy.
+        old: The text that makes the defence; it stands in the file once.
+        new: What replaces it.
+    """
+
+    wall: str
+    without: str
+    file: str
+    old: str
+    new: str
+
+    def taken(self, source: str) -> str:
+        """The source without the defence.
+
+        Raises:
+            ValueError: The source does not have the text exactly once.
+        """
+        if source.count(self.old) != 1:
+            msg = f"{self.wall}, {self.without}: {self.file} has {self.old!r} {source.count(self.old)} times, not once"
+            raise ValueError(msg)
+        return source.replace(self.old, self.new)
+
+
+def defences() -> list[Defence]:
+    """The table."""
+    return [Defence(**entry) for entry in tomllib.loads(TABLE.read_text(encoding="utf-8"))["defences"]]
+
+
+def tests_of(wall: str) -> dict[str, list[str]]:
+    """The Go tests that docs/walls.md names for a wall, by package."""
+    row = re.search(rf"^\| {wall} \|.*\| (.+) \|$", WALLS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    named: dict[str, list[str]] = {}
+    for package, test in re.findall(r"`(\w+)::(Test\w+)`", row[1] if row else ""):
+        named.setdefault(package, []).append(test)
+    return named
+
+
+def noticed(tree: Path, defence: Defence) -> list[str]:
+    """The tests of the wall that fail in this copy of the source, as package::test.
+
+    Raises:
+        RuntimeError: The source without the defence does not compile.
+    """
+    failed = []
+    for package, tests in tests_of(defence.wall).items():
+        pattern = f"^({'|'.join(tests)})$"
+        command = ["go", "test", f"-timeout={TIMEOUT_S}s", f"-run={pattern}", f"./internal/{package}"]
+        run = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+        if not run.returncode:
+            continue
+        # A timeout names the test that was running, in the panic's second line.
+        names = re.findall(r"^(?:--- FAIL: |\trunning tests:\n\t\t)(\w+)", run.stdout, flags=re.MULTILINE)
+        if not names:
+            raise RuntimeError(f"{defence.wall}, {defence.without}: {run.stdout}{run.stderr}")
+        failed += [f"{package}::{name}" for name in dict.fromkeys(names) if name in tests]
+    return failed
+
+
+def read() -> dict[tuple[str, str], str]:
+    """What the page says: the tests that failed, by wall and what was taken away."""
+    if not PAGE.exists():
+        return {}
+    rows = re.findall(r"^\| (W\d+[a-z]?) \| (.+) \| (.+) \|$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {(wall, without): tests for wall, without, tests in rows}
+
+
+def write(seen: dict[tuple[str, str], str]) -> None:
+    """The page, in the order of the table."""
+    rows = [
+        f"| {defence.wall} | {defence.without} | {seen[key]} |"
+        for defence in defences()
+        if (key := (defence.wall, defence.without)) in seen
+    ]
+    table = ["| wall | without its defence | tests that failed |", "| --- | --- | --- |", *rows]
+    PAGE.write_text(INTRODUCTION + "\n".join(table) + "\n", encoding="utf-8")
+
+
+def main(arguments: list[str]) -> int:
+    """Takes the defences of these walls away, or all of them. Returns the exit code."""
+    new, walls = "--new" in arguments, [each for each in arguments if each != "--new"]
+    chosen = [each for each in defences() if not walls or each.wall in walls]
+    write({(each.wall, each.without): read()[each.wall, each.without] for each in defences() if known(each)})
+    unnoticed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(shutil.copytree(GO, Path(folder) / "proxy"))
+        for defence in chosen:
+            if new and known(defence):
+                continue
+            source = GO / defence.file
+            (tree / defence.file).write_text(defence.taken(source.read_text(encoding="utf-8")), encoding="utf-8")
+            try:
+                failed = noticed(tree, defence)
+            except RuntimeError as error:
+                failed = []
+                print(error, file=sys.stderr)
+            shutil.copy(source, tree / defence.file)
+            print(f"{defence.wall}: {defence.without}: {', '.join(failed) or 'NOTICED BY NOTHING'}", flush=True)
+            unnoticed += not failed
+            seen = read()
+            seen.pop((defence.wall, defence.without), None)
+            if failed:
+                seen[defence.wall, defence.without] = ", ".join(f"`{test}`" for test in failed)
+            write(seen)
+    return bool(unnoticed)
+
+
+def known(defence: Defence) -> bool:
+    """Whether the page says what noticed that this defence was gone."""
+    return (defence.wall, defence.without) in read()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
