@@ -244,7 +244,8 @@ def facts_of(began: float, extent: str) -> list[str]:
     command = shlex.join(["python", "-m", "benchmarks.bottles", *sys.argv[1:]])
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return [
-        f"Made by `{command}` at {when} in {(time.monotonic() - began) / 60:.1f} minutes, at commit {commit}.",
+        f"Made by `{command}`.",
+        f"At {when} in {(time.monotonic() - began) / 60:.1f} minutes, at commit {commit}.",
         f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the end. {extent}",
     ]
 
