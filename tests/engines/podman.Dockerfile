@@ -2,7 +2,7 @@
 ARG BASE=debian:trixie-slim
 FROM ${BASE}
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends podman podman-docker crun netavark aardvark-dns nftables iptables iproute2 \
+    && apt-get install -y --no-install-recommends catatonit podman podman-docker crun netavark aardvark-dns nftables iptables iproute2 \
     && rm -rf /var/lib/apt/lists/* \
     && touch /etc/containers/nodocker
 COPY tests/engines/box /usr/local/bin/box

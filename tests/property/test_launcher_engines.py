@@ -17,9 +17,11 @@ import yaml
 
 from launcher.backend.kubernetes import Cluster, KubernetesBottleBackend, KubernetesBottlePlan, manifests_yaml, render
 from launcher.backend.kubernetes.render import BUNDLE_ADDRESS
+from launcher.backend.podman import PodmanBottleBackend
 from launcher.backend.smolmachines import SmolBottlePlan, SmolmachinesBottleBackend, machine_argv
 from launcher.backend.swarm import SwarmBottleBackend, SwarmBottlePlan
 from launcher.backend.swarm.render import render as render_swarm
+from launcher.docker import Result
 from launcher.errors import LauncherError
 from launcher.plan import LABEL_ROLE, LABEL_SLUG, Bind, Subnets
 from launcher.spec import AgentSpec, BottleSpec, Credential, Host, Project, Repository
@@ -212,6 +214,38 @@ def test_the_settings_of_a_cluster() -> None:
     assert Cluster.of_environment({}) == Cluster()
     with pytest.raises(LauncherError, match="PULL_POLICY"):
         Cluster.of_environment({f"{prefix}PULL_POLICY": "never"})
+
+
+# Podman.
+
+
+def test_what_is_brought_gets_into_the_volumes(stage: Path) -> None:
+    """`podman cp` fills the container's own root, and its start the volumes from there: in this order, before any use.
+
+    The other way round the bundle found an empty volume, and started with the image's own policy, which allows nothing.
+    """
+    names = [step.name for step in PodmanBottleBackend().steps(PodmanBottleBackend().plan(SPEC, stage))]
+    order = [names.index(name) for name in ("stage.create", "stage.fill", "stage.run", "sidecars.start", "gate.run")]
+    assert order[:3] == sorted(order[:3])
+    assert max(order[:3]) < min(order[3:])
+
+
+def test_podmans_containers_have_no_ipv6(stage: Path) -> None:
+    """W5b: each container with a network of its own has IPv6 switched off; Podman gives it a link-local address."""
+    steps = PodmanBottleBackend().steps(PodmanBottleBackend().plan(SPEC, stage))
+    argvs = {step.name: step.command.argv for step in steps}
+    for name in ("agent.create", "sidecars.create"):
+        assert "net.ipv6.conf.all.disable_ipv6=1" in argvs[name]
+
+
+def test_a_bundle_that_ended_has_no_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Podman still calls it `(starting)`; it would count as running, so that `prune` left its bottle alone."""
+    fields = ["demo-1", "sidecars", "/s", "", "", "bottle-demo-1-sidecars"]
+    lines = [[*fields, "exited", "Exited (0) 3 minutes ago (starting)"], [*fields, "running", "Up 5 seconds (healthy)"]]
+    answer = Result(0, "\n".join(map(json.dumps, lines)), "")
+    monkeypatch.setattr("launcher.backend.docker.listing.run", lambda *_words, **_more: answer)
+    found = PodmanBottleBackend().running("demo-1", containers_alone=True)
+    assert [each.state for each in found] == ["exited", "healthy"]
 
 
 # Swarm.

@@ -58,7 +58,8 @@ def _fields(kind: str, found: Mapping[str, Any]) -> list[str]:
 
 def _object(kind: str, fields: Sequence[str]) -> Running:
     slug, role, stage, operator, agent, name, state, detail = fields
-    health = re.search(r"\((healthy|unhealthy|(?:health: )?starting)\)", detail)
+    # Podman goes on telling the health of a container that has ended.
+    health = state == "running" and re.search(r"\((healthy|unhealthy|(?:health: )?starting)\)", detail)
     return Running(
         slug=slug,
         role=role,

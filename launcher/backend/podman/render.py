@@ -4,8 +4,10 @@ Podman takes most of Docker's words. What it does not take, or takes otherwise (
 
 - A network's bridge has no address if it has no resolver (`--disable-dns`): Docker's option for that is refused.
 - A volume gets labels when it is made by itself, and not by `--mount`.
-- What an image has in a volume's place is copied there when a container starts, not when it is made: so the container
-  that brings files is started, and does nothing.
+- `cp` writes into a container's own root, below the volumes that it has. What is in a volume's place, be it of the
+  image or of `cp`, is copied into a volume that is empty when a container starts, not when it is made: so the container
+  that brings files is started once it has them, and does nothing.
+- A container's interface gets a link-local address of IPv6, as Docker's does not: it is switched off.
 - The host's names come into a container's /etc/hosts unless they are kept out by name.
 """
 
@@ -21,28 +23,28 @@ from launcher.steps import Step
 UNKNOWN_LOG_OPTION = "max-file="
 HOST_NAMES = ("host.containers.internal", "host.docker.internal")
 NOWHERE = "127.0.0.1"
+NO_IPV6 = "net.ipv6.conf.all.disable_ipv6=1"
 STAGE = "stage.create"
-STAGE_RUN = "stage.run"
+STAGE_FILL, STAGE_RUN = "stage.fill", "stage.run"
 
 
 def translated(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """Docker's steps for Podman, with those that make the volumes first, each once."""
     volumes: dict[str, tuple[str, ...]] = {}
     found: list[Step] = []
+    names = [step.name for step in steps]
+    filled, stage = STAGE_FILL if STAGE_FILL in names else STAGE, ""
     for step in steps:
         argv, made = _translated(step.command.argv)
         volumes |= {name: volumes.get(name, labels) for name, labels in made.items()}
         after = (*step.after, *(f"volume.{name}" for name in made))
         if step.name == STAGE:
-            argv = _doing_nothing(argv)
-        if step.name == "stage.fill":
-            after = (*after, STAGE_RUN)
-        if step.name in ("gate.run", "sidecars.start") and any(each.name == STAGE for each in steps):
+            argv, stage = _doing_nothing(argv), argv[argv.index("--name") + 1]
+        if step.name in ("gate.run", "sidecars.start") and stage:
             after = (*after, STAGE_RUN)
         found.append(replace(step, command=Command(argv), after=after))
-        if step.name == STAGE:
-            name = argv[argv.index("--name") + 1]
-            found.append(Step(STAGE_RUN, Command(("docker", "start", "--attach", name)), (STAGE,)))
+        if stage and step.name == filled:
+            found.append(Step(STAGE_RUN, Command(("docker", "start", "--attach", stage)), (step.name,)))
     made_first = [
         Step(f"volume.{name}", Command(("docker", "volume", "create", "--ignore", *labels, name)))
         for name, labels in volumes.items()
@@ -90,7 +92,8 @@ def _container(argv: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, tuple[
         else:
             words.append(word)
     if "none" not in _values(argv, "--network") and "host" not in _values(argv, "--network"):
-        own = ["--hosts-file", "none", *(word for name in HOST_NAMES for word in ("--add-host", f"{name}:{NOWHERE}"))]
+        own = ["--sysctl", NO_IPV6]
+        own += ["--hosts-file", "none", *(word for name in HOST_NAMES for word in ("--add-host", f"{name}:{NOWHERE}"))]
         words[2:2] = own
     return tuple(words), volumes
 

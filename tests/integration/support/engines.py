@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -43,9 +43,11 @@ class NotHad(Exception):
 class Engine:
     """One that runs, while the environment leads to it."""
 
-    name: str
     backend: str
     """The name of the launcher's backend for it."""
+    name: str = ""
+    execute: Callable[..., str] | None = None
+    """Runs a command on its machine, where names of a bottle's internet have to be written into a file."""
 
     @property
     def is_docker(self) -> bool:
@@ -139,10 +141,18 @@ def box(image: str, *options: str) -> Iterator[Box]:
         there.close()
 
 
+def here(*command: str) -> str:
+    """Run a command on this machine."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 @contextmanager
-def own_docker(_directory: Path, _patch: pytest.MonkeyPatch) -> Iterator[str]:
+def own_docker(_directory: Path, _patch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """The engine of this machine, which may be Podman."""
-    yield "podman" if docker_is_podman() else "docker"
+    if docker_is_podman():
+        yield Engine("podman", execute=here)
+    else:
+        yield Engine("docker")
 
 
 @contextmanager
@@ -155,7 +165,7 @@ def docker_box() -> Iterator[Box]:
 
 
 @contextmanager
-def swarm(_directory: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
+def swarm(_directory: Path, patch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """A swarm of one, on an engine of its own.
 
     An engine that leaves its swarm forgets the names of all containers that run on it (moby/moby#45144), so this
@@ -164,19 +174,19 @@ def swarm(_directory: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
     with docker_box() as there:
         patch.setenv("DOCKER_HOST", f"tcp://{there.address}:{PORT}")
         docker("swarm", "init", "--advertise-addr", "127.0.0.1")
-        yield "swarm"
+        yield Engine("swarm")
 
 
 @contextmanager
-def by_tcp(_directory: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
+def by_tcp(_directory: Path, patch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An engine elsewhere, by $DOCKER_HOST."""
     with docker_box() as there:
         patch.setenv("DOCKER_HOST", f"tcp://{there.address}:{PORT}")
-        yield "docker"
+        yield Engine("docker")
 
 
 @contextmanager
-def by_ssh(directory: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
+def by_ssh(directory: Path, patch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An engine elsewhere, by $DOCKER_HOST over ssh."""
     ssh = shutil.which("ssh")
     if ssh is None:
@@ -196,24 +206,24 @@ def by_ssh(directory: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
         (directory / "ssh").chmod(0o755)
         patch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
         patch.setenv("DOCKER_HOST", f"ssh://root@{there.address}:{SSH_PORT}")
-        yield "docker"
+        yield Engine("docker")
 
 
 @contextmanager
-def by_context(directory: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
+def by_context(directory: Path, patch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An engine elsewhere, by the context that `docker context use` has chosen."""
     with docker_box() as there:
         patch.setenv("DOCKER_CONFIG", str(directory))
         docker("context", "create", "elsewhere", "--docker", f"host=tcp://{there.address}:{PORT}")
         docker("context", "use", "elsewhere")
-        yield "docker"
+        yield Engine("docker")
 
 
 @contextmanager
-def podman(directory: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
+def podman(directory: Path, patch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """Podman behind the command `docker`: here a program that runs it in its box."""
     if docker_is_podman():
-        yield "podman"
+        yield Engine("podman", execute=here)
         return
     # Podman's client reads the filter of system calls, and has the operator's directories on its own machine.
     sources = str(Path(__file__).parents[3] / "launcher")
@@ -223,19 +233,19 @@ def podman(directory: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
         there.program_on_path(directory, "docker", "podman")
         patch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
         assert docker_is_podman()
-        yield "podman"
+        yield Engine("podman", execute=there.execute)
 
 
 UNTRIED = {"kubernetes": "no cluster was built yet: its manifests are held by schemas alone"}
 """Engines that the tests know of and cannot have, and why."""
 
 
-def kubernetes(_directory: Path, _patch: pytest.MonkeyPatch) -> AbstractContextManager[str]:
+def kubernetes(_directory: Path, _patch: pytest.MonkeyPatch) -> AbstractContextManager[Engine]:
     """A cluster. Raises `NotHad`."""
     raise NotHad(UNTRIED["kubernetes"])
 
 
-ENGINES: dict[str, Callable[[Path, pytest.MonkeyPatch], AbstractContextManager[str]]] = {
+ENGINES: dict[str, Callable[[Path, pytest.MonkeyPatch], AbstractContextManager[Engine]]] = {
     "docker": own_docker,
     "swarm": swarm,
     "remote": by_tcp,
@@ -260,7 +270,7 @@ def chosen() -> tuple[str, ...]:
 def running(name: str, directory: Path) -> Iterator[Engine]:
     """An engine by its name, and an environment that leads to it. Raises `NotHad` where it cannot be had."""
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        backend = stack.enter_context(ENGINES[name](directory, patch))
-        patch.setenv("CLAUDE_BOTTLE_BACKEND", backend)
-        assert type(get_bottle_backend()) is type(get_bottle_backend(backend))
-        yield Engine(name, backend)
+        engine = stack.enter_context(ENGINES[name](directory, patch))
+        patch.setenv("CLAUDE_BOTTLE_BACKEND", engine.backend)
+        assert type(get_bottle_backend()) is type(get_bottle_backend(engine.backend))
+        yield replace(engine, name=name)

@@ -83,6 +83,10 @@ def a_bottle(engine: Engine, directory: Path, spec: BottleSpec, *names: str) -> 
             authority.write_text(internet.start(names))
             backend.launch(backend.prepare(replace(spec, slug=slug, upstream_ca=authority), stage_dir))
             internet.connect(bottle.container("sidecars"))
+            if engine.execute is not None:
+                # A network that is connected later brings no names with it there.
+                hosts = docker("inspect", "--format", "{{.HostsPath}}", bottle.container("sidecars")).stdout.strip()
+                engine.execute("sh", "-c", f"echo '{internet.address} {' '.join(names)}' >> {hosts}")
             yield bottle
         finally:
             backend.stop(slug)
