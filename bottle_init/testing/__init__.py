@@ -10,6 +10,7 @@
 `assert_bundle_survives` does so in a test. See `docs/testing.md`.
 """
 
+from bottle_init.testing.design import Judgement, Moment, OneLife, Run, judge
 from bottle_init.testing.fuzz import CounterExample, Outcome, fuzz, scenario_of, smallest_like
 from bottle_init.testing.invariants import INVARIANTS, Invariant, Violation, check
 from bottle_init.testing.ledger import Ledger
@@ -31,13 +32,17 @@ __all__ = [
     "End",
     "Freeze",
     "Invariant",
+    "Judgement",
     "Ledger",
     "Life",
     "Logs",
+    "Moment",
+    "OneLife",
     "Outcome",
     "Process",
     "Remnant",
     "Request",
+    "Run",
     "Say",
     "Scenario",
     "Stall",
@@ -52,6 +57,7 @@ __all__ = [
     "draw_bundle",
     "draw_scenario",
     "fuzz",
+    "judge",
     "render",
     "scenario_of",
     "scenarios",

@@ -7,16 +7,17 @@ Exit codes: 0 nothing was broken, 1 a counter-example was found and is printed, 
 from __future__ import annotations
 
 import argparse
+import runpy
 import secrets
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bottle_init.bundle import load
+from bottle_init.bundle import accepted, load
 from bottle_init.bundle.source import BundleInvalid, read_text
 from bottle_init.core.policies import POLICIES
-from bottle_init.testing import real
+from bottle_init.testing import design, real
 from bottle_init.testing.diagram import state_machine
 from bottle_init.testing.fuzz import fuzz, scenario_of
 from bottle_init.testing.invariants import INVARIANTS, check
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bottle_init.core.spec import Bundle
+    from bottle_init.testing.design import Promise
     from bottle_init.testing.fuzz import Outcome
 
 EX_BROKEN = 1
@@ -43,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.bundle is None:
         parser.error("which bundle file? (or --diagram)")
     try:
-        bundle = load.from_text(read_text(options.bundle), options.bundle, options.policy, here=False)
+        text = read_text(options.bundle)
+        bundle = load.from_text(text, options.bundle, options.policy, here=False)
     except BundleInvalid as invalid:
         sys.stderr.write(f"{invalid}\n")
         return EX_INVALID
@@ -54,8 +57,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.real is not None:
         return _play(bundle, seed, options.real)
-    outcome = fuzz(bundle, seed=seed, runs=options.runs, seconds=options.seconds)
-    return _print(outcome)
+    own = [] if options.promises is None else _promises_of(parser, options.promises)
+    code = _print(fuzz(bundle, seed=seed, runs=options.runs, seconds=options.seconds))
+    try:
+        judgement = design.judge(bundle, accepted=accepted.lone_daemons(text), own=own, seed=seed)
+    except LookupError as wrong:
+        parser.error(f"{options.promises}: {wrong}")
+    sys.stdout.write(f"{judgement}\n")
+    return code if judgement.is_good else EX_BROKEN
+
+
+def _promises_of(parser: argparse.ArgumentParser, path: str) -> list[Promise]:
+    """The functions of a Python file that do not begin with an underscore, and that it has not imported."""
+    try:
+        found = runpy.run_path(path)
+    except (OSError, SyntaxError) as problem:
+        parser.error(f"{path}: {problem}")
+    own = [
+        each
+        for name, each in found.items()
+        if not name.startswith("_") and callable(each) and getattr(each, "__module__", "") == "<run_path>"
+    ]
+    if not own:
+        parser.error(f"{path}: there is no function in it")
+    return own
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,8 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Tries a bundle in a simulated kernel, with the core that runs as PID 1: deaths, signals, slow "
         "starts, hung probes, stalled logs, forks that fail, orders. "
         f"{len(INVARIANTS)} promises of the contract are checked in every run, and the smallest run that breaks one "
-        "is printed.",
-        epilog="Exit codes: 0 nothing broken, 1 counter-example found, 2 wrong usage, 78 bundle file not valid.",
+        "is printed. Then the design of the bundle is judged: whether its times, orders and budgets fit each other.",
+        epilog="Exit codes: 0 nothing broken, 1 counter-example found or a promise that says nothing, 2 wrong usage, "
+        "78 bundle file not valid.",
     )
     parser.add_argument("bundle", nargs="?", metavar="BUNDLE.TOML", help="the bundle file")
     parser.add_argument("--policy", choices=tuple(POLICIES), help="in place of the bundle's own")
@@ -78,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
         type=_count,
         metavar="N",
         help="play N runs with scripted stand-ins on this machine as well, and compare with the simulation",
+    )
+    parser.add_argument(
+        "--promises", metavar="FILE.PY", help="functions that are promises of this bundle (docs/testing.md)"
     )
     parser.add_argument("--diagram", action="store_true", help="print docs/state-machine.md, and nothing else")
     return parser

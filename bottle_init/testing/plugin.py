@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bottle_init.core.spec import Bundle
+    from bottle_init.testing import design
     from bottle_init.testing.fuzz import Outcome, Promise
 
 
@@ -26,6 +29,13 @@ class SurvivalCheck(Protocol):
 
     def __call__(self, bundle: Bundle, *, runs: int | None = None, promise: Promise | None = None) -> Outcome:
         """Try the bundle; fails the test with the smallest counter-example, told as a timeline."""
+
+
+class DesignCheck(Protocol):
+    """What the fixture `assert_design_holds` is."""
+
+    def __call__(self, *promises: design.Promise) -> design.Judgement:
+        """Judge the design of the bundle of the test, by these promises as well; fails with every breach."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,6 +54,11 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def bottle_bundle(request: pytest.FixtureRequest) -> Bundle:
     """The bundle of the test's marker, or of pytest's configuration; its users need not exist on this machine."""
+    return _bundle(request)[0]
+
+
+def _bundle(request: pytest.FixtureRequest) -> tuple[Bundle, bytes]:
+    """The bundle of a test, and its text."""
     from bottle_init.bundle import load
     from bottle_init.bundle.source import BundleInvalid, read_text
 
@@ -57,7 +72,8 @@ def bottle_bundle(request: pytest.FixtureRequest) -> Bundle:
     file = str(request.config.rootpath / path)
     policy = marker.kwargs.get("policy") if marker is not None else None
     try:
-        return load.from_text(read_text(file), file, policy, here=False)
+        text = read_text(file)
+        return load.from_text(text, file, policy, here=False), text
     except BundleInvalid as invalid:
         pytest.fail(str(invalid), pytrace=False)
 
@@ -76,3 +92,21 @@ def assert_bundle_survives(request: pytest.FixtureRequest) -> SurvivalCheck:
         return outcome
 
     return survive
+
+
+@pytest.fixture
+def assert_design_holds(request: pytest.FixtureRequest) -> DesignCheck:
+    """Judges the design of the bundle of the test, and fails with all that is wrong with it."""
+    from bottle_init.bundle import accepted
+    from bottle_init.testing import design
+
+    def holds(*promises: design.Promise) -> design.Judgement:
+        bundle, text = _bundle(request)
+        own: Sequence[design.Promise] = promises
+        seed = request.config.getoption("--bottle-seed")
+        judgement = design.judge(bundle, accepted=accepted.lone_daemons(text), own=own, seed=seed)
+        if not judgement.is_good:
+            pytest.fail(str(judgement), pytrace=False)
+        return judgement
+
+    return holds

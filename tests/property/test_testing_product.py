@@ -45,9 +45,11 @@ pytest_plugins = "pytester"
 BUNDLE = """
 [bundle]
 policy = "restart"
+stop_timeout = "10s"
 
 [daemons.proxy]
 command = ["/usr/bin/proxy"]
+restart_dependents = false
 user = "nobody-that-exists-here"
 ready = { tcp = 8888 }
 health = { tcp = 8888, interval = "5s" }
