@@ -212,7 +212,7 @@ def test_a_faulty_bundle_fails_in_words(pytester: pytest.Pytester) -> None:
 def test_the_examples_of_the_documentation_run() -> None:
     text = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 6
     for block in blocks:
         exec(compile(block, "docs/testing.md", "exec"), {"__name__": "docs"})  # noqa: S102 - the page is ours
 
