@@ -8,7 +8,7 @@ of its arguments: same input, same output, in every world that runs it.
 from __future__ import annotations
 
 from bottle_init.core import control, ending, forwarding, frozen, invariants, judging, keeping, starting, stopping
-from bottle_init.core.actions import Answer, NoteTime
+from bottle_init.core.actions import Answer, Exit, NoteTime
 from bottle_init.core.events import (
     REQUESTS,
     CapabilitiesDropped,
@@ -97,13 +97,19 @@ def step(state: State, now_ms: int, events: Iterable[Event]) -> tuple[State, tup
         _judge(turn)
         _fire_bundle_timers(turn)
         _advance(turn)
-    if turn.state.stop_signals > state.stop_signals == 0 and turn.state.phase != DONE:
+    if turn.state.phase == DONE:
+        turn.actions.sort(key=_is_exit)  # Whatever was answered after the last survey is told before the exit.
+    elif turn.state.stop_signals > state.stop_signals == 0:
         turn.act(NoteTime())
     turn.state.children = tuple(turn.children)
     turn.state.seen_ms = now_ms
     everybody = range(len(turn.children))
     invariants.check(turn.state, turn.edited if turn.state.phase == state.phase else everybody)
     return turn.state, tuple(turn.actions)
+
+
+def _is_exit(action: Action) -> bool:
+    return isinstance(action, Exit)
 
 
 def _thaw_if_late(turn: Turn, state: State) -> None:

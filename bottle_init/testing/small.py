@@ -81,6 +81,15 @@ def corners() -> Iterator[Scenario]:
     yield from _disabled()
     yield _ready_before_its_stop_signal_is_refused()
     yield _not_scheduled_while_the_reader_comes_back()
+    yield _a_signal_is_passed_on_between_the_last_two_surveys()
+
+
+def _a_signal_is_passed_on_between_the_last_two_surveys() -> Scenario:
+    """In one wake-up the last daemon dies, the second stop signal comes, and another one that is for the children."""
+    life = Life(catches=(TERM,), stop_ms=1_000)
+    signals = ((1_000, TERM), (2_000, CONT), (2_000, TERM))
+    requests = tuple(Request(at_ms, happened.SignalReceived(signal, 1, 0)) for at_ms, signal in signals)
+    return Scenario(Bundle((Spec("a", DAEMON, ("a",)),)), ((life,),), requests, stop_at_ms=10_000, jumbled=True)
 
 
 def _worlds_of_signals() -> Iterator[Scenario]:
