@@ -50,7 +50,7 @@ def schema() -> dict[str, Any]:
     at_least_one = [{"required": [name], "properties": {name: {"minProperties": 1}}} for name in ("daemons", "jobs")]
     every = {key.name: _property(key, keys.PLAIN_CHILD) for key in _every_child()}
     shapes = (keys.BACKOFF, keys.RESTARTS, keys.LEASE, keys.READY, keys.HEALTH)
-    return {
+    found = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Bundle file of bottle-init",
         "$comment": "What a schema can say of a bundle file: `bottle-init check` also knows whether names, users and "
@@ -59,6 +59,7 @@ def schema() -> dict[str, Any]:
         "additionalProperties": False,
         "anyOf": at_least_one,
         "properties": {
+            **{key.name: _property(key, keys.PLAIN_CHILD) for key in keys.TOP},
             "bundle": _table(keys.BUNDLE),
             **{name: _children(name, kind) for name, kind in keys.KINDS.items()},
         },
@@ -66,8 +67,49 @@ def schema() -> dict[str, Any]:
             **DEFINITIONS,
             **{shape.name: _table(shape) for shape in shapes},
             "child": {"properties": every},
+            REPLACED: {
+                "description": "A string with a variable; what it has to be is known once that is replaced.",
+                "type": "string",
+                "pattern": "\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}",
+            },
         },
     }
+    return _replaceable(found)
+
+
+REPLACED = "replaced"
+_NOT_REPLACED = ("include", "variables", "override")
+_TAKES_ANY = ("text", "word", "variables")
+
+
+def _replaceable(value: dict[str, Any]) -> dict[str, Any]:
+    """The schema with `${NAME}` wherever a string, a number or a boolean can stand."""
+    found: dict[str, Any] = {}
+    for key, each in value.items():
+        if key in ("properties", "definitions"):
+            found[key] = {
+                name: below if name in (*_NOT_REPLACED, *_TAKES_ANY, REPLACED) else _place(below)
+                for name, below in each.items()
+            }
+        elif key in ("items", "additionalItems", "additionalProperties") and not isinstance(each, bool):
+            found[key] = [_place(below) for below in each] if isinstance(each, list) else _place(each)
+        else:
+            found[key] = each
+    return found
+
+
+def _place(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of one place. A table or a list has places below; what refers to another schema is like that one."""
+    if "$ref" in schema or "properties" in schema:
+        return _replaceable(schema)
+    if schema.get("type") in ("object", "array"):
+        return _replaceable(schema)
+    parts = schema.get("anyOf", ())
+    if any(part.get("type") == "array" for part in parts):
+        return {**schema, "anyOf": [_place(part) for part in parts]}
+    about: dict[str, Any] = {key: schema[key] for key in ("description", "default") if key in schema}
+    own = {key: each for key, each in schema.items() if key not in about}
+    return {"anyOf": [own, {"$ref": f"#/definitions/{REPLACED}"}], **about}
 
 
 def _every_child() -> tuple[Key, ...]:
@@ -139,6 +181,7 @@ def tables() -> dict[str, list[str]]:
     """The tables of docs/bundle-file.md, by their headings."""
     every = _every_child()
     return {
+        "The top of the file": _rows(keys.TOP, keys.PLAIN_CHILD),
         "`[bundle]`": _rows(keys.BUNDLE.keys, keys.BUNDLE.plain),
         "Every child": _rows(every, keys.PLAIN_CHILD),
         **{

@@ -9,6 +9,7 @@ from bottle_init.cli.options import ONE, OPTIONS, RUN
 from bottle_init.cli.usage import called, command_lines, shared_options
 from tools import tables
 
+SHARED = "as for a bundle; no report, socket or lease unless asked for"
 PAGE = Path(__file__).parents[1] / "docs/cli.md"
 
 
@@ -31,7 +32,7 @@ def drawn() -> dict[str, list[str]]:
                 for name, option in OPTIONS.items()
                 if ONE in option.commands and RUN not in option.commands
             ),
-            f"| {', '.join(map('`{}`'.format, shared_options()))} | as for a bundle; neither unless asked for |",
+            f"| {', '.join(map('`{}`'.format, shared_options()))} | {SHARED} |",
         ],
         "Asking a running init": _commands(asking=True),
         "Looking at files": _commands(asking=False),

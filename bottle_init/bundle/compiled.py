@@ -1,8 +1,11 @@
 """Bundle files compiled when an image is built, as .pyc files are.
 
 `bundle.toml` is compiled to `bundle.tomlc` beside it. The text stays the truth: a compiled form is
-used only if it was made from this very text, by this version of the init, under this interpreter,
-and if nobody but the owner of the text can have written it. Anything else is as if it were not there.
+used only if it was made from this very text and those of the files that it includes, by this version of the init, under
+this interpreter, and if nobody but the owner of the text can have written it. Anything else is as if it were not there.
+
+Of a file with variables the compiled form keeps the tables, for the start to replace in. It also has the bundle that
+the defaults alone describe, for a start that has no other values.
 """
 
 from __future__ import annotations
@@ -13,14 +16,19 @@ from _frozen_importlib_external import MAGIC_NUMBER
 from _imp import source_hash
 
 from bottle_init import __version__
+from bottle_init.bundle.source import named
 from bottle_init.core.spec import Backoff, Budget, Bundle, Check, ExecSettings, Lease, Probe, Ready, Spec
 from bottle_init.core.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from typing import Any, Final
 
-    from bottle_init.core.spec import Bundle
+    from bottle_init.bundle.document import Reading
+    from bottle_init.bundle.variables import Declared
+
+    File = tuple[str, bytes]
 
 _VALUES: Final[tuple[type[Value], ...]] = (
     *(Bundle, Spec, ExecSettings, Ready, Check, Probe),
@@ -36,49 +44,92 @@ def path_of(path: str) -> str:
     return path + "c"
 
 
-def find(path: str, text: bytes) -> Bundle | None:
-    """The bundle that was compiled from this very text, or None. Never raises."""
+class Found(Value):
+    """A bundle from its compiled form; `owners` are `(path of a table, file)` of what an included file says."""
+
+    bundle: Bundle
+    owners: tuple[tuple[str, str], ...]
+
+    def named(self, path: str) -> str:
+        """The path of a fault, with its file where that is an included one."""
+        return named(path, self.owners)
+
+
+def find(path: str, text: bytes, environ: Mapping[str, str]) -> Found | None:
+    """The bundle that was compiled from this very text and what it includes, or None. Never raises.
+
+    Its variables have the values of `environ`. Where those make it invalid, that is None, too: the text tells why.
+    """
     try:
-        return _decode(_read(path), text)
+        return _decode(_read(path), path, text, environ)
     except (OSError, ValueError, TypeError, EOFError, IndexError):
         return None
 
 
-def write(path: str) -> str:
+def write(path: str) -> tuple[str, Reading]:
     """Compile a bundle file; returns the path of the compiled form. Raises BundleInvalid, OSError."""
     from bottle_init.bundle import document
     from bottle_init.bundle.source import BundleInvalid, read_text
 
     text = read_text(path)
-    bundle, faults = document.parse(text)
-    if bundle is None:
-        raise BundleInvalid(path, faults)
+    reading = document.parse(text, path, starts=False)
+    if reading.bundle is None:
+        raise BundleInvalid(path, reading.faults)
     target = path_of(path)
     draft = f"{target}.{posix.getpid()}"
     fd = posix.open(draft, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
     try:
         with open(fd, "wb") as file:
-            file.write(encode(bundle, text))
+            file.write(encode(reading, text))
         posix.chmod(draft, 0o644)
         posix.replace(draft, target)
     except OSError:
         posix.unlink(draft)
         raise
-    return target
+    return target, reading
 
 
-def encode(bundle: Bundle, text: bytes) -> bytes:
-    """The compiled form of a bundle that came from this text."""
-    body = marshal.dumps(_pack(bundle))
+def encode(reading: Reading, text: bytes) -> bytes:
+    """The compiled form of what was read from this text in an empty environment."""
+    whole = reading.whole
+    packed = None if reading.unset else _pack(reading.bundle)
+    content = whole.content if reading.declared else None
+    included = (whole.patterns, reading.declared, _stamp_of(whole.files))
+    body = marshal.dumps((included, whole.owners, content, packed))
     return _stamp(text) + source_hash(_KEY, body) + body
 
 
-def _decode(data: bytes, text: bytes) -> Bundle | None:
+def _decode(data: bytes, path: str, text: bytes, environ: Mapping[str, str]) -> Found | None:
     stamp, body = data[: 2 * _HASH_BYTES], data[3 * _HASH_BYTES :]
     if stamp != _stamp(text) or data[2 * _HASH_BYTES : 3 * _HASH_BYTES] != source_hash(_KEY, body):
         return None
-    bundle: Bundle = _unpack(marshal.loads(body))  # noqa: S302 - The owner of the text has written it: see `_read`.
-    return bundle
+    included, owners, content, packed = marshal.loads(body)  # noqa: S302 - The owner of the text wrote it: see `_read`.
+    patterns, declared, stamp_of_files = included
+    if patterns and stamp_of_files != _stamp_of(_files(path, patterns, declared, environ)):
+        return None
+    if packed is not None and not any(environ.get(name, default) != default for name, default in declared):
+        return Found(_unpack(packed), owners)
+    from bottle_init.bundle import document
+    from bottle_init.bundle.whole import Whole
+
+    bundle = document.build(Whole(content, owners=owners), environ, [], here=False).bundle
+    return None if bundle is None else Found(bundle, owners)
+
+
+def _files(path: str, patterns: tuple[str, ...], declared: Declared, environ: Mapping[str, str]) -> Iterable[File]:
+    """The files that the patterns match now, in this environment."""
+    from bottle_init.bundle import include, variables
+
+    values, _ = variables.resolve(declared, environ)
+    files, faults, _ = include.read(path, [str(variables.replace(pattern, values)) for pattern in patterns])
+    if faults:
+        raise ValueError
+    return files
+
+
+def _stamp_of(files: Iterable[File]) -> bytes:
+    """What a compiled form depends on besides its own text: the files that are included, in their order."""
+    return source_hash(_KEY, marshal.dumps([bytes(text) for _, text in files], 2))
 
 
 def _stamp(text: bytes) -> bytes:

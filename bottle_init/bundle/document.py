@@ -9,10 +9,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bottle_init.bundle import accounts, graph, keys, readers, toml
-from bottle_init.bundle.keys import BUNDLE, CHILD, INHERITED, KINDS, PLAIN_CHILD, Key, Shape
+from bottle_init.bundle import accounts, foreign, graph, keys, readers, variables, whole
+from bottle_init.bundle.keys import BUNDLE, CHILD, INHERITED, KINDS, PLAIN_CHILD, TOP, Key, Shape
 from bottle_init.bundle.source import path_of
 from bottle_init.bundle.table import Table, join
+from bottle_init.bundle.whole import Whole
 from bottle_init.core import words
 from bottle_init.core.spec import Bundle, ExecSettings, Spec
 from bottle_init.core.words import ONESHOT
@@ -21,7 +22,8 @@ from bottle_init.words import durations, signames
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from bottle_init.bundle.table import Faults
+    from bottle_init.bundle.source import Faults
+    from bottle_init.bundle.variables import Declared
     from bottle_init.core.values import Value
 
     Fields = dict[str, Any]
@@ -30,17 +32,75 @@ _SETTINGS = "settings."
 _REQUEST = "is one of the bundle's stop_signals: a request to the init, which goes to no child"
 
 
-def parse(text: bytes | str, *, here: bool = True) -> tuple[Bundle | None, Faults]:
-    """The bundle that the text describes, or all faults, each `(path, message)`.
+class Reading:
+    """What became of a bundle file.
 
-    Users and groups have to exist where the bundle is to run, which is `here` or elsewhere. A daemon
-    without a policy of its own has `INHERITED` for one: `--policy` may still change the bundle's.
+    `bundle` is None where there are `faults`, each `(path, message)`. `whole` is what the file and those that it
+    includes say, None where one of them is no TOML. `declared` are its variables, and `unset` the required ones of
+    which the environment has none.
     """
-    content, faults = toml.read(text)
-    if content is None:
-        return None, faults
+
+    __slots__ = ("bundle", "declared", "faults", "unset", "whole")
+
+    def __init__(
+        self,
+        bundle: Bundle | None,
+        faults: Faults,
+        whole: Whole,
+        declared: Declared = (),
+        unset: tuple[str, ...] = (),
+    ) -> None:
+        self.bundle = None if faults else bundle
+        self.faults = faults
+        self.whole = whole
+        self.declared = declared
+        self.unset = unset
+
+
+def parse(
+    text: bytes | str,
+    source: str = "",
+    environ: Mapping[str, str] | None = None,
+    *,
+    here: bool = True,
+    starts: bool = True,
+) -> Reading:
+    """The bundle that the text of `source` describes, with what it includes, or all that is wrong.
+
+    Users and groups have to exist where the bundle is to run, which is `here` or elsewhere. Where it `starts`, a
+    required variable that `environ` lacks is a fault; else what depends on one is as by default. A daemon without a
+    policy of its own has `INHERITED` for one: `--policy` may still change the bundle's.
+    """
+    found, faults = whole.read(text, source, environ or {})
+    if found is None:
+        return Reading(None, faults, Whole({}))
+    return build(found, environ or {}, faults, here=here, starts=starts)
+
+
+def build(found: Whole, environ: Mapping[str, str], told: Faults, *, here: bool = True, starts: bool = True) -> Reading:
+    """The bundle of a document in this environment; `told` is what was wrong before."""
+    faults: Faults = []
+    declared = Table("", found.content, faults).read("variables", readers.variables, ())
+    values, circular = variables.resolve(declared, environ)
+    faults.extend(circular)
+    unset = tuple(variables.unset(declared, environ))
+    if starts:
+        faults.extend((f"variables.{name}", f"is required, and the environment has no {name}") for name in unset)
+    content = {key: each if key in _LITERAL else variables.replace(each, values) for key, each in found.content.items()}
+    bundle = _read_content(content, faults, here=here)
+    named = [(found.named(path), message) for path, message in faults]
+    return Reading(bundle, [*told, *named], found, declared, unset)
+
+
+_LITERAL = ("include", "variables")
+"""What is read before anything is replaced."""
+
+
+def _read_content(content: dict[str, Any], faults: Faults, *, here: bool) -> Bundle:
     root = Table("", content, faults)
-    root.allow(("bundle", *KINDS), {key.name: "belongs in [bundle]" for key in BUNDLE.keys})
+    elsewhere = {key.name: "belongs in [bundle]" for key in BUNDLE.keys}
+    known = ("bundle", *KINDS, *(key.name for key in TOP))
+    root.allow(known, {**foreign.hints(root, foreign.OF_THE_TOP), **elsewhere})
     bundle, inherited = root.within("bundle", _read_bundle, _read_bundle(Table("", {}, [])))
     nodes: list[graph.Node] = []
     children: list[Spec] = []
@@ -58,7 +118,7 @@ def parse(text: bytes | str, *, here: bool = True) -> tuple[Bundle | None, Fault
         faults.extend(accounts.faults(children))
     if all(isinstance(content.get(key, {}), dict) for key in KINDS):
         faults.extend(graph.faults(nodes, bundle.exit_code_from))
-    return (None if faults else bundle.replace(children=tuple(children))), faults
+    return bundle.replace(children=tuple(children))
 
 
 def _too_late(children: Iterable[Spec]) -> Iterator[tuple[str, str]]:
@@ -125,7 +185,7 @@ def _read(table: Table, own: Iterable[Key], plain: Value, inherited: Mapping[str
 
 def _read_shape(shape: Shape, inherited: Value | None, table: Table) -> Value:
     """A table below a key; what it leaves out is as in `inherited`."""
-    table.allow((key.name for key in shape.keys), dict(shape.elsewhere))
+    table.allow((key.name for key in shape.keys), {**foreign.hints(table, foreign.OF_A_PROBE), **dict(shape.elsewhere)})
     if shape.one_of:
         table.one_of(shape.one_of)
     plain = shape.plain if inherited is None else inherited
@@ -150,7 +210,9 @@ def _read_children(kind: str, inherited: Fields, owner: Table) -> list[tuple[str
 def _read_child(name: str, kind: str, inherited: Fields, table: Table) -> Spec:
     """One child, with every default filled in; on a fault, what comes back only serves to find more of them."""
     own = keys.of_kind(kind)
-    table.allow((key.name for key in own), {key.name: key.elsewhere for key in CHILD if kind not in key.kinds})
-    found = _read(table, own, PLAIN_CHILD, inherited)
+    elsewhere = {key.name: key.elsewhere for key in CHILD if kind not in key.kinds}
+    table.allow((key.name for key in own), {**foreign.hints(table, foreign.OF_A_CHILD), **elsewhere})
+    table.read("override", readers.boolean, False)
+    found = _read(table, [key for key in own if key.field], PLAIN_CHILD, inherited)
     settings = {field.removeprefix(_SETTINGS): found.pop(field) for field in list(found) if field.startswith(_SETTINGS)}
     return Spec(name=name, kind=kind, settings=ExecSettings(**settings), **found)

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from bottle_init.bundle.table import Faults
+    from bottle_init.bundle.source import Faults
     from bottle_init.core.spec import Bundle
 
 

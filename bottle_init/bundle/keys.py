@@ -186,6 +186,13 @@ BUNDLE: Final = Shape(
             "exit_code_from",
             "The child whose last death alone gives the exit code. Default: none.",
         ),
+        Key(
+            "only_from",
+            readers.variable,
+            "only_from",
+            "A variable of the environment that names the daemons and jobs to run, as BOTTLE_INIT_ONLY does, which "
+            "overrides it. Default: none.",
+        ),
         Key("backoff", BACKOFF, "", "The pause before a restart."),
         Key("restarts", RESTARTS, "", "How many restarts are too many."),
         Key(
@@ -213,6 +220,17 @@ BUNDLE: Final = Shape(
     Bundle(()),
 )
 
+TOP: Final = (
+    Key(
+        "include",
+        readers.paths,
+        "",
+        "Files with more children and variables, relative to this file; * and ? stand for a part of a name.",
+    ),
+    Key("variables", readers.variables, "", "What ${NAME} stands for in the strings of the file."),
+)
+"""The keys at the top of the file, beside the tables."""
+
 _ONLY_RESTARTED: Final = "only a daemon is restarted"
 _ONLY_CHECKED: Final = "only a daemon is checked"
 
@@ -235,6 +253,12 @@ CHILD: Final = (
         readers.boolean,
         "enabled",
         "With false only `ctl start` starts it, and not the bundle; what is after it does not wait for it.",
+    ),
+    Key(
+        "override",
+        readers.boolean,
+        "",
+        "With true it replaces the child of this name that stands before it, in this file or another one.",
     ),
     Key("user", readers.account, "settings.user", "Whom it runs as. HOME, USER and LOGNAME follow."),
     Key("group", readers.account, "settings.group", "Its group. Default: the user's."),

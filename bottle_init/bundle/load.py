@@ -1,9 +1,11 @@
 """Where a bundle comes from: its file, compiled or not, and the choice of a part of it (contract 9).
 
-This is all that a start with a compiled file imports. What reads TOML is in `bundlefile`.
+This is all that a start with a compiled file imports. What reads TOML is in `document.py`.
 """
 
 from __future__ import annotations
+
+import os
 
 from bottle_init.bundle.source import BundleInvalid, read_text
 
@@ -11,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from bottle_init.bundle.compiled import Found
     from bottle_init.core.spec import Bundle, Spec
 
 _INHERITED = ""
@@ -19,15 +22,15 @@ _INHERITED = ""
 def from_text(text: bytes | str, source: str, policy: str | None = None, *, here: bool = True) -> Bundle:
     """The bundle that a file's text describes; `policy` takes the place of the bundle's own.
 
-    Its users and groups need not exist on this machine where it is not to be run `here`. Raises
-    BundleInvalid with all faults at once.
+    What it includes is looked for beside `source`. Its users and groups need not exist on this machine where it is not
+    to be run `here`. Raises BundleInvalid with all faults at once.
     """
     from bottle_init.bundle import document
 
-    bundle, faults = document.parse(text, here=here)
-    if bundle is None:
-        raise BundleInvalid(source, faults)
-    return settle(bundle, policy)
+    reading = document.parse(text, source, os.environ, here=here)
+    if reading.bundle is None:
+        raise BundleInvalid(source, reading.faults)
+    return settle(reading.bundle, policy)
 
 
 def from_file(path: str, policy: str | None = None) -> Bundle:
@@ -35,21 +38,24 @@ def from_file(path: str, policy: str | None = None) -> Bundle:
     from bottle_init.bundle import compiled
 
     text = read_text(path)
-    bundle = compiled.find(path, text)
-    if bundle is None:
+    found = compiled.find(path, text, os.environ)
+    if found is None:
         return from_text(text, path, policy)
-    _check_accounts(bundle, path)
-    return settle(bundle, policy)
+    _check_accounts(found, path)
+    return settle(found.bundle, policy)
 
 
 def control_of(path: str, text: bytes) -> str | None:
     """The control address in a bundle file, None where the file is not valid."""
     from bottle_init.bundle import compiled
 
-    try:
-        return (compiled.find(path, text) or from_text(text, path, here=False)).control
-    except BundleInvalid:
-        return None
+    found = compiled.find(path, text, os.environ)
+    if found is not None:
+        return found.bundle.control
+    from bottle_init.bundle import document
+
+    reading = document.parse(text, path, os.environ, here=False, starts=False)
+    return None if reading.bundle is None else reading.bundle.control
 
 
 def settle(bundle: Bundle, policy: str | None) -> Bundle:
@@ -61,10 +67,10 @@ def settle(bundle: Bundle, policy: str | None) -> Bundle:
     )
 
 
-def _check_accounts(bundle: Bundle, source: str) -> None:
+def _check_accounts(found: Found, source: str) -> None:
     from bottle_init.bundle import accounts
 
-    faults = list(accounts.faults(bundle.children))
+    faults = [(found.named(path), message) for path, message in accounts.faults(found.bundle.children)]
     if faults:
         raise BundleInvalid(source, faults)
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from bottle_init.bundle.table import Table, Wrong, kind, listed, nearest, quoted, shown, table
+from bottle_init.bundle.source import Wrong
+from bottle_init.bundle.table import Table, kind, listed, nearest, quoted, shown, table
+from bottle_init.bundle.variables import taken
 from bottle_init.core import policies, signals
 from bottle_init.core.spec import Probe
 from bottle_init.words import durations, signames
@@ -18,7 +20,7 @@ from bottle_init.words.durations import LONGEST_MS, UNITS_MS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from bottle_init.bundle.table import Faults
+    from bottle_init.bundle.source import Faults
 
     Schema = dict[str, Any]
 
@@ -144,6 +146,14 @@ def name(value: object) -> str:
     return value
 
 
+@reads("name of a variable", {"type": "string", "pattern": f"^{VARIABLE.pattern}$"})
+def variable(value: object) -> str:
+    """The name of a variable of the environment."""
+    if not isinstance(value, str) or not VARIABLE.fullmatch(value):
+        raise Wrong(f"must be the name of a variable, of letters, digits and _, is {shown(value)}")
+    return value
+
+
 def choice(words: Iterable[str]) -> Reader[str]:
     """One of a few words."""
     known = tuple(words)
@@ -158,7 +168,34 @@ def choice(words: Iterable[str]) -> Reader[str]:
 
 
 DEFINITIONS["policy"] = {"enum": list(policies.POLICIES)}
-policy: Final = Reader(choice(policies.POLICIES), "[policy](#policies)", {"$ref": "#/definitions/policy"})
+_POLICIES_ELSEWHERE: Final = {
+    "always": "restart",
+    "unless-stopped": "restart",
+    "true": "restart",
+    "on-failure": "restart-on-failure",
+    "unexpected": "restart-on-failure",
+    "on-abnormal": "restart-on-crash",
+    "on-abort": "restart-on-crash",
+    "no": "wait-for-all",
+    "never": "wait-for-all",
+    "false": "wait-for-all",
+}
+"""What Docker, systemd and supervisord call a policy, and the nearest one here."""
+
+
+def _policy(value: object) -> str:
+    """A policy, with a hint for the words of other tools."""
+    try:
+        return _POLICY(value)
+    except Wrong as wrong:
+        meant = _POLICIES_ELSEWHERE.get(str(value).lower()) if isinstance(value, str | bool) else None
+        if meant is None:
+            raise
+        raise Wrong(f"{str(wrong).partition('; did you mean')[0]} (which is nearest to {quoted(meant)} here)") from None
+
+
+_POLICY: Final = choice(policies.POLICIES)
+policy: Final = Reader(_policy, "[policy](#policies)", {"$ref": "#/definitions/policy"})
 
 
 # Numbers.
@@ -264,7 +301,7 @@ def list_of(item: Callable[[object], T], what: str) -> Reader[tuple[T, ...]]:
         faults: Faults = []
         for position, each in enumerate(value):
             try:
-                found.append(one(each))
+                found.append(taken(each, one))
             except Wrong as wrong:
                 faults.extend((f"[{position}]{below}", message) for below, message in wrong.faults)
         if faults:
@@ -333,6 +370,8 @@ def account(value: object) -> str | int:
         return integer(0, 2**32 - 2)(value)
     if not isinstance(value, str):
         raise Wrong(f"must be a name or an id, is {shown(value)}")
+    if "${" in value:
+        raise Wrong(f"must be a name or an id, is {shown(value)}: [variables] does not declare that")
     return text(value)
 
 
@@ -377,6 +416,68 @@ def _env_value(value: object) -> str:
     if not isinstance(value, str):
         raise Wrong(f"must be a string, is {kind(value)}: put it in quotes")
     return without_nul(value)
+
+
+_DEFAULT: Final = ("default", "required")
+
+
+@reads(
+    "table of [variables](#variables)",
+    {
+        "type": "object",
+        "propertyNames": {"pattern": f"^{VARIABLE.pattern}$"},
+        "additionalProperties": {
+            "anyOf": [
+                {"$ref": "#/definitions/word"},
+                {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "default": {"$ref": "#/definitions/word"},
+                        "required": {"const": True, "type": "boolean"},
+                        "override": {"type": "boolean"},
+                    },
+                    "oneOf": [{"required": [key]} for key in _DEFAULT],
+                },
+            ]
+        },
+    },
+)
+def variables(value: object) -> tuple[tuple[str, str | None], ...]:
+    """`{ PORT = "8080", TOKEN = { required = true } }` as `(name, default)`, None for a required one."""
+    faults: Faults = []
+    declared = Table("", table(value), faults)
+    for key in table(value):
+        if not VARIABLE.fullmatch(key):
+            declared.fault(key, "the name of a variable must be of letters, digits and _, not beginning with a digit")
+    found = tuple((key, declared.read(key, _declaration, None)) for key in table(value))
+    if faults:
+        raise Wrong("", [("." + below, message) for below, message in faults])
+    return found
+
+
+def _declaration(value: object) -> str | None:
+    """The default of a variable, None for a required one."""
+    if isinstance(value, str):
+        return without_nul(value)
+    if not isinstance(value, dict):
+        raise Wrong(f"must be a string in quotes, or {{ required = true }}, is {shown(value)}")
+    faults: Faults = []
+    own = Table("", value, faults)
+    own.allow((*_DEFAULT, "override"))
+    own.one_of(_DEFAULT)
+    own.read("required", _true, None)
+    own.read("override", boolean, False)
+    default = own.read("default", word, None)
+    if faults:
+        raise Wrong("", [("." + below if below else "", message) for below, message in faults])
+    return default
+
+
+def _true(value: object) -> bool:
+    if value is not True:
+        raise Wrong(f"must be true, or left out, is {shown(value)}")
+    return True
 
 
 def _one_limit(value: object) -> int:

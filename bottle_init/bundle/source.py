@@ -10,6 +10,17 @@ if TYPE_CHECKING:
 
     from bottle_init.core.spec import Spec
 
+    Faults = list[tuple[str, str]]
+    """`(path in the file, what is wrong there)`."""
+
+
+class Wrong(Exception):
+    """A value is not what it should be. Each fault is `(path below the value, message)`."""
+
+    def __init__(self, message: str, below: Faults | None = None) -> None:
+        super().__init__(message)
+        self.faults: Faults = below or [("", message)]
+
 
 class Fault(Value):
     """One thing that is wrong. `path` is a key of the file, a line of it, or empty for the file as a whole."""
@@ -38,6 +49,14 @@ class BundleInvalid(Exception):
 def path_of(spec: Spec) -> str:
     """The path of a child's table in the file, such as `daemons.web`."""
     return f"{spec.kind}s.{spec.name}"
+
+
+def named(path: str, owners: tuple[tuple[str, str], ...]) -> str:
+    """The path of a fault, with its file where an included one says it: `owners` are `(path of a table, file)`."""
+    for table, file in owners:
+        if path == table or path.startswith((f"{table}.", f"{table}[")):
+            return f"{file}: {path}"
+    return path
 
 
 def read_text(path: str) -> bytes:

@@ -9,26 +9,20 @@ from __future__ import annotations
 
 import re
 
+from bottle_init.bundle.source import Wrong
+from bottle_init.bundle.variables import Unknown, taken
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import TypeVar
 
+    from bottle_init.bundle.source import Faults
+
     T = TypeVar("T")
     U = TypeVar("U")
 
-    Faults = list[tuple[str, str]]
-    """`(path in the file, what is wrong there)`."""
-
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-
-
-class Wrong(Exception):
-    """A value is not what it should be. Each fault is `(path below the value, message)`."""
-
-    def __init__(self, message: str, below: Faults | None = None) -> None:
-        super().__init__(message)
-        self.faults: Faults = below or [("", message)]
 
 
 class Table:
@@ -53,11 +47,13 @@ class Table:
         if key not in self._content:
             return default
         try:
-            return reader(self._content[key])
+            return taken(self._content[key], reader)
         except Wrong as wrong:
             path = join(self.path, key)
             self._faults.extend((path + below, message) for below, message in wrong.faults)
-            return default
+        except Unknown:
+            pass
+        return default
 
     def within(self, key: str, reader: Callable[[Table], T], default: U) -> T | U:
         """What `reader` makes of the table below a key, or the default where there is none."""
@@ -87,7 +83,7 @@ class Table:
 
 
 def join(path: str, key: str) -> str:
-    """The path of a key, as TOML would write it: `daemons.egress`, `daemons."a b"`."""
+    """The path of a key, as TOML would write it: `daemons.web`, `daemons."a b"`."""
     word = key if _BARE_KEY.fullmatch(key) else quoted(key)
     return f"{path}.{word}" if path else word
 

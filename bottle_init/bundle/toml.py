@@ -7,7 +7,7 @@ import tomllib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from bottle_init.bundle.table import Faults
+    from bottle_init.bundle.source import Faults
 
 
 def read(text: bytes | str) -> tuple[dict[str, object] | None, Faults]:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 
-from bottle_init.bundle import compiled, graph, load
-from bottle_init.bundle.source import path_of, read_text
-from bottle_init.cli import chosen, console
+from bottle_init.bundle import compiled, document, graph, load
+from bottle_init.bundle.source import BundleInvalid, read_text
+from bottle_init.cli import chosen, console, notes
 from bottle_init.cli.options import UsageError
 from bottle_init.words import durations
 from bottle_init.words.exits import EX_NO, EX_OK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from bottle_init.bundle.document import Reading
     from bottle_init.cli.options import Options
     from bottle_init.core.spec import Bundle, Probe, Spec
 
 SCHEMA = os.path.join(os.path.dirname(load.__file__), "schema.json")
-_DOCKER_STOP_MS = 10_000
 
 
 def run(options: Options) -> int:
@@ -35,22 +33,26 @@ def run(options: Options) -> int:
         return _compile(options)
     source = "standard input" if options.config == "-" else options.config
     text = read_text("/dev/stdin" if options.config == "-" else options.config)
-    bundle = chosen.narrow(load.from_text(text, source, options.policy), options, source)
-    console.print(report(bundle, source))
+    reading = document.parse(text, source, os.environ, starts=False)
+    if reading.bundle is None:
+        raise BundleInvalid(source, reading.faults)
+    bundle = chosen.narrow(load.settle(reading.bundle, options.policy), options, source)
+    console.print(report(bundle, source) + noted(reading, bundle))
     return EX_OK
 
 
 def _compile(options: Options) -> int:
     if options.config == "-":
         raise UsageError("--compile writes beside a file: name one")
-    if options.policy is not None or (options.only is not None and options.only_source == "--only"):
-        raise UsageError("--compile takes the file as it is: --policy and --only are for its start")
+    of_a_start = [name for name in options.given if name in ("--policy", "--only", "--stop-timeout")]
+    if of_a_start:
+        raise UsageError(f"--compile takes the file as it is: {of_a_start[0]} is for its start")
     try:
-        written = compiled.write(options.config)
+        written, reading = compiled.write(options.config)
     except OSError as problem:
         console.complain(f"bottle-init: {problem.filename2 or problem.filename}: cannot be written: {problem.strerror}")
         return EX_NO
-    console.print(f"{written}\n")
+    console.print(f"{written}\n" + (noted(reading, load.settle(reading.bundle, None)) if reading.bundle else ""))
     return EX_OK
 
 
@@ -65,25 +67,12 @@ def report(bundle: Bundle, source: str) -> str:
     lines = [f"{source}: valid: {counts}; policy {bundle.policy}", "", "start order:"]
     lines.extend(_start_order(bundle))
     lines.append(f"stop order: the reverse, all within {durations.spell(bundle.stop_timeout_ms)}")
-    lines.extend(f"note: {note}" for note in _notes(bundle))
     return "\n".join(lines) + "\n"
 
 
-def _notes(bundle: Bundle) -> Iterator[str]:
-    """What is valid, and perhaps not what was meant."""
-    if bundle.stop_timeout_ms >= _DOCKER_STOP_MS:
-        yield "bundle.stop_timeout: `docker stop` kills after 10 s unless told otherwise (--timeout, stop_grace_period)"
-    for spec in bundle.children:
-        path = path_of(spec)
-        own_ms = spec.stop_delay_ms + spec.stop_timeout_ms
-        if own_ms > bundle.stop_timeout_ms:
-            yield f"{path}: its stop may take {durations.spell(own_ms)}, but the bundle's ends earlier"
-        if spec.backoff.initial_ms > spec.backoff.limit_ms:
-            pause = durations.spell(spec.backoff.limit_ms)
-            yield f"{path}.backoff: initial is above limit, so that every pause is {pause}"
-        is_watched = spec.health is not None or (spec.ready is not None and spec.ready.probe.kind == "notify")
-        if spec.on_unhealthy != "ignore" and not is_watched:
-            yield f"{path}.on_unhealthy: nothing checks this daemon's health"
+def noted(reading: Reading, bundle: Bundle) -> str:
+    """A line for each note."""
+    return "".join(f"note: {note}\n" for note in notes.of(reading, bundle))
 
 
 def _start_order(bundle: Bundle) -> list[str]:
@@ -117,6 +106,8 @@ def _is_ready(spec: Spec) -> str:
 
 
 def _probe(probe: Probe) -> str:
+    if not probe.kind:
+        return "a probe of a variable"
     if probe.kind == "after":
         return f"having run for {durations.spell(probe.after_ms)}"
     if probe.socket:

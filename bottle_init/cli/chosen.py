@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bottle_init.cli.options import DEFAULT_CONTROL
+import os
+
+from bottle_init.cli.options import DEFAULT_CONTROL, names_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,11 +20,16 @@ def find_bundle(options: Options) -> Bundle:
 
 
 def narrow(bundle: Bundle, options: Options, source: str) -> Bundle:
-    """The bundle with the daemons, control address and lease that the command line gives. Raises BundleInvalid."""
-    if options.only is not None:
+    """The bundle with what the command line says in place of its file. Raises BundleInvalid."""
+    names, named_by = options.only, options.only_source
+    if names is None and bundle.only_from is not None:
+        names, named_by = names_in(os.environ.get(bundle.only_from, "")) or None, f"${bundle.only_from}"
+    if names is not None:
         from bottle_init.bundle import load
 
-        bundle = load.select(bundle, options.only, f"{source} ({options.only_source})")
+        bundle = load.select(bundle, names, f"{source} ({named_by})")
+    if options.stop_timeout is not None:
+        bundle = bundle.replace(stop_timeout_ms=options.stop_timeout)
     if options.lease is not None:
         bundle = bundle.replace(lease=options.lease)
     return bundle if options.control is None else bundle.replace(control=options.control)

@@ -36,6 +36,7 @@ _LINE_BYTES = 8 << 20
 _NAMED = 20
 _LINES_SHOWN = 20
 _TEXT = 300
+_HINT = 1_000
 
 
 class Unreadable(Exception):
@@ -285,7 +286,7 @@ def ending(life: Life) -> str:
             "The log ends without an exit report: the init was still running when it was taken, or it was killed "
             "itself, as an engine does after its grace period, or the kernel for lack of memory."
         )
-    sentences = [cause(report), *blame(report), *cleanup(report)]
+    sentences = [cause(report), *blame(report), *hint(report), *cleanup(report)]
     return " ".join(sentences)
 
 
@@ -319,6 +320,13 @@ def sender(who: Event) -> str:
     return f", sent by process {pid}{f' ({name})' if name else ''}{user}"
 
 
+def hint(report: Event) -> Iterator[str]:
+    """What the init has made of it, and a person may try."""
+    told = words(report, "hint", _HINT)
+    if told:
+        yield f"{told}."
+
+
 def blame(report: Event) -> Iterator[str]:
     """Who ended how."""
     deaths = records(report, "deaths")
@@ -328,8 +336,9 @@ def blame(report: Event) -> Iterator[str]:
             yield f"The kernel killed {culprit} for lack of memory."
         if words(death, "name") == culprit and isinstance(death.get("forwarded"), dict):
             yield f"{forwarded(death['forwarded'])}."
-    unclean = [one for one in deaths if words(one, "severity") != "clean" and words(one, "name") != culprit]
-    clean = [one for one in deaths if words(one, "severity") == "clean" and words(one, "name") != culprit]
+    others = [one for one in deaths if words(one, "name") != culprit or one.get("during_stop") is True]
+    unclean = [one for one in others if words(one, "severity") != "clean"]
+    clean = [one for one in others if words(one, "severity") == "clean"]
     for death in unclean[:_NAMED]:
         yield f"{words(death, 'name')} {how(death)}."
     if len(unclean) > _NAMED:
@@ -344,7 +353,9 @@ def how(death: Event) -> str:
     signal = signal_of(death)
     if death.get("given_up") is True:
         return f"could not be ended: {words(death, 'detail')}"
-    if death.get("forced") is True:
+    timeout = f"ran longer than its timeout of {milliseconds(number(death, 'timeout_ms'))}, and "
+    before = timeout if number(death, "timeout_ms") else ""
+    if death.get("forced") is True and signal == "KILL" and death.get("sent_by_init") is not False:
         took = f" after {span(number(death, 'stop_ms'))}" if number(death, "stop_ms") else ""
         told = f"did not stop when asked and was killed{took}"
     elif signal:
@@ -356,7 +367,7 @@ def how(death: Event) -> str:
     if isinstance(death.get("forwarded"), dict):
         told = f"{told}; {forwarded(death['forwarded'])}"
     detail = words(death, "detail")
-    return f"{told} ({detail})" if detail else told
+    return f"{before}{told} ({detail})" if detail else before + told
 
 
 def forwarded(signal: Event) -> str:

@@ -50,15 +50,17 @@ class UsageError(Exception):
 class Options:
     """What was asked for. `command` is one of the constants above; each of the others belongs to some of them.
 
-    `policy`: the bundle's, None for the file's own. `only`: names of daemons and jobs, None for all; `only_source` is
-    the option or the variable that they come from. `control`: an address, `""` for none, None where nothing was said.
-    `rewrite`: `(from, to)` signal numbers, 0 drops, the last for a signal holds. `map_exit`: those that become 0.
+    `given`: the options of the command line itself. `policy`: the bundle's, None for the file's own. `only`: names of
+    daemons and jobs, None for all; `only_source` is the option or the variable that they come from. `control`: an
+    address, `""` for none, None where nothing was said. `rewrite`: `(from, to)` signal numbers, 0 drops, the last for
+    a signal holds. `map_exit`: those that become 0.
     `parent_death_signal`: a number, 0 for none. `lease`: what the one command's life hangs on. `stop_timeout`: in
     milliseconds, None where nothing was said. `argv`: the one command. `verb`, `names`, `signal`: the words of `ctl`;
     `wait`: how many milliseconds for its effect, None for not at all. `file`: what `explain` and `convert` read, `-`
     for standard input. `output`: where `convert` writes, None for standard output; `kind`: what it reads, None to look.
     """
 
+    given: tuple[str, ...] = ()
     config: str = DEFAULT_CONFIG
     policy: str | None = None
     only: tuple[str, ...] | None = None
@@ -173,10 +175,15 @@ def _policy(_option: str, text: str) -> str:
     return text
 
 
+def names_in(text: str) -> tuple[str, ...]:
+    """`a, b` -> its names; none where it says nothing."""
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
 def _names(option: str, text: str) -> tuple[str, ...]:
-    names = tuple(name for part in text.split(",") if (name := part.strip()))
+    names = names_in(text)
     if not names:
-        raise UsageError(f"{option} needs names of daemons or jobs: {option} egress,pipelock")
+        raise UsageError(f"{option} needs names of daemons or jobs: {option} web,db")
     return names
 
 
@@ -257,7 +264,8 @@ OPTIONS: Final[dict[str, Option]] = {
     "--only": Option(
         *("A,B", (RUN, CHECK), _names),
         "these daemons and jobs alone; oneshots [always run](bundle-file.md#a-part-of-a-bundle)",
-        variable=("CLAUDE_BOTTLE_SIDECAR_DAEMONS", (RUN, CHECK)),
+        variable=("BOTTLE_INIT_ONLY", (RUN, CHECK)),
+        otherwise="the variable that `only_from` of the bundle file names, else all",
     ),
     "--report": Option(
         *("FILE", (RUN, ONE), _path),
@@ -292,9 +300,11 @@ OPTIONS: Final[dict[str, Option]] = {
         "[lease](bundle-file.md#lease)",
     ),
     "--stop-timeout": Option(
-        *("DURATION", (ONE,), _duration),
-        "from the end of the lease, or of the program, to SIGKILL for everything that is left",
-        otherwise="`8s`",
+        *("DURATION", (RUN, CHECK, ONE), _duration),
+        "the deadline of a [stop](contract.md#42-stopping): what is left then is killed. Of one program it is counted "
+        "from the end of the lease, or of the program",
+        variable=("BOTTLE_INIT_STOP_TIMEOUT", (RUN, CHECK, ONE)),
+        otherwise="what the bundle file says, else `8s`",
     ),
     "--compile": Option(
         *("", (CHECK,), _flag), "also write its [compiled form](bundle-file.md#compiled) beside it, for a faster start"
@@ -400,6 +410,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         else:
             words.append(arg)
     options = Options(_command(words, command))
+    options.given = tuple(dict.fromkeys(name for name, _ in given))
     _from_environment(options, environ)
     for name, text in given:
         if _belongs(name, text, options.command):

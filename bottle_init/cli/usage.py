@@ -35,7 +35,7 @@ def text() -> str:
             "Run one program, and be invisible:",
             "  bottle-init [OPTIONS] -- COMMAND [ARGUMENT...]",
             *_options(ONE, but=RUN),
-            _row(", ".join(shared_options()), "as above; neither unless asked for"),
+            _row(", ".join(shared_options()), "as above; no report, socket or lease unless asked for"),
         ],
         [f"Ask a running init (each takes {called('--control')}):", *_commands(asking=True)],
         ["Look at files:", *_commands(asking=False)],

@@ -10,7 +10,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
 from bottle_init.bundle import document, graph, keys, readers, written
-from bottle_init.bundle.table import Wrong
+from bottle_init.bundle.source import Wrong
 from bottle_init.core.words import DAEMON, JOB, ONESHOT
 from bottle_init.words import durations
 from bottle_init.words.text import plain
@@ -18,7 +18,7 @@ from bottle_init.words.text import plain
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from bottle_init.bundle.table import Faults
+    from bottle_init.bundle.source import Faults
 
 NOT_CONVERTED: Final = "NOT CONVERTED"
 """How a comment begins that is about a difference in behaviour. All others begin with `note`."""
@@ -257,7 +257,7 @@ class Draft(Comments):
             text.encode()
         except UnicodeEncodeError:
             raise Unconvertible("", "a string contains half of a surrogate pair, which is no character") from None
-        return document.parse(text, here=False)[1]
+        return document.parse(text, here=False).faults
 
     def _drop(self, path: str, message: str) -> None:
         if message == graph.NOTHING_ENABLED:

@@ -142,10 +142,14 @@ class NoteStop(Action):
 
 
 class Exit(Action):
-    """The bundle has ended: report and exit with `code`. Nothing comes after it."""
+    """The bundle has ended: report and exit with `code`. Nothing comes after it.
+
+    `hint` is what a person may try, "" for nothing.
+    """
 
     code: int
     stop: Stop
     deaths: tuple[Death, ...]
     survivors: tuple[Survivor, ...]
     ended_at_ms: int
+    hint: str = ""

@@ -77,6 +77,7 @@ def die(turn: Turn, child: Child, event: ChildExited) -> None:
         stop_ms=None if child.signalled_at_ms is None else turn.now_ms - child.signalled_at_ms,
         detail=child.detail,
         forwarded=next((one for one in child.forwarded if 128 + one.signal == code), None),
+        timeout_ms=child.spec.timeout_ms if timed_out else None,
     )
     mark_gone(turn, child)
 
@@ -220,10 +221,11 @@ def give_up(turn: Turn, child: Child, event: Event) -> None:
         stopping=turn.state.phase != UP,
         detail=detail,
         given_up=True,
+        timeout_ms=spec.timeout_ms if child.halt == HALT_TIMEOUT else None,
     )
     mark_gone(turn, child)
     if turn.state.phase == UP and child.halt != HALT_REQUEST:
-        begin_stop(turn, POLICY, f"{spec.name}: {detail}", EX_UNAVAILABLE)
+        begin_stop(turn, POLICY, f"{spec.name} could not be ended: {detail}", EX_UNAVAILABLE, spec.name)
 
 
 def reap_late(turn: Turn, child: Child, event: ChildExited) -> None:

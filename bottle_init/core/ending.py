@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bottle_init.core import signals, verdict
+from bottle_init.core import signals, telling, verdict
 from bottle_init.core.actions import Exit, SurveySession, SurveyTree
 from bottle_init.core.dying import log_barred, note_survivors
 from bottle_init.core.events import GiveUpPassed
@@ -84,4 +84,6 @@ def finish(turn: Turn) -> None:
     state.phase = DONE
     state.code = verdict.exit_code(stop, turn.children, state.bundle.exit_code_from)
     deaths = tuple(child.last_death for child in turn.children if child.last_death is not None)
-    turn.act(Exit(state.code, stop, deaths, state.survivors, turn.now_ms))
+    told = [(child.spec, child.last_death) for child in turn.children if child.last_death is not None]
+    hint = telling.hint(stop, told, state.survivors)
+    turn.act(Exit(state.code, stop, deaths, state.survivors, turn.now_ms, hint))

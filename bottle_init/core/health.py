@@ -79,10 +79,11 @@ def become_unhealthy(turn: Turn, child: Child, reason: str) -> None:
     if turn.state.phase != UP or child.halt:
         return
     if spec.on_unhealthy == RESTART_UNHEALTHY:
+        child.halt_reason = f"was unhealthy: {reason}"
         halt(turn, child, HALT_HEALTH)
         judging.rest_for_one(turn, child)
     elif spec.on_unhealthy == STOP_UNHEALTHY:
-        begin_stop(turn, POLICY, f"{spec.name} is unhealthy: {reason}", EX_UNAVAILABLE)
+        begin_stop(turn, POLICY, f"{spec.name} is unhealthy: {reason}", EX_UNAVAILABLE, spec.name)
 
 
 def _recover(turn: Turn, child: Child) -> None:

@@ -6,8 +6,9 @@ of the sweep becomes the bundle's cause, so the order within the sweep cannot ma
 
 from __future__ import annotations
 
-from bottle_init.core import backoff, policies, verdict
+from bottle_init.core import backoff, policies, telling, verdict
 from bottle_init.core.stopping import begin_stop, halt
+from bottle_init.core.telling import describe
 from bottle_init.core.values import Value
 from bottle_init.core.words import (
     BACKOFF,
@@ -39,7 +40,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from bottle_init.core.state import Child, Death, Forwarded
+    from bottle_init.core.state import Child, Death
     from bottle_init.core.turn import Turn
 
 
@@ -61,7 +62,7 @@ def judge(turn: Turn) -> None:
     found = [trigger for child in fallen if (trigger := answer(turn, child)) is not None]
     if found:
         trigger = min(found, key=_rank)
-        begin_stop(turn, POLICY, trigger.cause, trigger.code, trigger.death)
+        begin_stop(turn, POLICY, trigger.cause, trigger.code, trigger.death.name)
         return
     for child in fallen:
         if child.next in (NEXT_BACKOFF, NEXT_START):
@@ -111,7 +112,8 @@ def _by_policy(turn: Turn, child: Child, death: Death) -> Trigger | None:
         return None
     if answer == policies.ACCEPT:
         if is_awaited(turn, child):
-            return Trigger(death, verdict.unsuccessful_code(death), f"{spec.name} ended before it was ready")
+            cause = f"{spec.name} {describe(death)} before it was ready, and others wait for it"
+            return Trigger(death, verdict.unsuccessful_code(death), cause)
         return None
     return Trigger(death, verdict.code_of(death), f"{spec.name} {describe(death)}")
 
@@ -121,7 +123,8 @@ def _restart(turn: Turn, child: Child, death: Death) -> Trigger | None:
     if plan_restart(turn, child):
         return None
     child.standing = None if death.brought_about else death
-    cause = f"{child.spec.name} used up its restarts: {describe(death)}"
+    why = child.halt_reason or describe(death)
+    cause = f"{child.spec.name} used up its restarts ({telling.budget(child.spec.restarts)}): {why}"
     return Trigger(death, verdict.unsuccessful_code(death), cause)
 
 
@@ -149,7 +152,7 @@ def failed_start(turn: Turn, child: Child, reason: str) -> bool:
     if spec.kind == DAEMON and policies.restarts(spec.policy) and plan_restart(turn, child):
         rest_for_one(turn, child)
         return True
-    begin_stop(turn, POLICY, f"{spec.name} could not be started: {reason}", EX_UNAVAILABLE)
+    begin_stop(turn, POLICY, f"{spec.name} could not be started: {reason}", EX_UNAVAILABLE, spec.name)
     return False
 
 
@@ -186,26 +189,6 @@ def is_awaited(turn: Turn, child: Child) -> bool:
         return False
     dependents = turn.state.dependents[child.index]
     return any(is_coming_back(turn.children[index]) for index in dependents)
-
-
-def describe(death: Death) -> str:
-    """A death in words, for causes and logs."""
-    if death.given_up:
-        return f"could not be ended: {death.detail}"
-    if death.severity == verdict.FORCED:
-        return "had to be killed"
-    if death.signal:
-        told = f"was killed by signal {death.signal}" + (" (out of memory)" if death.oom else "")
-    else:
-        told = f"exited with {death.code}" + (f" ({death.detail})" if death.detail else "")
-    return told + (describe_forwarded(death.forwarded) if death.forwarded else "")
-
-
-def describe_forwarded(signal: Forwarded) -> str:
-    """Who had sent the init what a child was then sent, as the end of a sentence about the child's death."""
-    came = "" if signal.source == signal.signal else f" for signal {signal.source}"
-    sender = f"process {signal.sender_pid}" if signal.sender_pid else "outside of the container or the kernel"
-    return f", which the init had forwarded{came} from {sender}"
 
 
 def _log_death(turn: Turn, child: Child, death: Death) -> None:

@@ -48,7 +48,8 @@ def refused(turn: Turn, child: Child, event: SignalRefused) -> None:
     if by_operator:
         carry_on(turn, child)
     else:
-        stopping.begin_stop(turn, POLICY, f"{child.spec.name} {stopping.NOT_SIGNALLED}: {event.reason}", EX_UNAVAILABLE)
+        name = child.spec.name
+        stopping.begin_stop(turn, POLICY, f"{name} {stopping.NOT_SIGNALLED}: {event.reason}", EX_UNAVAILABLE, name)
 
 
 def refused_too(turn: Turn, child: Child, event: SignalRefused) -> None:

@@ -126,6 +126,7 @@ class Bundle(Value):
     stop_signals: tuple[int, ...] = STOP_SIGNALS
     exit_code_from: str | None = None
     logs: str = "tag"
+    only_from: str | None = None
     control: str = "@bottle_init"
     http: str | None = None
     lease: Lease | None = None

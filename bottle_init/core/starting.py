@@ -13,6 +13,7 @@ from bottle_init.core.events import (
     WatchdogPassed,
 )
 from bottle_init.core.stopping import begin_stop, halt
+from bottle_init.core.telling import span
 from bottle_init.core.words import (
     BACKOFF,
     DAEMON,
@@ -210,11 +211,25 @@ def _keep_said(child: Child, event: Notified) -> None:
 def miss_readiness(turn: Turn, child: Child, event: Event) -> None:
     """`ready.timeout` is over: the restart policies answer it like a death, else it is a policy stop with 69."""
     turn.log("not_ready", child, "error", last=child.check_detail or None)
+    child.halt_reason = _not_ready(child)
     if policies.restarts(child.spec.policy):
         halt(turn, child, HALT_READINESS)
         judging.rest_for_one(turn, child)
     else:
-        begin_stop(turn, POLICY, f"{child.spec.name} was not ready in time", EX_UNAVAILABLE)
+        begin_stop(turn, POLICY, f"{child.spec.name} {child.halt_reason}", EX_UNAVAILABLE, child.spec.name)
+
+
+def _not_ready(child: Child) -> str:
+    """What is known of why a daemon is not ready: how long it had, and what its probe was told last."""
+    ready = child.spec.ready
+    if ready is None:
+        return "was not ready in time"
+    told = f"was not ready within {span(ready.timeout_ms)}"
+    if not child.executed:
+        return f"{told}: its program had not been executed"
+    if ready.probe.kind == "notify":
+        return f"{told}: it had not said READY=1"
+    return f"{told}: the last answer to its {ready.probe.kind} probe was: {child.check_detail or 'none yet'}"
 
 
 def run_too_long(turn: Turn, child: Child, event: Event) -> None:

@@ -39,7 +39,8 @@ class Death(Value):
     `signal` is 0 for a child that exited; `severity` is one of `verdict.py`'s ranks;
     `sent` says that the init sent or forwarded the signal it ended by, `forwarded` which one that was if it was
     forwarded; `stop_ms` is how long it took from its stop signal, None where none was sent. `given_up`: it has not
-    ended, for the reason in `detail`, and nothing that the init may do ends it.
+    ended, for the reason in `detail`, and nothing that the init may do ends it. `timeout_ms` is the `timeout` that it
+    was stopped for, None if it was not.
     """
 
     child: int
@@ -59,6 +60,7 @@ class Death(Value):
     detail: str = ""
     forwarded: Forwarded | None = None
     given_up: bool = False
+    timeout_ms: int | None = None
 
 
 class Survivor(Value):
@@ -79,14 +81,17 @@ class Survivor(Value):
 
 
 class Stop(Value):
-    """Why and until when the bundle stops. `code` is None where the stop's own deaths decide it."""
+    """Why and until when the bundle stops. `code` is None where the stop's own deaths decide it.
+
+    `culprit` is the name of the child that the cause is about, "" where it is about none.
+    """
 
     kind: str
     cause: str
     at_ms: int
     deadline_ms: int
     code: int | None = None
-    culprit: Death | None = None
+    culprit: str = ""
     sender_pid: int = 0
     sender_uid: int | None = None
 
@@ -115,6 +120,7 @@ class Child:
         "ghost_pid",
         "halt",
         "halt_at_ms",
+        "halt_reason",
         "index",
         "last_death",
         "next",
@@ -190,6 +196,8 @@ class Child:
         """Why the init takes it down; NO_HALT while that has not been decided."""
         self.halt_at_ms = 0
         """When that was decided: its `stop_delay` counts from here."""
+        self.halt_reason = ""
+        """The same in words, where there is more to say of it."""
         self.next = NEXT_END
         """What becomes of it once the process and its session are gone."""
         self.sent = 0

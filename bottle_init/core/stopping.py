@@ -19,7 +19,7 @@ from bottle_init.core.events import (
     StopTimeoutPassed,
     WatchdogPassed,
 )
-from bottle_init.core.state import Death, Stop
+from bottle_init.core.state import Stop
 from bottle_init.core.words import (
     ALIVE,
     DOWN,
@@ -53,11 +53,14 @@ def begin_stop(
     kind: str,
     cause: str,
     code: int | None = None,
-    culprit: Death | None = None,
+    culprit: str = "",
     sender_pid: int = 0,
     sender_uid: int | None = None,
 ) -> None:
-    """Begin the stop of the whole bundle, unless one is under way: the first cause wins (contract 2)."""
+    """Begin the stop of the whole bundle, unless one is under way: the first cause wins (contract 2).
+
+    `culprit` is the name of the child that the cause is about, if it is about one.
+    """
     state = turn.state
     if state.phase != UP:
         return

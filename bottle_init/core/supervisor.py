@@ -196,7 +196,7 @@ def _handle_requests(turn: Turn, requests: list[Event]) -> None:
         elif isinstance(event, StopOrdered):
             turn.act(Answer(event.request, True, "stopping"))
             cause = "the control socket"
-            stopping.begin_stop(turn, REQUESTED, cause, None, None, event.sender_pid, event.sender_uid)
+            stopping.begin_stop(turn, REQUESTED, cause, None, "", event.sender_pid, event.sender_uid)
         elif isinstance(event, LeaseEnded):
             _lose_lease(turn, event)
         elif isinstance(event, LeaseTaken):
@@ -228,7 +228,7 @@ def _stop_signal(turn: Turn, event: SignalReceived, *, again: bool) -> None:
         return
     if is_first:
         cause = f"signal {event.signal}"
-        stopping.begin_stop(turn, REQUESTED, cause, None, None, event.sender_pid, event.sender_uid)
+        stopping.begin_stop(turn, REQUESTED, cause, None, "", event.sender_pid, event.sender_uid)
     elif turn.state.phase != KILLING_ALL:
         _kill_all(turn)
 

@@ -560,16 +560,16 @@ class Command:
 
     def _exit(self, code: int, now_ms: int) -> Exit:
         from bottle_init.core.actions import Exit
-        from bottle_init.core.judging import describe
         from bottle_init.core.state import Stop
+        from bottle_init.core.telling import describe
         from bottle_init.core.words import NATURAL, REQUESTED
 
         death = self._death()
         if self.asked is None:
-            stop = Stop(NATURAL, f"{death.name} {describe(death)}", self.ended_at_ms, now_ms, code, death)
+            stop = Stop(NATURAL, f"{death.name} {describe(death)}", self.ended_at_ms, now_ms, code, death.name)
         else:
             cause, pid, uid = self.asked
-            stop = Stop(REQUESTED, cause, self.asked_at_ms, now_ms, code, None, pid, uid)
+            stop = Stop(REQUESTED, cause, self.asked_at_ms, now_ms, code, "", pid, uid)
         return Exit(code, stop, (death,), tuple(self.survivors.values()), now_ms)
 
     def _death(self) -> Death:

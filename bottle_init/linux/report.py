@@ -14,6 +14,7 @@ from select import POLLOUT, poll
 from stat import S_ISREG
 
 from bottle_init.core import verdict
+from bottle_init.core.telling import span
 from bottle_init.core.words import REQUESTED
 from bottle_init.linux.sys import outputs
 from bottle_init.linux.sys.clock import monotonic_ms, wall_s
@@ -66,7 +67,8 @@ def build(
         "kind": stop.kind,
         "cause": stop.cause,
         "sender": _sender(stop, asker),
-        "culprit": stop.culprit.name if stop.culprit else None,
+        "culprit": stop.culprit or None,
+        "hint": end.hint or None,
         "stop_ms": end.ended_at_ms - stop.at_ms,
         "deaths": [
             _death(death, stop, bundle.children[death.child].kind, tail(death.child), names or {})
@@ -86,6 +88,7 @@ def of_invalid(source: str, faults: Sequence[str]) -> Record:
         "faults": [_bounded(fault, _LAST_LINE_LIMIT) for fault in faults],
         "sender": None,
         "culprit": None,
+        "hint": None,
         "stop_ms": None,
         "deaths": [],
         "survivors": [],
@@ -111,6 +114,7 @@ def _death(death: Death, stop: Stop, kind: str, lines: Sequence[str], names: Map
         "sent_by_init": death.sent,
         "forwarded": _forwarded(death, names) if death.forwarded else None,
         "forced": death.forced,
+        "timeout_ms": death.timeout_ms,
         "given_up": death.given_up,
         "oom": death.oom,
         "during_stop": death.stopping,
@@ -208,6 +212,8 @@ def text(record: Record) -> bytes:
     unclean = [death for death in deaths if death["severity"] != "clean" and death not in culprit]
     lines = [f"exit code {record['code']}: {_cause(record)}"]
     lines.extend(f"  {plain(fault, _LAST_LINE_LIMIT)}" for fault in record.get("faults", ()))
+    if record["hint"]:
+        lines.append(plain(record["hint"], _LAST_LINE_LIMIT))
     for death in (*culprit, *unclean):
         lines.append(f"{death['name']}: {_ending(death)}")
         lines.extend(f"  {plain(line, _LINE_LIMIT)}" for line in death["last_lines"])
@@ -252,7 +258,9 @@ def _ending(death: Record) -> str:
         parts.append(f"{death['forwarded']['signal']} had been forwarded to it{_by(death['forwarded'])}")
     if death["oom"]:
         parts.append("out of memory")
-    if death["forced"]:
+    if death["timeout_ms"] is not None:
+        parts.append(f"its timeout of {span(death['timeout_ms'])} was over")
+    if death["forced"] and death["signal"] == "KILL" and death["sent_by_init"]:
         parts.append("had to be killed")
     if death["detail"]:
         parts.append(plain(death["detail"], _LINE_LIMIT))

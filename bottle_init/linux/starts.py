@@ -115,7 +115,7 @@ class Starts:
             self._logs.opened(child, forked=forked)
         self.pids[pid] = (child, generation)
         self._reports[pid] = (report, child, generation)
-        self._emit(ev.ChildForked(child, generation, pid, _barred(self._plans[child].settings)))
+        self._emit(ev.ChildForked(child, generation, pid, barred(self._plans[child].settings)))
 
         def on_report(_mask: int) -> None:
             if self._reports.pop(pid, None) is not None:
@@ -174,7 +174,7 @@ class Starts:
             self._emit(ev.ChildExecuted(child, generation))
 
 
-def _barred(settings: ExecSettings) -> str:
+def barred(settings: ExecSettings) -> str:
     """Why the init will not be able to signal a child of this user's, "" if it will (kill(2))."""
     if settings.user is None:
         return ""

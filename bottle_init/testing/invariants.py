@@ -26,7 +26,7 @@ from bottle_init.core.actions import (
     SurveyTree,
 )
 from bottle_init.testing import lines
-from bottle_init.testing.ledger import CONT, FROZEN_MS, GIVE_UP_MS, HELD, KILL, OVER, PENDING, Ledger
+from bottle_init.testing.ledger import CONT, FORCED, FROZEN_MS, GIVE_UP_MS, HELD, KILL, OVER, PENDING, Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -540,6 +540,9 @@ class Auditor:
         if (done.stop.kind, done.stop.at_ms) != (ledger.stop_kind, ledger.stop_ms):
             what = f"a {done.stop.kind} stop at {done.stop.at_ms} ms is reported ({done.stop.cause})"
             yield Violation(FIRST_CAUSE, end_ms, f"{what}, it was a {ledger.stop_kind} one at {ledger.stop_ms}")
+        if done.stop.culprit != ledger.culprit:
+            what = f"{done.stop.culprit or 'nobody'} is the culprit ({done.stop.cause}), it was {ledger.culprit}"
+            yield Violation(REPORT, end_ms, what)
         if done.code != ledger.exit_code():
             yield Violation(EXIT_CODE, end_ms, f"the exit code is {done.code}, and should be {ledger.exit_code()}")
         if ledger.bundle.exit_code_from is None and (done.code == 0) != ledger.was_asked_for():
@@ -561,11 +564,30 @@ class Auditor:
         known = {index: (last.code, last.severity, last.killed, last.forwarded) for index, last in lasts.items()}
         if told != known:
             yield Violation(REPORT, self.trace.end_ms, f"the deaths are told as {told}, and were {known}")
+        left = [survivor for survivor in done.survivors if survivor.pid and not survivor.barred]
+        seems = bool(left) and self._has_left(done)
+        if bool(done.hint) != seems:
+            yield Violation(REPORT, self.trace.end_ms, f"the hint is {done.hint!r}, with {left} left behind")
         named = {(survivor.pid, survivor.born) for survivor in done.survivors}
         remnants = {(process.pid, process.serial) for process in self.trace.processes if process.remnant is not None}
         missing = [pid for pid, born in self.found if (pid, born) in remnants - named]
         if missing:
             yield Violation(REPORT, self.trace.end_ms, f"the processes {missing} are not named as survivors")
+
+    def _has_left(self, done: Exit) -> bool:
+        """Whether a daemon that nobody asked to end is to blame, or was the last, and ended with success."""
+        blamed = {
+            page.index
+            for page in self.ledger.pages
+            if page.spec.kind == "daemon" and (done.stop.kind == "natural" or page.spec.name == self.ledger.culprit)
+        }
+        return any(
+            death.child in blamed
+            and death.code in self.ledger.pages[death.child].spec.success_codes
+            and death.severity != FORCED
+            and not (death.stopping or death.brought_about)
+            for death in done.deaths
+        )
 
     def _of(self, page: Page, invariant: str, what: str) -> Violation:
         return Violation(invariant, self.ledger.now_ms, f"{page.spec.name} {what}")

@@ -196,6 +196,8 @@ class Ledger:
         self.stop_kind = ""
         self.stop_ms = 0
         self.stop_code: int | None = None
+        self.culprit = ""
+        """The name of the child that the cause of the stop is about."""
         self.trigger: Fall | None = None
         self.stop_signals = 0
         self.acted_ms: int | None = None
@@ -301,10 +303,11 @@ class Ledger:
         clearing = page.clearing and (page.signalled_ms is not None or page.fate != OVER)
         return page.alive or clearing or page.fate == PENDING
 
-    def _stop(self, kind: str, code: int | None = None) -> None:
-        """The first cause wins."""
+    def _stop(self, kind: str, code: int | None = None, culprit: Page | None = None) -> None:
+        """The first cause wins; `culprit` is the child that it is about."""
         if self.stop_kind:
             return
+        self.culprit = "" if culprit is None else culprit.spec.name
         self.stop_kind, self.stop_ms, self.stop_code = kind, self.now_ms, code
         for page in self.pages:
             if page.alive:
@@ -464,7 +467,7 @@ class Ledger:
         if page.spec.kind == "daemon" and page.spec.policy in RESTARTING and self._plan_restart(page):
             self._rest_for_one(page)
         else:
-            self._stop("policy", UNAVAILABLE)
+            self._stop("policy", UNAVAILABLE, page)
 
     def _executed(self, event: happened.ChildExecuted) -> None:
         page = self.pages[event.child]
@@ -527,7 +530,7 @@ class Ledger:
             page.decide_down(FOR_HEALTH, self.now_ms)
             self._rest_for_one(page)
         elif page.spec.on_unhealthy == "stop":
-            self._stop("policy", UNAVAILABLE)
+            self._stop("policy", UNAVAILABLE, page)
 
     def _notified(self, event: happened.Notified) -> None:
         """sd_notify(3)."""
@@ -608,7 +611,7 @@ class Ledger:
         if page.down in (ASKED, AGAIN):
             self._carry_on(page)
         else:
-            self._stop("policy", UNAVAILABLE)
+            self._stop("policy", UNAVAILABLE, page)
 
     def _carry_on(self, page: Page) -> None:
         """The child is not to be stopped after all, and has all its time anew."""
@@ -716,7 +719,7 @@ class Ledger:
         triggers = [trigger for fall in falls if (trigger := self._fall(fall, stopping=stopping)) is not None]
         if triggers:
             self.trigger, code = min(triggers, key=_trigger_rank)
-            self._stop("policy", code)
+            self._stop("policy", code, self.pages[self.trigger.child])
             return
         for fall in falls:
             page = self.pages[fall.child]
@@ -853,7 +856,7 @@ class Ledger:
             page.decide_down(FOR_READINESS, self.now_ms)
             self._rest_for_one(page)
         else:
-            self._stop("policy", UNAVAILABLE)
+            self._stop("policy", UNAVAILABLE, page)
 
     def _miss_check(self, page: Page) -> None:
         page.probe = 0
@@ -874,7 +877,7 @@ class Ledger:
         elif down == ASKED:
             page.fate = HELD
         else:
-            self._stop("policy", UNAVAILABLE)
+            self._stop("policy", UNAVAILABLE, page)
 
     # What the core has decided, as far as it can be seen from outside.
 

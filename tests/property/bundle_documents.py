@@ -70,6 +70,7 @@ STRATEGIES: dict[readers.Reader[Any], st.SearchStrategy[Any]] = {
     readers.positive_ms: POSITIVE_MS,
     readers.factor: st.floats(1, 1_000),
     readers.boolean: BOOLEANS,
+    readers.variable: VARIABLES,
     readers.policy: st.sampled_from(tuple(policies.POLICIES)),
     readers.path: TEXTS,
     readers.paths: st.lists(TEXTS, max_size=2).map(tuple),
@@ -199,6 +200,8 @@ def specs(draw: Draw, name: str, kind: str, earlier: list[str], inherited: dict[
     """One child that is after some of the earlier ones."""
     found: dict[str, Any] = {}
     for key in keys.of_kind(kind):
+        if not key.field:
+            continue
         if key.reader is readers.names:
             found[key.field] = tuple(
                 draw(st.lists(st.sampled_from(earlier), max_size=3, unique=True)) if earlier else ()
@@ -243,6 +246,8 @@ class Spelling:
         """The table of a value: each key, or left out where the default says the same."""
         table: Document = {}
         for key in own:
+            if not key.field:
+                continue
             content = keys.at(value, key.field)
             default = inherited[key.name] if key.inherits else keys.at(plain, key.field)
             if isinstance(key.reader, keys.Shape):
@@ -315,10 +320,14 @@ class Spelling:
 
 
 EVERY_KEY: dict[str, Any] = tomllib.loads("""
+include = ["nothing.d/*.toml"]
+[variables]
+PORT = "80"
 [bundle]
 policy = "restart"
 stop_timeout = "8s"
 stop_signals = ["TERM", "RTMIN+3", 2]
+only_from = "MY_DAEMONS"
 exit_code_from = "tests"
 logs = "json"
 control = "/run/bottle.sock"
@@ -379,6 +388,7 @@ health = { http = "http://localhost/", headers = { Host = "web" } }
 
 [daemons.slow]
 command = ["slow"]
+override = false
 enabled = false
 ready = { after = "1s" }
 

@@ -13,6 +13,9 @@ from bottle_init.bundle import load
 
 SCHEMA: dict[str, Any] = json.loads(Path(load.__file__).with_name("schema.json").read_text(encoding="utf-8"))
 
+VARIABLE = {"$ref": "#/definitions/replaced"}
+"""What a place accepts besides its own: a string with a variable in it."""
+
 # To TOML 3.0 is no integer; to JSON it is the same as 3.
 _TYPES = jsonschema.Draft7Validator.TYPE_CHECKER.redefine(
     "integer", lambda _checker, value: isinstance(value, int) and not isinstance(value, bool)
@@ -23,13 +26,17 @@ VALIDATOR: Validator = jsonschema.validators.create(
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema itself, or what it refers to."""
-    while "$ref" in schema:
-        place: Any = SCHEMA
-        for part in schema["$ref"].removeprefix("#/").split("/"):
-            place = place[part]
-        schema = place
-    return schema
+    """The schema itself, or what it refers to; of a place that a variable can fill, what it stands for there."""
+    while True:
+        if "$ref" in schema:
+            place: Any = SCHEMA
+            for part in schema["$ref"].removeprefix("#/").split("/"):
+                place = place[part]
+            schema = place
+        elif VARIABLE in schema.get("anyOf", ()):
+            schema = schema["anyOf"][0]
+        else:
+            return schema
 
 
 def at_path(path: tuple[str | int, ...]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,26 +18,26 @@ BUNDLE = """
 [bundle]
 stop_timeout = "12s"
 [oneshots.certs]
-command = ["certs"]
+command = ["sh"]
 timeout = "1m"
 [daemons.egress]
-command = ["mitmdump"]
+command = ["sh"]
 after = ["certs"]
 ready = { tcp = 9099, timeout = "20s" }
 on_unhealthy = "stop"
 [daemons.gate]
-command = ["gate"]
+command = ["sh"]
 after = ["certs"]
 ready = { http = "http://[::1]:1/x" }
 stop_delay = "9s"
 [daemons.proxy]
-command = ["proxy"]
+command = ["sh"]
 after = ["egress", "gate"]
 ready = { notify = true }
 on_unhealthy = "restart"
 backoff = { limit = "100ms" }
 [jobs.tests]
-command = ["pytest"]
+command = ["sh"]
 after = ["proxy"]
 """
 
@@ -89,8 +90,102 @@ def test_check_honours_what_a_run_would(file: Path) -> None:
     assert code == 0
     assert out.startswith(f"{file}: valid: 1 oneshot, 1 daemon; policy restart\n")
     assert "gate" not in out
-    by_variable = run("check", environ={"BOTTLE_INIT_CONFIG": str(file), "CLAUDE_BOTTLE_SIDECAR_DAEMONS": "egress"})
+    by_variable = run("check", environ={"BOTTLE_INIT_CONFIG": str(file), "BOTTLE_INIT_ONLY": "egress"})
     assert by_variable[1].startswith(f"{file}: valid: 1 oneshot, 1 daemon; policy exit-on-child-death\n")
+
+
+def test_the_file_can_name_a_variable_that_chooses(file: Path) -> None:
+    """`--only` holds over $BOTTLE_INIT_ONLY, and that over the variable that `only_from` names."""
+    file.write_text(BUNDLE.replace("[bundle]", '[bundle]\nonly_from = "MY_DAEMONS"'))
+
+    def chosen(*argv: str, **environ: str) -> set[str]:
+        told = run("check", file, *argv, environ=environ)[1]
+        return {name for name in ("egress", "gate", "proxy", "tests") if f" {name} " in told}
+
+    assert chosen(MY_DAEMONS="egress") == {"egress"}
+    assert chosen(MY_DAEMONS=" , ") == chosen() == {"egress", "gate", "proxy", "tests"}
+    assert chosen(MY_DAEMONS="egress", BOTTLE_INIT_ONLY="gate") == {"gate"}
+    assert chosen("--only=egress", MY_DAEMONS="gate", BOTTLE_INIT_ONLY="gate") == {"egress"}
+    assert chosen(BOTTLE_INIT_ONLY="", MY_DAEMONS="egress") == {"egress"}
+    code, _, err = run("check", file, environ={"MY_DAEMONS": "nobody"})
+    assert (code, err.splitlines()[0]) == (78, f"bottle-init: {file} ($MY_DAEMONS): not a valid bundle (1 fault)")
+
+
+def test_the_stop_timeout_of_a_start(file: Path) -> None:
+    """`--stop-timeout` holds over its variable, and that over the file."""
+    deadline = "stop order: the reverse, all within {}\n".format
+    assert deadline("7s") in run("check", file, environ={"BOTTLE_INIT_STOP_TIMEOUT": "7s"})[1]
+    assert deadline("6s") in run("check", file, "--stop-timeout=6", environ={"BOTTLE_INIT_STOP_TIMEOUT": "7s"})[1]
+    assert deadline("12s") in run("check", file, environ={"BOTTLE_INIT_STOP_TIMEOUT": ""})[1]
+    assert run("check", "--compile", "--stop-timeout=6", file)[0] == 2
+    assert run("check", "--compile", file, environ={"BOTTLE_INIT_STOP_TIMEOUT": "7s"})[0] == 0
+
+
+NOTED = """
+include = ["nothing.d/*.toml"]
+[variables]
+PORT = "80"
+TOKEN = { required = true }
+[oneshots.setup]
+command = ["sh"]
+[daemons.web]
+command = ["no-such-program", "--port=${PROT}", "${OTHER}"]
+override = true
+cwd = "/no-such-directory"
+env_files = ["/no-such-file"]
+ready = { exec = ["/no/such/probe"] }
+[daemons.late]
+command = ["sh", "-c", "echo ${HOME} ${PROT} $${OTHER}"]
+after = ["setup"]
+user = "no-such-user"
+[jobs.a]
+command = ["sh"]
+env = { K = "${NAME}", L = "${TOKEN}" }
+[jobs.b]
+command = ["sh"]
+"""
+
+NOTES = [
+    "variables.TOKEN: is required: a start needs TOKEN in its environment",
+    'include: no file matches "nothing.d/*.toml"',
+    "daemons.web: has override = true, and there is nothing before it to override",
+    "daemons.web.command[1]: ${PROT} stays as it is written: [variables] does not declare PROT; did you mean PORT?",
+    "daemons.web.command[2]: ${OTHER} stays as it is written: [variables] does not declare OTHER",
+    "daemons.late.command[2]: ${PROT} stays as it is written: [variables] does not declare PROT; did you mean PORT?",
+    "jobs.a.env.K: ${NAME} stays as it is written: [variables] does not declare NAME",
+    "jobs: the bundle ends with the first of a and b that ends, and stops the others",
+    'daemons.web.cwd: there is no directory "/no-such-directory" here',
+    'daemons.web.env_files[0]: there is no file "/no-such-file" here',
+    'daemons.web.command[0]: there is no program "no-such-program" here',
+    'daemons.web.ready.exec[0]: there is no program "/no/such/probe" here',
+    'daemons.late.user: there is no user "no-such-user" here, unless a oneshot makes it',
+]
+
+
+def test_check_notes_what_may_not_be_meant(file: Path) -> None:
+    """With `--compile` as well."""
+    file.write_text(NOTED)
+    code, out, err = run("check", file)
+    assert (code, err) == (0, "")
+    notes = [line.removeprefix("note: ") for line in out.splitlines() if line.startswith("note: ")]
+    assert [note for note in notes if "CAP_KILL" not in note] == NOTES
+    code, out, err = run("check", "--compile", file)
+    assert (code, out, err) == (0, "\n".join([f"{file}c", *(f"note: {note}" for note in notes), ""]), "")
+    assert run("--config", file)[0] == 78, "a start needs the required variable"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has the capability to lose")
+def test_check_notes_users_that_could_not_be_signalled(file: Path) -> None:
+    file.write_text('[daemons.a]\ncommand = ["sh"]\nuser = "nobody"\n[daemons.b]\ncommand = ["sh"]\nuser = "root"\n')
+    without = "import os, sys; from bottle_init.linux.sys import libc; libc.drop_capabilities(['kill'])\n"
+    code = f"{without}from bottle_init.cli.main import main; sys.exit(main(['check', sys.argv[1]]))"
+    root = Path(bottle_init.__file__).parents[1]
+    told = subprocess.run(
+        [sys.executable, "-c", code, file], check=True, capture_output=True, text=True, cwd=root
+    ).stdout
+    assert "note: daemons.a.user: the init lacks CAP_KILL" in told
+    assert "daemons.b" not in told
+    assert "CAP_KILL" not in run("check", file)[1]
 
 
 def test_check_prints_the_shipped_schema() -> None:
@@ -100,7 +195,8 @@ def test_check_prints_the_shipped_schema() -> None:
 
 
 def test_check_compiles_beside_the_file(file: Path) -> None:
-    assert run("check", "--compile", file) == (0, f"{file}c\n", "")
+    code, out, err = run("check", "--compile", file)
+    assert (code, out.partition("\n")[0], err) == (0, f"{file}c", "")
     assert Path(f"{file}c").stat().st_mode & 0o777 == 0o644
     assert run("check", "--compile", "--only=egress", file)[0] == 2
     assert run("check", "--compile", "-")[0] == 2

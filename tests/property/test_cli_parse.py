@@ -217,15 +217,25 @@ def test_options_override_variables() -> None:
     environ = {
         "BOTTLE_INIT_CONFIG": "/env.toml",
         "BOTTLE_INIT_CONTROL": "@env",
-        "CLAUDE_BOTTLE_SIDECAR_DAEMONS": "x, y",
+        "BOTTLE_INIT_ONLY": "x, y",
+        "BOTTLE_INIT_STOP_TIMEOUT": "9",
     }
     options = parsed(**environ)
     assert (options["config"], options["control"], options["only"]) == ("/env.toml", "@env", ("x", "y"))
-    assert options["only_source"] == "$CLAUDE_BOTTLE_SIDECAR_DAEMONS"
-    over = parsed("--config=c", "--control=@o", "--only=z", **environ)
+    assert (options["only_source"], options["stop_timeout"]) == ("$BOTTLE_INIT_ONLY", 9_000)
+    over = parsed("--config=c", "--control=@o", "--only=z", "--stop-timeout=1m", **environ)
     assert (over["config"], over["control"], over["only"], over["only_source"]) == ("c", "@o", ("z",), "--only")
-    empty = parsed(BOTTLE_INIT_CONFIG="", CLAUDE_BOTTLE_SIDECAR_DAEMONS=" ,")
-    assert (empty["config"], empty["only"]) == ("/etc/bottle/bundle.toml", None)
+    assert over["stop_timeout"] == 60_000
+    empty = parsed(BOTTLE_INIT_CONFIG="", BOTTLE_INIT_ONLY=" ,", BOTTLE_INIT_STOP_TIMEOUT=" ")
+    assert (empty["config"], empty["only"], empty["stop_timeout"]) == ("/etc/bottle/bundle.toml", None, None)
+
+
+def test_a_wrong_variable_is_named() -> None:
+    """A value that cannot be read is refused with the name of the variable that it came from."""
+    with pytest.raises(UsageError, match=r"\$BOTTLE_INIT_STOP_TIMEOUT soon: must be a duration"):
+        parse((), {"BOTTLE_INIT_STOP_TIMEOUT": "soon"})
+    with pytest.raises(UsageError, match=r"\$BOTTLE_INIT_STOP_TIMEOUT -1: must be a duration"):
+        parse(("--", "x"), {"BOTTLE_INIT_STOP_TIMEOUT": "-1"})
 
 
 def test_an_empty_control_address_is_none_at_all() -> None:

@@ -45,7 +45,7 @@ def file(tmp_path: Path) -> Path:
     """A bundle file that has been compiled."""
     path = tmp_path / "bundle.toml"
     path.write_bytes(TEXT)
-    assert compiled.write(str(path)) == f"{path}c"
+    assert compiled.write(str(path))[0] == f"{path}c"
     return path
 
 
@@ -53,13 +53,11 @@ def is_used(path: Path) -> bool:
     """Whether a start would take the compiled form; the bundle is the text's in any case."""
     text = path.read_bytes()
     assert load.from_file(str(path)) == load.from_text(text, str(path))
-    return compiled.find(str(path), text) is not None
+    return compiled.find(str(path), text, {}) is not None
 
 
 def compiled_bytes(text: bytes) -> bytes:
-    bundle, _ = document.parse(text)
-    assert bundle is not None
-    return compiled.encode(bundle, text)
+    return compiled.encode(document.parse(text), text)
 
 
 @given(bundles(), st.sampled_from([None, *POLICIES]))
@@ -70,7 +68,7 @@ def test_compiled_is_the_same_as_loaded(
     path = tmp_path_factory.getbasetemp() / "bundle.toml"
     path.write_bytes(text)
     compiled.write(str(path))
-    assert compiled.find(str(path), text) is not None
+    assert compiled.find(str(path), text, {}) is not None
     assert load.from_file(str(path), policy) == load.from_text(text, str(path), policy)
 
 
@@ -85,7 +83,7 @@ def test_one_changed_byte_of_the_text_is_enough(tmp_path_factory: pytest.TempPat
     compiled.write(str(path))
     changed = bytearray(TEXT)
     changed[at] ^= by
-    assert compiled.find(str(path), bytes(changed)) is None
+    assert compiled.find(str(path), bytes(changed), {}) is None
 
 
 def test_a_damaged_compilation_is_not_used(file: Path) -> None:
@@ -93,9 +91,9 @@ def test_a_damaged_compilation_is_not_used(file: Path) -> None:
     place = Path(compiled.path_of(str(file)))
     for at in range(len(whole)):
         place.write_bytes(whole[:at])
-        assert compiled.find(str(file), TEXT) is None
+        assert compiled.find(str(file), TEXT, {}) is None
         place.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
-        assert compiled.find(str(file), TEXT) is None
+        assert compiled.find(str(file), TEXT, {}) is None
     place.write_bytes(whole)
     assert is_used(file)
 
@@ -155,12 +153,13 @@ def test_users_are_looked_for_at_every_start(tmp_path: Path) -> None:
     text = b'[daemons.web]\ncommand = ["web"]\nuser = "no-such-user"\ngroups = ["no-such-group"]\n'
     path.write_bytes(text)
     known = text.replace(b"no-such-user", b"root").replace(b"no-such-group", b"root")
-    bundle, _ = document.parse(known)
-    assert bundle is not None
-    spec = bundle.children[0]
+    reading = document.parse(known)
+    assert reading.bundle is not None
+    spec = reading.bundle.children[0]
     stranger = spec.replace(settings=spec.settings.replace(user="no-such-user", groups=("no-such-group",)))
-    Path(compiled.path_of(str(path))).write_bytes(compiled.encode(bundle.replace(children=(stranger,)), text))
-    assert compiled.find(str(path), text) is not None
+    reading.bundle = reading.bundle.replace(children=(stranger,))
+    Path(compiled.path_of(str(path))).write_bytes(compiled.encode(reading, text))
+    assert compiled.find(str(path), text, {}) is not None
     with pytest.raises(BundleInvalid) as caught:
         load.from_file(str(path))
     assert [fault.path for fault in caught.value.faults] == ["daemons.web.user", "daemons.web.groups[0]"]

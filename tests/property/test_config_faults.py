@@ -376,3 +376,44 @@ def test_the_message_has_a_line_for_each_fault() -> None:
     header, *lines = str(caught.value).splitlines()
     assert header == "/etc/bottle/bundle.toml: not a valid bundle (2 faults)"
     assert [line.split(":")[0] for line in lines] == ["  daemons.web.zzz", "  daemons.web.nice"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('depends_on = ["b"]', "daemons.a.depends_on: is `after` here"),
+        ('Requires = "b"', "daemons.a.Requires: is `after` here"),
+        ('restart = "always"', "daemons.a.restart: is `policy` here"),
+        ("autorestart = true", "daemons.a.autorestart: is `policy` here"),
+        ('environment = { A = "b" }', "daemons.a.environment: is `env` here"),
+        ('env_file = ".env"', "daemons.a.env_file: is `env_files` here"),
+        ("autostart = false", "daemons.a.autostart: is `enabled` here"),
+        ("numprocs = 3", "daemons.a.numprocs: there is one process for each table"),
+        ('directory = "/x"', "daemons.a.directory: is `cwd` here"),
+        ('ExecStart = "/x"', "daemons.a.ExecStart: is `command` here"),
+        ("startsecs = 1", "daemons.a.startsecs: is `ready` here"),
+        ('healthcheck = { test = ["x"] }', "daemons.a.healthcheck: is `health` here"),
+        ("exitcodes = [0]", "daemons.a.exitcodes: is `success_codes` here"),
+        ('stopsignal = "QUIT"', "daemons.a.stopsignal: is `stop_signal` here"),
+        ('stop_grace_period = "9s"', "daemons.a.stop_grace_period: is `stop_timeout` here"),
+        ('kill-delay = "9s"', "daemons.a.kill-delay: is `stop_timeout` here"),
+        ("stopasgroup = true", "daemons.a.stopasgroup: is not needed"),
+        ('stdout_logfile = "/x"', "daemons.a.stdout_logfile: is `logs` here"),
+        ('cap_drop = ["ALL"]', "daemons.a.cap_drop: is `capabilities` here"),
+        ('image = "x"', "daemons.a.image: is for a container engine"),
+        ('health = { test = ["x"], tcp = 1 }', "daemons.a.health.test: is `exec` here"),
+        ('policy = "always"', "daemons.a.policy: must be one of"),
+        ('[program.x]\ncommand = "x"', "program: is [daemons.NAME] here"),
+        ('[services.x]\ncommand = "x"', "services: is [daemons.NAME] here"),
+        ("[supervisord]", "supervisord: is [bundle] here"),
+    ],
+)
+def test_the_words_of_other_tools(text: str, fault: str) -> None:
+    """Each is a fault that says which key says the same here."""
+    assert the_fault(f'[daemons.a]\ncommand = ["x"]\n{text}\n').startswith(fault)
+
+
+def test_the_policies_of_other_tools() -> None:
+    for word, meant in (("always", "restart"), ("on-failure", "restart-on-failure"), ("no", "wait-for-all")):
+        told = the_fault(f'[daemons.a]\ncommand = ["x"]\npolicy = "{word}"\n')
+        assert told.endswith(f'is the string "{word}" (which is nearest to "{meant}" here)')

@@ -32,6 +32,7 @@ from bottle_init.core import (
     status,
     stopping,
     supervisor,
+    telling,
     verdict,
 )
 from bottle_init.core.actions import DropCapabilities, SendSignal
@@ -620,6 +621,22 @@ def a_death_that_the_init_asked_for_is_a_crash(surgeon: Surgeon) -> None:
 @mutant("answers")
 def orders_are_carried_out_in_silence(surgeon: Surgeon) -> None:
     surgeon.replace(control._done, nothing)
+
+
+@mutant("report")
+def who_was_not_ready_is_not_named(surgeon: Surgeon) -> None:
+    whole = stopping.begin_stop
+
+    def begin_stop(turn: Turn, kind: str, cause: str, code: int | None = None, *rest: Any) -> None:
+        whole(turn, kind, cause, code, *(("", *rest[1:]) if rest and "not ready" in cause else rest))
+
+    surgeon.replace(whole, begin_stop)
+
+
+@mutant("report")
+def whatever_is_left_behind_gives_a_hint(surgeon: Surgeon) -> None:
+    whole = telling.hint
+    surgeon.set(telling, "hint", lambda stop, told, left: whole(stop, told, left) or "perhaps" * bool(left))
 
 
 @mutant("report")

@@ -11,8 +11,9 @@ from bottle_init.core import status
 from bottle_init.core.actions import Answer, LogEvent
 from bottle_init.core.spec import Bundle, Check, Lease, Probe, Ready, Spec
 from bottle_init.core.state import Forwarded
-from bottle_init.core.words import DAEMON, JOB
+from bottle_init.core.words import DAEMON, JOB, ONESHOT
 from bottle_init.testing import End, Life, Request, Say, Scenario, Trace, check, render, simulate
+from bottle_init.testing.scenario import Remnant
 
 if TYPE_CHECKING:
     from bottle_init.core.events import Event
@@ -264,5 +265,108 @@ def test_the_report_has_senders_and_times() -> None:
 def test_the_report_names_the_culprit() -> None:
     trace = live((spec("a"), spec("b")), SLOW, (Life(run_ms=500, end=End(4)),))
     assert trace.exit is not None
-    assert trace.exit.stop.culprit is not None
-    assert (trace.exit.stop.culprit.name, trace.exit.stop.cause) == ("b", "b exited with 4")
+    assert (trace.exit.stop.culprit, trace.exit.stop.cause) == ("b", "b exited with 4")
+
+
+# What the cause tells (contract 7).
+
+NEVER = (Life(ready_ms=None),)
+PROBED = Ready(TCP, timeout_ms=1_000)
+SPENT = "a used up its restarts (5 within 60 s)"
+
+
+@pytest.mark.parametrize(
+    ("child", "lives", "cause"),
+    [
+        (
+            spec("a", ready=PROBED),
+            NEVER,
+            "a was not ready within 1 s: the last answer to its tcp probe was: connection refused",
+        ),
+        (
+            spec("a", ready=PROBED),
+            (Life(hangs=((0, 9_000),)),),
+            "a was not ready within 1 s: the last answer to its tcp probe was: none yet",
+        ),
+        (
+            spec("a", ready=Ready(Probe("notify"), timeout_ms=1_500)),
+            NEVER,
+            "a was not ready within 1.5 s: it had not said READY=1",
+        ),
+        (
+            spec("a", ready=PROBED, policy="restart"),
+            NEVER * 9,
+            f"{SPENT}: was not ready within 1 s: the last answer to its tcp probe was: connection refused",
+        ),
+        (
+            spec("a", health=CHECKED, on_unhealthy="stop"),
+            (Life(sick=((100, 99_000),)),),
+            "a is unhealthy: connection refused",
+        ),
+        (
+            spec("a", health=CHECKED, on_unhealthy="restart"),
+            (Life(sick=((100, 99_000),)),) * 9,
+            f"{SPENT}: was unhealthy: connection refused",
+        ),
+        (
+            spec("a", policy="restart"),
+            (Life(run_ms=9, end=End(3)),) * 9,
+            f"{SPENT}: exited with 3",
+        ),
+        (spec("a", ONESHOT), (Life(run_ms=9, end=End(3)),), "a exited with 3"),
+        (spec("a", ONESHOT, timeout_ms=300), STAYS, "a ran longer than its timeout of 300 ms"),
+        (
+            spec("a", JOB, timeout_ms=300, stop_timeout_ms=100),
+            (Life(catches=(TERM,), stop_ms=None),),
+            "a ran longer than its timeout of 300 ms and had to be killed",
+        ),
+        (
+            spec("a", ONESHOT, timeout_ms=300),
+            (Life(catches=(TERM,), stop_ms=5, stop_end=End(0)),),
+            "a ran longer than its timeout of 300 ms",
+        ),
+        (spec("a"), (Life(fork_error="no memory"),), "a could not be started: no memory"),
+    ],
+)
+def test_the_cause_tells_what_is_known(child: Spec, lives: tuple[Life, ...], cause: str) -> None:
+    """And names the child as the culprit, so that its last lines are in the report. The ledger checks the culprit."""
+    trace = live((child, spec("b")), lives, STAYS)
+    assert trace.exit is not None
+    assert (trace.exit.stop.cause, trace.exit.stop.culprit) == (cause, "a")
+
+
+def test_one_that_others_wait_for() -> None:
+    waiting = spec("b", after=("a",))
+    gone = spec("a", ready=PROBED, policy="exit-on-child-failure")
+    trace = live((gone, waiting), (Life(ready_ms=None, run_ms=500),), STAYS)
+    assert trace.exit is not None
+    assert trace.exit.stop.cause == "a exited with 0 before it was ready, and others wait for it"
+
+
+SEEMS = "a seems to have gone into the background: it ended with success and left processes behind (remnant"
+
+
+@pytest.mark.parametrize("policy", ["exit-on-child-death", "restart", "wait-for-all"])
+@pytest.mark.parametrize("escapes", [False, True])
+def test_a_daemon_that_goes_into_the_background(policy: str, escapes: bool) -> None:
+    """What it left behind is seen in the stop, and the hint says so; the ledger allows it nowhere else."""
+    left = Remnant(escapes=escapes, adopted=escapes, stop_ms=50)
+    trace = live((spec("a", policy=policy),), (Life(run_ms=500, leaves=(left,)),) * 9)
+    assert trace.exit is not None
+    if policy == "restart" and not escapes:
+        assert trace.exit.stop.culprit == "a"
+    else:
+        assert trace.exit.hint.startswith(SEEMS)
+
+
+def test_no_hint_without_a_reason() -> None:
+    """One that fails, or that was asked to end, has not gone into the background; nor has one that leaves nothing."""
+    left = (Remnant(stop_ms=50),)
+    for lives, facts in (
+        ((Life(run_ms=500, end=End(1), leaves=left),), {}),
+        ((Life(catches=(TERM,), leaves=left),), {"stop_at_ms": 900}),
+        ((Life(run_ms=500),), {}),
+    ):
+        trace = live((spec("a"),), lives, **facts)
+        assert trace.exit is not None
+        assert not trace.exit.hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from email import message_from_bytes
@@ -13,6 +14,11 @@ import pytest
 from tests.property.test_docs import tracked
 
 ROOT = Path(__file__).parents[2]
+
+OF_BOTTLES = re.compile(
+    rb"claude|anthropic|sidecar|pipelock|\begress\b|git-gate|gitgate|mitmproxy|mitmdump|\bsupervise\b", re.IGNORECASE
+)
+"""Words of bottles' agents and daemons."""
 
 
 def built(project: Path, directory: Path) -> ZipFile:
@@ -43,6 +49,8 @@ def test_the_init_is_a_wheel_of_its_own(tmp_path: Path) -> None:
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert data + "man/man1/bottle-init.1" in names
     assert required(wheel) == [], "PID 1 runs on the standard library alone"
+    told = [name for name in expected if OF_BOTTLES.search(wheel.read(name))]
+    assert told == [], "the init knows nothing of what bottles run"
     assert "bottle-init = bottle_init.__main__:main" in content(wheel, "entry_points.txt")
 
 

@@ -180,7 +180,7 @@ def test_a_step_back_delays_nothing(tmp_path: Path) -> None:
         (
             sh("oneshot", "d", "exec sleep 1000", "timeout = '2s'") + sh("daemon", "e", "exec sleep 1000"),
             137,
-            "d had to be killed",
+            "d ran longer than its timeout of 2 s",
         ),
     ],
     ids=["lease", "readiness", "timeout"],

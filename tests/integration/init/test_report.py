@@ -44,7 +44,7 @@ def crash() -> Exit:
     """One daemon was killed for lack of memory, another had to be, a third stopped cleanly."""
     culprit = death(0, code=137, signal=9, severity=verdict.CRASH, sent=False, stopping=False, oom=True)
     forced = death(1, code=137, signal=9, severity=verdict.FORCED, forced=True, stop_ms=5_000)
-    stop = Stop(POLICY, "egress was killed by signal 9 (out of memory)", 1_000, 9_000, 137, culprit)
+    stop = Stop(POLICY, "egress was killed by signal 9 (out of memory)", 1_000, 9_000, 137, "egress")
     left = (Survivor(77, "sleep", "sleep " + "9" * 1_000),)
     return Exit(137, stop, (culprit, forced, death(2, stop_ms=3)), left, 6_000)
 
@@ -77,14 +77,14 @@ def test_it_says_everything_that_the_contract_lists() -> None:
 
 
 def test_it_says_who_asked() -> None:
-    stop = Stop(REQUESTED, "signal 15", 0, 9_000, None, None, os.getpid(), os.getuid())
+    stop = Stop(REQUESTED, "signal 15", 0, 9_000, None, "", os.getpid(), os.getuid())
     asked = Exit(0, stop, (), (), 1)
     assert report.build(asked, BUNDLE, lines_of, 0, "docker-init")["sender"] == {
         "pid": os.getpid(),
         "uid": os.getuid(),
         "name": "docker-init",
     }
-    outside = Exit(0, Stop(REQUESTED, "signal 15", 0, 9_000, None, None, 0, 0), (), (), 1)
+    outside = Exit(0, Stop(REQUESTED, "signal 15", 0, 9_000, None, "", 0, 0), (), (), 1)
     assert report.build(outside, BUNDLE, lines_of, 0)["sender"] == {"pid": 0, "uid": 0, "name": None}
 
 
@@ -372,6 +372,71 @@ def test_log_and_file_have_the_same_report(tmp_path: Path) -> None:
     assert deaths["steady"]["severity"] == "clean"
     assert log.read_text().startswith("exit code 7: work exited with 7\nwork: exited with 7\n")
     assert "hunter2" not in path.read_text() + log.read_text() + "".join(init.err)
+
+
+# What the cause tells.
+
+
+def test_a_missed_readiness_tells_the_last_answer(tmp_path: Path) -> None:
+    log = tmp_path / "termination"
+    log.touch()
+    more = "ready = { tcp = 1, timeout = '300ms' }"
+    bundle = sh("daemon", "web", "echo cannot bind; exec sleep 600", more) + sh("daemon", "other", "exec sleep 600")
+    with running_bundle(tmp_path, bundle, env={"BOTTLE_INIT_TERMINATION_LOG": str(log)}) as init:
+        assert init.wait() == 69
+        facts = init.report()
+    cause = "web was not ready within 300 ms: the last answer to its tcp probe was: connection refused"
+    assert facts["cause"].startswith(cause)
+    assert facts["culprit"] == "web"
+    lines = {death["name"]: death["last_lines"] for death in facts["deaths"]}
+    assert lines == {"web": ["cannot bind"], "other": []}
+    told = log.read_text()
+    assert told.startswith(f"exit code 69: {cause}")
+    assert "  cannot bind\n" in told
+
+
+def test_a_timeout_is_called_one(tmp_path: Path) -> None:
+    """Its word and its time; nobody was killed, and nothing says so."""
+    log = tmp_path / "termination"
+    log.touch()
+    bundle = sh("oneshot", "m", "echo working; exec sleep 600", "timeout = '300ms'") + sh("daemon", "d", "exec sleep 9")
+    with running_bundle(tmp_path, bundle, env={"BOTTLE_INIT_TERMINATION_LOG": str(log)}) as init:
+        assert init.wait() == 137
+        facts = init.report()
+    assert (facts["cause"], facts["culprit"]) == ("m ran longer than its timeout of 300 ms", "m")
+    death, _ = facts["deaths"]
+    assert (death["name"], death["kind"]) == ("m", "oneshot")
+    assert (death["timeout_ms"], death["signal"], death["last_lines"]) == (300, "TERM", ["working"])
+    story = explain.story_of(json.dumps(facts).encode())
+    for told in (log.read_text(), story):
+        assert "timeout of 300 ms" in told
+        assert "had to be killed" not in told
+        assert "was killed after" not in told
+
+
+def test_a_failed_oneshot_has_its_last_lines(tmp_path: Path) -> None:
+    with running_bundle(
+        tmp_path, sh("oneshot", "m", "echo no disk; exit 3") + sh("daemon", "d", "exec sleep 9")
+    ) as init:
+        assert init.wait() == 3
+        facts = init.report()
+    assert (facts["cause"], facts["culprit"], facts["hint"]) == ("m exited with 3", "m", None)
+    assert facts["deaths"][0]["last_lines"] == ["no disk"]
+
+
+def test_a_daemon_in_the_background_is_recognized(tmp_path: Path) -> None:
+    """As nginx without `daemon off;`: it forks into a session of its own, and its first process ends with success."""
+    log = tmp_path / "termination"
+    log.touch()
+    bundle = sh("daemon", "web", "setsid sleep 600 >/dev/null 2>&1 & sleep 0.2; exit 0")
+    with running_bundle(tmp_path, bundle, env={"BOTTLE_INIT_TERMINATION_LOG": str(log)}) as init:
+        assert init.wait() == 69
+        facts = init.report()
+    assert facts["cause"] == "web exited with 0"
+    assert facts["hint"].startswith("web seems to have gone into the background")
+    assert [one["name"] for one in facts["survivors"]] == ["sleep"]
+    for told in (log.read_text(), explain.story_of(json.dumps(facts).encode())):
+        assert "seems to have gone into the background" in told
 
 
 # The OOM killer.

@@ -14,7 +14,7 @@ import sys
 import time
 
 from bottle_init.bundle.readers import positive_ms
-from bottle_init.bundle.table import Wrong
+from bottle_init.bundle.source import Wrong
 from sidecars import layout, policy, privileges
 from sidecars.operator import journal, reload
 from sidecars.operator.channel import RefusedError, ask, fail, printable

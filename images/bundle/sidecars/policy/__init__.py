@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from bottle_init.bundle.table import Faults
+    from bottle_init.bundle.source import Faults
 
 __all__ = ["ENGINES", "Policy", "PolicyError", "Repository", "as_json", "default_path", "describe"]
 __all__ += ["EX_CONFIG", "from_text", "load", "or_exit", "parse"]

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 
 from bottle_init.bundle.readers import choice, integer, list_of, text
-from bottle_init.bundle.table import Table, Wrong, join, shown, table
+from bottle_init.bundle.source import Wrong
+from bottle_init.bundle.table import Table, join, shown, table
 from sidecars.policy import compiled, grammar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from bottle_init.bundle.table import Faults
+    from bottle_init.bundle.source import Faults
 
 KINDS: Final = ("host", "repository", "request", "push")
 _COMMON: Final = ("id", "kind", "reason", "at", "until")

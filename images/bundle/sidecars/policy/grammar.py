@@ -6,7 +6,8 @@ import re
 from functools import partial
 
 from bottle_init.bundle.readers import boolean, choice, duration_ms, integer, list_of, positive_ms, text
-from bottle_init.bundle.table import Table, Wrong, join, listed, quoted, shown, table
+from bottle_init.bundle.source import Wrong
+from bottle_init.bundle.table import Table, join, listed, quoted, shown, table
 from sidecars.dlp import BUILT_IN, Pattern, check_regex
 from sidecars.hosts import Rule, normalize, split_port
 from sidecars.policy import model
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Final, TypeVar
 
-    from bottle_init.bundle.table import Faults
+    from bottle_init.bundle.source import Faults
 
     T = TypeVar("T")
 

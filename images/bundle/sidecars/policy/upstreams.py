@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 
 from bottle_init.bundle.readers import text
-from bottle_init.bundle.table import Wrong, quoted
+from bottle_init.bundle.source import Wrong
+from bottle_init.bundle.table import quoted
 from sidecars.hosts import normalize
 from sidecars.policy.model import Upstream
 
