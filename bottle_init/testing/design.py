@@ -143,7 +143,7 @@ class Run:
         return (
             None
             if stop is None
-            else (stop.kind, stop.at_ms, stop.deadline_ms, stop.culprit.name if stop.culprit else "")
+            else (stop.kind, stop.at_ms, stop.deadline_ms, stop.culprit if stop.culprit else "")
         )
 
     def index(self, name: str) -> int:
