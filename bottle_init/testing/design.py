@@ -140,11 +140,7 @@ class Run:
         """`(kind, at_ms, deadline_ms, name of the child to blame or "")` of the bundle's stop; `kind` is `requested`,
         `policy` or `natural`."""
         stop = self._trace.exit.stop if self._trace.exit is not None else None
-        return (
-            None
-            if stop is None
-            else (stop.kind, stop.at_ms, stop.deadline_ms, stop.culprit if stop.culprit else "")
-        )
+        return None if stop is None else (stop.kind, stop.at_ms, stop.deadline_ms, stop.culprit)
 
     def index(self, name: str) -> int:
         """The place of a child in the order of declaration. Raises LookupError."""
