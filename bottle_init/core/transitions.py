@@ -226,6 +226,7 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
     DRAINING: {
         **_going_down(StopDelayPassed),
         **ignore("its turn is looked at after every timer", StopDelayPassed),
+        **ignore("it has had no signal yet", SignalRefused),
         StopDue: Row(stopping.stop_when_drained, (STOPPING,)),
     },
     STOPPING: {
