@@ -266,7 +266,7 @@ class Ledger:
                     heard = self._request(event, heard=heard)
                 else:
                     rest.append(event)
-            for event in rest:
+            for event in self._in_order(rest):
                 rule = self._rules.get(type(event))
                 if rule is not None:
                     rule(event)
@@ -274,6 +274,12 @@ class Ledger:
             for event in failed:
                 self._answered(event)
         self._fire_timers()
+
+    def _in_order(self, events: list[Event]) -> list[Event]:
+        """Outside a stop, that a child cannot be ended is judged with the deaths, after all else that was seen."""
+        if self.stop_kind:
+            return events
+        return sorted(events, key=lambda event: type(event) is happened.SessionKilled)
 
     def _thaw(self) -> None:
         """Contract 4.3: what others have to be in time for has its full time once more."""
