@@ -31,7 +31,7 @@ Program = Callable[[str], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Engine:
+class Forwarding:
     """A Docker engine and the names that its host's resolver was asked for."""
 
     directory: Path
@@ -47,7 +47,7 @@ class Engine:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
+def forwarding() -> Iterator[Forwarding]:
     if os.geteuid() != 0 or not (shutil.which("dockerd") and shutil.which("unshare")):
         pytest.skip("a second engine on this machine needs root, dockerd and unshare")
     # Not pytest's own directory: the path of a socket has room for 108 bytes.
@@ -56,24 +56,26 @@ def engine() -> Iterator[Engine]:
     (directory / "queries").touch()
     namespaces = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child=KILL"]
     process = subprocess.Popen([*namespaces, sys.executable, str(HELPER), str(directory)])
-    engine = Engine(directory)
+    forwarding = Forwarding(directory)
     try:
-        _wait_for_answer(engine, process)
+        _wait_for_answer(forwarding, process)
         image = directory / "agent.tar"
         subprocess.run(["docker", "save", "--output", image, AGENT_IMAGE], check=True)
-        engine.run("docker", "load", "--input", str(image))
+        forwarding.run("docker", "load", "--input", str(image))
         image.unlink()
-        yield engine
-        engine.run("docker", "rm", "--force", *engine.run("docker", "ps", "--all", "--quiet").split(), check=False)
+        yield forwarding
+        forwarding.run(
+            "docker", "rm", "--force", *forwarding.run("docker", "ps", "--all", "--quiet").split(), check=False
+        )
     finally:
         _end(process)
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _wait_for_answer(engine: Engine, process: "subprocess.Popen[bytes]") -> None:
+def _wait_for_answer(forwarding: Forwarding, process: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + DEADLINE_S
-    while not engine.run("docker", "version", "--format", "{{.Server.Version}}", check=False):
-        log = (engine.directory / "log").read_text() if (engine.directory / "log").exists() else ""
+    while not forwarding.run("docker", "version", "--format", "{{.Server.Version}}", check=False):
+        log = (forwarding.directory / "log").read_text() if (forwarding.directory / "log").exists() else ""
         assert process.poll() is None, log[-3000:]
         assert time.monotonic() < deadline, log[-3000:]
         time.sleep(0.2)
@@ -108,17 +110,19 @@ def by_hand(name: str) -> tuple[str, ...]:
     return ("python3", "-c", program)
 
 
-def run_agent(engine: Engine, slug: str, command: tuple[str, ...], *, transparent: bool, precaution: bool) -> None:
+def run_agent(
+    forwarding: Forwarding, slug: str, command: tuple[str, ...], *, transparent: bool, precaution: bool
+) -> None:
     """Run the launcher's own command lines for networks and agent, and wait for the agent's end."""
     agent = AgentSpec(image=AGENT_IMAGE, command=command, init="engine", runtime="")
     spec = BottleSpec("dns", slug=slug, agent=agent, transparent=transparent)
-    plan = DockerBottleBackend().plan(spec, engine.directory / slug).with_networks(Subnets.drawn())
+    plan = DockerBottleBackend().plan(spec, forwarding.directory / slug).with_networks(Subnets.drawn())
     steps = {step.name: step.command.argv for step in render(plan)}
     for name in ("internal.create", "agent.create", "agent.start"):
-        engine.run(*(steps[name] if precaution else without_precaution(steps[name])))
-    assert engine.run("docker", "wait", plan.agent.name) == "0"
-    engine.run("docker", "rm", plan.agent.name)
-    engine.run("docker", "network", "rm", object_name(slug, "internal"))
+        forwarding.run(*(steps[name] if precaution else without_precaution(steps[name])))
+    assert forwarding.run("docker", "wait", plan.agent.name) == "0"
+    forwarding.run("docker", "rm", plan.agent.name)
+    forwarding.run("docker", "network", "rm", object_name(slug, "internal"))
 
 
 def without_precaution(argv: tuple[str, ...]) -> list[str]:
@@ -133,20 +137,20 @@ def without_precaution(argv: tuple[str, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize("program", [by_libc, by_hand])
-def test_without_the_precaution_a_query_gets_out(engine: Engine, program: Program) -> None:
+def test_without_the_precaution_a_query_gets_out(forwarding: Forwarding, program: Program) -> None:
     """The negative control, where the engine is one that forwards."""
-    version = engine.run("docker", "version", "--format", "{{.Server.Version}}")
+    version = forwarding.run("docker", "version", "--format", "{{.Server.Version}}")
     if tuple(int(part) for part in version.partition("+")[0].split(".")[:3]) >= FIXED_IN:
         pytest.skip(f"Docker {version} forwards no query from an internal network: there is nothing to see")
     name = f"control-{program.__name__.replace('_', '-')}"
-    run_agent(engine, name, program(f"{name}.example"), transparent=False, precaution=False)
-    assert f"{name}.example" in engine.queries()
+    run_agent(forwarding, name, program(f"{name}.example"), transparent=False, precaution=False)
+    assert f"{name}.example" in forwarding.queries()
 
 
 @pytest.mark.parametrize("transparent", [True, False], ids=["transparent", "not transparent"])
 @pytest.mark.parametrize("program", [by_libc, by_hand])
-def test_no_query_of_an_agent_gets_out(engine: Engine, program: Program, transparent: bool) -> None:
+def test_no_query_of_an_agent_gets_out(forwarding: Forwarding, program: Program, transparent: bool) -> None:
     """Its nameserver is the bundle, which does not run here, or none."""
     name = f"walled-{program.__name__.replace('_', '-')}-{transparent}".lower()
-    run_agent(engine, name, program(f"{name}.example"), transparent=transparent, precaution=True)
-    assert f"{name}.example" not in engine.queries()
+    run_agent(forwarding, name, program(f"{name}.example"), transparent=transparent, precaution=True)
+    assert f"{name}.example" not in forwarding.queries()
