@@ -80,6 +80,7 @@ def corners() -> Iterator[Scenario]:
     yield _outlived_by_what_it_has_left()
     yield from _disabled()
     yield _ready_before_its_stop_signal_is_refused()
+    yield _ordered_again_while_what_was_given_up_lives()
     yield _not_scheduled_while_the_reader_comes_back()
     yield _a_signal_is_passed_on_between_the_last_two_surveys()
 
@@ -257,6 +258,14 @@ def _ready_before_its_stop_signal_is_refused() -> Scenario:
     bundle = Bundle((waits, Spec("b", DAEMON, ("b",), ("a",))))
     lives = ((Life(refuses="stop", says=(Say(200, ready=True),)),), (Life(),))
     return Scenario(bundle, lives, (Request(100, happened.ChildStopOrdered(0, 1)),), stop_at_ms=3_000)
+
+
+def _ordered_again_while_what_was_given_up_lives() -> Scenario:
+    """Daemon a neither heeds its stop signal nor may be killed; an operator, who has stopped it, wants it back."""
+    bundle = Bundle((Spec("a", DAEMON, ("a",), stop_timeout_ms=400), Spec("b", DAEMON, ("b",))))
+    lives = ((Life(catches=(TERM,), stop_ms=None, refuses="kill"), Life()), (Life(),))
+    orders = (Request(100, happened.ChildStopOrdered(0, 1)), Request(800, happened.ChildStartOrdered(0, 2)))
+    return Scenario(bundle, lives, orders, stop_at_ms=3_000)
 
 
 def _disabled() -> Iterator[Scenario]:

@@ -158,7 +158,7 @@ def test_metrics_are_read_by_prometheus(tmp_path: Path) -> None:
         """
     with served(tmp_path, busy) as (init, url):
         os.kill(init.event("child_started", "flaky")["pid"], signal.SIGKILL)
-        init.event("child_started", "flaky", 2)
+        init.event("child_ready", "flaky", 2)
         code, body, headers = get(f"{url}/metrics")
         assert code == 200
         assert headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
