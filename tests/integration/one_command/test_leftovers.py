@@ -108,7 +108,10 @@ if signal.sigtimedwait({signal.SIGCONT}, 1):
 """
 
 
-@pytest.mark.parametrize(("stop", "heard"), [("", ["heard 15"]), ("kill -STOP $other;", ["heard 15", "heard 18"])])
+STOPPED = "kill -STOP $other; until grep -q '^State:.T' /proc/$other/status; do :; done;"
+
+
+@pytest.mark.parametrize(("stop", "heard"), [("", ["heard 15"]), (STOPPED, ["heard 15", "heard 18"])])
 def test_only_what_is_stopped_gets_cont(stop: str, heard: list[str]) -> None:
     """A program may have a handler for CONT; one that is stopped can act on its TERM only after it."""
     script = f"{sys.executable} -I -S -c '{HEARS}' & other=$!; read go; {stop} exit 4"
