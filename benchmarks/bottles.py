@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from benchmarks import table
 from benchmarks.aims import Aim
-from benchmarks.data_path import BEFORE_COMMIT, REPOSITORY, ROOT, Fault, docker, make_before
+from benchmarks.data_path import BEFORE_COMMIT, REPOSITORY, ROOT, Fault, docker, made_by, make_before, write_before
 from benchmarks.figures import Samples, spread
 from benchmarks.schedule import say
 
@@ -118,8 +118,7 @@ def launchers(stack: ExitStack, stage: Path, image: str, *, alone: bool) -> list
     if not alone:
         tree = stage / BEFORE_COMMIT
         tree.mkdir()
-        archive = subprocess.run(["git", "-C", ROOT, "archive", BEFORE_COMMIT], capture_output=True, check=True)
-        subprocess.run(["tar", "-xC", tree], input=archive.stdout, check=True)
+        write_before(tree)
         trees.insert(0, (BEFORE, tree, make_before()))
     found = []
     for number, (name, tree, of) in enumerate(trees):
@@ -237,19 +236,6 @@ def report(samples: Samples, names: list[str], facts: list[str]) -> str:
     ))  # fmt: skip
 
 
-def facts_of(began: float, extent: str) -> list[str]:
-    """What a reader must know of this run."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    command = shlex.join(["python", "-m", "benchmarks.bottles", *sys.argv[1:]])
-    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    return [
-        f"Made by `{command}`.",
-        f"At {when} in {(time.monotonic() - began) / 60:.1f} minutes, at commit {commit}.",
-        f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the end. {extent}",
-    ]
-
-
 def main() -> int:
     """Returns 0 if this tree's launcher got through all of it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bottles", description=__doc__)
@@ -283,7 +269,7 @@ def main() -> int:
     except Fault as fault:
         print(f"benchmarks.bottles: {fault}", file=sys.stderr)
         return 1
-    facts = facts_of(began, f"{rounds} rounds; {count} bottles at once.")
+    facts = [*made_by("benchmarks.bottles", began), f"{rounds} rounds; {count} bottles at once."]
     text = report(samples, [each.name for each in found], facts)
     if problem:
         text += f"\n## What went wrong\n\n- {problem}\n"

@@ -151,17 +151,22 @@ def have(image: str) -> bool:
     return subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0
 
 
+def write_before(directory: Path) -> None:
+    """Write the sources of the old build into a directory. Raises `Fault` where this clone does not have them."""
+    archive = subprocess.run(["git", "-C", ROOT, "archive", BEFORE_COMMIT], capture_output=True, check=False)
+    if archive.returncode:
+        raise Fault(f"{BEFORE_COMMIT} is not in this clone's history (a shallow one? `git fetch --unshallow`)")
+    subprocess.run(["tar", "-xC", directory], input=archive.stdout, check=True)
+
+
 def make_before() -> str:
     """The image of the old build, made by its own script out of this repository's history unless it is there."""
     image = f"{REPOSITORY}:{BEFORE_COMMIT}"
     if have(image):
         return image
     say(f"building {image}, once")
-    archive = subprocess.run(["git", "-C", ROOT, "archive", BEFORE_COMMIT], capture_output=True, check=False)
-    if archive.returncode:
-        raise Fault(f"{BEFORE_COMMIT} is not in this clone's history (a shallow one? `git fetch --unshallow`)")
     with tempfile.TemporaryDirectory(prefix="bottle-before-") as directory:
-        subprocess.run(["tar", "-xC", directory], input=archive.stdout, check=True)
+        write_before(Path(directory))
         build = [f"{directory}/images/bundle/build", "--tag", BEFORE_COMMIT]
         done = subprocess.run(build, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -399,11 +404,11 @@ def report(samples: Samples, works: Sequence[Work], problems: dict[str, str], fa
     return "\n".join(parts)
 
 
-def facts(began: float) -> list[str]:
-    """What a reader must know of this run."""
+def made_by(module: str, began: float) -> list[str]:
+    """What a reader must know of a run of this module that began at that moment of the monotonic clock, in seconds."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    command = shlex.join(["python", "-m", "benchmarks.data_path", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", module, *sys.argv[1:]])
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     minutes = (time.monotonic() - began) / 60
     return [
@@ -440,7 +445,7 @@ def main() -> int:
     except Fault as fault:
         print(f"benchmarks.data_path: {fault}", file=sys.stderr)
         return 1
-    text = report(samples, works, problems, facts(began))
+    text = report(samples, works, problems, made_by("benchmarks.data_path", began))
     print(text)
     document = chosen.out or (None if chosen.short else DOCUMENT)
     if document:

@@ -8,13 +8,11 @@ from typing import Any
 
 from launcher import history, state
 from launcher.backend import BottleBackend
-from launcher.backend.base import Running
+from launcher.backend.base import ENDED, Running
 from launcher.docker import Result, run
 from launcher.errors import LauncherError
 from launcher.plan import new_slug, slug_of
 from launcher.spec import BottleSpec
-
-ENDED = ("exited", "dead", "created")
 
 
 def named(backend: BottleBackend, name: str | None, *, gone_too: bool = False) -> str:

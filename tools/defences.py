@@ -17,10 +17,11 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools import walls
+
 ROOT = Path(__file__).parents[1]
 GO = ROOT / "images/bundle/proxy"
 TABLE = ROOT / "tests/defences.toml"
-WALLS = ROOT / "docs/walls.md"
 PAGE = ROOT / "docs/defences.md"
 
 # A test that waits for what no longer happens fails by this limit.
@@ -58,6 +59,11 @@ class Defence:
     old: str
     new: str
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it is told apart by, on the page."""
+        return self.wall, self.without
+
     def taken(self, source: str) -> str:
         """The source without the defence.
 
@@ -77,10 +83,11 @@ def defences() -> list[Defence]:
 
 def tests_of(wall: str) -> dict[str, list[str]]:
     """The Go tests that docs/walls.md names for a wall, by package."""
-    row = re.search(rf"^\| {wall} \|.*\| (.+) \|$", WALLS.read_text(encoding="utf-8"), flags=re.MULTILINE)
     named: dict[str, list[str]] = {}
-    for package, test in re.findall(r"`(\w+)::(Test\w+)`", row[1] if row else ""):
-        named.setdefault(package, []).append(test)
+    for row in walls.rows():
+        for package, test in row.named() if row.number == wall else ():
+            if test.startswith("Test"):
+                named.setdefault(package, []).append(test)
     return named
 
 
@@ -116,9 +123,7 @@ def read() -> dict[tuple[str, str], str]:
 def write(seen: dict[tuple[str, str], str]) -> None:
     """The page, in the order of the table."""
     rows = [
-        f"| {defence.wall} | {defence.without} | {seen[key]} |"
-        for defence in defences()
-        if (key := (defence.wall, defence.without)) in seen
+        f"| {defence.wall} | {defence.without} | {seen[defence.key]} |" for defence in defences() if defence.key in seen
     ]
     table = ["| wall | without its defence | tests that failed |", "| --- | --- | --- |", *rows]
     PAGE.write_text(INTRODUCTION + "\n".join(table) + "\n", encoding="utf-8")
@@ -126,14 +131,14 @@ def write(seen: dict[tuple[str, str], str]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Takes the defences of these walls away, or all of them. Returns the exit code."""
-    new, walls = "--new" in arguments, [each for each in arguments if each != "--new"]
-    chosen = [each for each in defences() if not walls or each.wall in walls]
-    write({(each.wall, each.without): read()[each.wall, each.without] for each in defences() if known(each)})
+    new, chosen = "--new" in arguments, [each for each in arguments if each != "--new"]
+    told = read()
+    seen = {each.key: told[each.key] for each in defences() if each.key in told}
     unnoticed = 0
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(shutil.copytree(GO, Path(folder) / "proxy"))
-        for defence in chosen:
-            if new and known(defence):
+        for defence in defences():
+            if (chosen and defence.wall not in chosen) or (new and defence.key in seen):
                 continue
             source = GO / defence.file
             (tree / defence.file).write_text(defence.taken(source.read_text(encoding="utf-8")), encoding="utf-8")
@@ -145,17 +150,12 @@ def main(arguments: list[str]) -> int:
             shutil.copy(source, tree / defence.file)
             print(f"{defence.wall}: {defence.without}: {', '.join(failed) or 'NOTICED BY NOTHING'}", flush=True)
             unnoticed += not failed
-            seen = read()
-            seen.pop((defence.wall, defence.without), None)
+            seen.pop(defence.key, None)
             if failed:
-                seen[defence.wall, defence.without] = ", ".join(f"`{test}`" for test in failed)
+                seen[defence.key] = ", ".join(f"`{test}`" for test in failed)
             write(seen)
+    write(seen)
     return bool(unnoticed)
-
-
-def known(defence: Defence) -> bool:
-    """Whether the page says what noticed that this defence was gone."""
-    return (defence.wall, defence.without) in read()
 
 
 if __name__ == "__main__":

@@ -7,19 +7,18 @@ on which engine is in the marks `not_on` of the tests.
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.backend import get_bottle_backend
-from tools import tables
+from tools import tables, walls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
-PAGE, WALLS = ROOT / "docs/engines.md", ROOT / "docs/walls.md"
+PAGE = ROOT / "docs/engines.md"
 SUITE = "launcher/test_walls"
 COLUMNS = {
     "Docker": ("docker",),
@@ -48,10 +47,10 @@ def marks(test: Any) -> Iterator[tuple[tuple[str, ...], str, str]]:
 def promises() -> dict[str, str]:
     """For each test of the suite the rows of docs/walls.md that name it."""
     found: dict[str, list[str]] = {}
-    for line in WALLS.read_text(encoding="utf-8").splitlines():
-        if row := re.match(r"\| (W\d+[a-z]?) \|", line):
-            for name in re.findall(rf"`{SUITE}::(\w+)`", line):
-                found.setdefault(name, []).append(row[1])
+    for wall in walls.rows():
+        for module, test in wall.named():
+            if module == SUITE:
+                found.setdefault(test, []).append(wall.number)
     return {name: ", ".join(rows) for name, rows in found.items()}
 
 

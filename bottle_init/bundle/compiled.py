@@ -120,8 +120,7 @@ def _files(path: str, patterns: tuple[str, ...], declared: Declared, environ: Ma
     """The files that the patterns match now, in this environment."""
     from bottle_init.bundle import include, variables
 
-    values, _ = variables.resolve(declared, environ)
-    files, faults, _ = include.read(path, [str(variables.replace(pattern, values)) for pattern in patterns])
+    files, faults, _ = include.read(path, variables.replace_each(patterns, declared, environ))
     if faults:
         raise ValueError
     return files

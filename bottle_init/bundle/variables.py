@@ -96,6 +96,12 @@ def replace(content: Any, values: Values) -> Any:
     return content
 
 
+def replace_each(patterns: Iterable[str], declared: Declared, environ: Mapping[str, str]) -> list[str]:
+    """The patterns of `include` with what the variables stand for in this environment."""
+    values, _ = resolve(declared, environ)
+    return [str(replace(pattern, values)) for pattern in patterns]
+
+
 def _in_string(text: str, values: Values) -> str:
     parts: list[str] = []
     names: list[str] = []

@@ -80,8 +80,7 @@ def replaced(patterns: tuple[str, ...], content: Content, environ: Mapping[str, 
     if not patterns or "variables" not in content:
         return list(patterns)
     declared = Table("", content, []).read("variables", readers.variables, ())
-    values, _ = variables.resolve(declared, environ)
-    return [str(variables.replace(pattern, values)) for pattern in patterns]
+    return variables.replace_each(patterns, declared, environ)
 
 
 def _parts(files: Files) -> tuple[list[tuple[str, Content]], Faults]:

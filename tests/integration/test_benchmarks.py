@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from benchmarks import bottles, data_path, figures, table, wire
-from benchmarks.aims import AIMS, LABELS
+from benchmarks.aims import AIMS, LABELS, Aim
 from benchmarks.contenders import INIT
 from benchmarks.plot import METRICS
 from benchmarks.scenarios import tagged
@@ -83,36 +84,30 @@ def test_a_broken_init_fails_the_benchmark(tmp_path: Path) -> None:
     assert INIT in done.stderr
 
 
+def judged(module: str, image: str, document: Path, aims: Iterable[Aim]) -> None:
+    """A short run of the module, in which each of these aims has a figure."""
+    command = [sys.executable, "-m", module, "--short", "--alone", "--image", image, "--out", str(document)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    table = document.read_text().partition("## Aims")[2].partition("## ")[0]
+    for aim in aims:
+        rows = [line.split(" | ") for line in table.splitlines() if line.startswith(f"| {aim.work} |")]
+        assert rows, aim.work
+        assert all(any(letter.isdigit() for letter in cells[1]) for cells in rows), aim.work
+
+
 @pytest.mark.docker
 def test_the_data_path_is_measured(bundle_image: str, tmp_path: Path) -> None:
     """Each aim that needs no earlier build has a figure, and no request has failed."""
-    document = tmp_path / "data-path.md"
-    command = [sys.executable, "-m", "benchmarks.data_path", "--short", "--alone"]
-    command += ["--image", bundle_image, "--out", str(document)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
-    judged = document.read_text().partition("## Aims")[2].partition("## ")[0]
-    for aim in data_path.AIMS:
-        if aim.metric.startswith("scan"):
-            continue  # A difference of two short figures, which may be none.
-        rows = [line.split(" | ") for line in judged.splitlines() if line.startswith(f"| {aim.work} |")]
-        assert rows, aim.work
-        assert all(any(letter.isdigit() for letter in cells[1]) for cells in rows), aim.work
+    # The pace of scanning is a difference of two short figures, which may be none.
+    aims = [aim for aim in data_path.AIMS if not aim.metric.startswith("scan")]
+    judged("benchmarks.data_path", bundle_image, tmp_path / "data-path.md", aims)
 
 
 @pytest.mark.docker
 def test_bottles_are_measured(bundle_image: str, tmp_path: Path) -> None:
     """Each aim that needs no earlier build has a figure, and nothing of the bottles is left."""
-    document = tmp_path / "bottles.md"
-    command = [sys.executable, "-m", "benchmarks.bottles", "--short", "--alone"]
-    command += ["--image", bundle_image, "--out", str(document)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
-    judged = document.read_text().partition("## Aims")[2].partition("## ")[0]
-    for aim in bottles.AIMS:
-        rows = [line.split(" | ") for line in judged.splitlines() if line.startswith(f"| {aim.work} |")]
-        assert rows, aim.work
-        assert all(any(letter.isdigit() for letter in cells[1]) for cells in rows), aim.work
+    judged("benchmarks.bottles", bundle_image, tmp_path / "bottles.md", bottles.AIMS)
 
 
 def test_figures_are_named() -> None:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tools import defences
+from tools import defences, walls
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/walls.md").read_text(encoding="utf-8")
 GO = ROOT / "images/bundle/proxy/internal"
-ROWS = re.findall(r"^\| (W\d+[a-z]?) \| (.+) \| (.+) \| (.+) \|$", PAGE, flags=re.MULTILINE)
-NAMES = sorted({name for row in ROWS for name in re.findall(r"`([^`]+)`", row[3])})
+ROWS = walls.rows()
+NAMES = sorted({name for row in ROWS for name in row.names()})
 
 
 def base(number: str) -> int:
@@ -58,10 +57,10 @@ def test_what_tests_say_they_hold_is_promised() -> None:
 def test_each_defence_can_be_taken_away(defence: defences.Defence) -> None:
     """The edit that takes it away still fits, and docs/defences.md says which of the wall's tests failed without it."""
     assert defence.taken((defences.GO / defence.file).read_text(encoding="utf-8"))
-    seen = defences.read()[defence.wall, defence.without]
+    seen = defences.read()[defence.key]
     tests = {f"{package}::{test}" for package, tests in defences.tests_of(defence.wall).items() for test in tests}
     assert set(re.findall(r"`([^`]+)`", seen)) <= tests
 
 
 def test_what_was_taken_away_is_in_the_table() -> None:
-    assert set(defences.read()) == {(each.wall, each.without) for each in defences.defences()}
+    assert set(defences.read()) == {each.key for each in defences.defences()}

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from launcher import state
-from launcher.backend.base import Running, Tell
+from launcher.backend.base import ENDED, Running, Tell
 from launcher.backend.docker.listing import listed
 from launcher.docker import docker
 from launcher.engine import is_unreachable
@@ -79,7 +79,7 @@ def _remove_objects(slug: str, found: Sequence[Running], tell: Tell, *, keep_his
     def stop_bundle() -> list[str]:
         if bundle is None:
             return []
-        running = bundle.state not in ("created", "exited", "dead")
+        running = bundle.state not in ENDED
         faults = attempt("container", "stop", bundle.name) if running else []
         code = saving.take_bundle() if saving is not None else exit_code(bundle.name) if running else ""
         if running:

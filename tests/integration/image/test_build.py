@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import io
 import subprocess
 import tarfile
@@ -12,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.integration.support.init import ROOT
+from tools.engines import images_build
 
 
 @pytest.fixture
@@ -20,12 +18,7 @@ def build(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script as a module, in an environment that says nothing."""
     for name in ("PIPELOCK_ENGINE", "PIPELOCK_IMAGE", "BOTTLE_BASE", "BOTTLE_EXTRA_CA"):
         monkeypatch.delenv(name, raising=False)
-    loader = importlib.machinery.SourceFileLoader("images_bundle_build", str(ROOT / "images/bundle/build"))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    return images_build()
 
 
 def engine_with(monkeypatch: pytest.MonkeyPatch, build: ModuleType, images: set[str]) -> None:

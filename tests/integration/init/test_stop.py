@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.support.init import descendants, eventually, running, sh
+from tests.integration.support.init import HEARS, descendants, eventually, running, sh
 
 pytestmark = pytest.mark.real
 
@@ -121,17 +121,6 @@ def test_stop_delay_lets_a_daemon_serve_on(tmp_path: Path) -> None:
         eventually(lambda: init.out.count("[d] tick") > before + 2, "a daemon that serves on")
         init.leap(3_600)
         assert init.wait() == 0
-
-
-HEARS = """
-import os, signal
-both = {signal.SIGTERM, signal.SIGCONT}
-signal.pthread_sigmask(signal.SIG_BLOCK, both)
-os.write(1, b"up\\n")
-os.write(1, b"heard %d\\n" % signal.sigwait({signal.SIGTERM}))
-if signal.sigtimedwait({signal.SIGCONT}, 1):
-    os.write(1, b"heard %d\\n" % signal.SIGCONT)
-"""
 
 
 def test_what_is_left_behind_gets_no_cont(tmp_path: Path) -> None:

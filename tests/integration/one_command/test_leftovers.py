@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support.init import PYTHON, ROOT, eventually
+from tests.integration.support.init import HEARS, PYTHON, ROOT, eventually
 from tests.integration.support.one_command import children, field, python, run, running, state
 
 pytestmark = pytest.mark.real
@@ -80,12 +80,16 @@ def test_without_the_reaper_they_would_not_be() -> None:
         assert it.wait() == 0
 
 
+# A process that has been sent SIGSTOP has stopped a moment later.
+STOP_OTHER = "kill -STOP $other; until grep -q '^State:.T' /proc/$other/status; do :; done;"
+
+
 def test_leftovers_in_the_session_get_term(pid_1: bool, tmp_path: Path) -> None:
     """What is left in the session gets TERM and is reaped. The second one has to have its CONT to act on its TERM."""
-    script = """
+    script = f"""
         (trap "echo one; exit" TERM; echo up; while :; do sleep 0.05; done) &
-        (trap "echo two; exit" TERM; echo up; while :; do sleep 0.05; done) & two=$!
-        echo up; read go; kill -STOP $two; exit 4
+        (trap "echo two; exit" TERM; echo up; while :; do sleep 0.05; done) & other=$!
+        echo up; read go; {STOP_OTHER} exit 4
     """
     report = tmp_path / "report.json"
     with running("sh", "-c", script, options=[f"--report={report}"], pid_1=pid_1) as it:
@@ -97,21 +101,7 @@ def test_leftovers_in_the_session_get_term(pid_1: bool, tmp_path: Path) -> None:
     assert names.count("sh") >= 2, "a sleep that has been forked and not yet executed is called sh, too"
 
 
-HEARS = """
-import os, signal
-both = {signal.SIGTERM, signal.SIGCONT}
-signal.pthread_sigmask(signal.SIG_BLOCK, both)
-os.write(1, b"up\\n")
-os.write(1, b"heard %d\\n" % signal.sigwait({signal.SIGTERM}))
-if signal.sigtimedwait({signal.SIGCONT}, 1):
-    os.write(1, b"heard %d\\n" % signal.SIGCONT)
-"""
-
-
-STOPPED = "kill -STOP $other; until grep -q '^State:.T' /proc/$other/status; do :; done;"
-
-
-@pytest.mark.parametrize(("stop", "heard"), [("", ["heard 15"]), (STOPPED, ["heard 15", "heard 18"])])
+@pytest.mark.parametrize(("stop", "heard"), [("", ["heard 15"]), (STOP_OTHER, ["heard 15", "heard 18"])])
 def test_only_what_is_stopped_gets_cont(stop: str, heard: list[str]) -> None:
     """A program may have a handler for CONT; one that is stopped can act on its TERM only after it."""
     script = f"{sys.executable} -I -S -c '{HEARS}' & other=$!; read go; {stop} exit 4"

@@ -46,6 +46,18 @@ def clock_file(held_ms: int, ahead_ms: int) -> str:
     return f"{held_ms:<31} {ahead_ms:<31}\n"
 
 
+# Says which of TERM and CONT it gets, in their order: handlers would run in the order of the signals' numbers.
+HEARS = """
+import os, signal
+both = {signal.SIGTERM, signal.SIGCONT}
+signal.pthread_sigmask(signal.SIG_BLOCK, both)
+os.write(1, b"up\\n")
+os.write(1, b"heard %d\\n" % signal.sigwait({signal.SIGTERM}))
+if signal.sigtimedwait({signal.SIGCONT}, 1):
+    os.write(1, b"heard %d\\n" % signal.SIGCONT)
+"""
+
+
 def sh(kind: str, name: str, script: str, more: str = "") -> str:
     """One child that runs a shell script."""
     return f"[{kind}s.{name}]\ncommand = ['/bin/sh', '-c', '''{script}''']\n{more}\n"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from testcontainers.core.container import DockerContainer
 
 from tests.integration.support.image import check, eventually
+from tools.engines import images_build
 
 ROOT = Path(__file__).resolve().parents[3]
 IMAGE = "bottle-test-mcp-clients"
@@ -32,19 +30,9 @@ _COMMANDS = {
 URL = "http://sidecars:9100/mcp"
 
 
-def build_script() -> ModuleType:
-    """images/bundle/build as a module: it knows the base, and what the build has to trust."""
-    loader = importlib.machinery.SourceFileLoader("bundle_build", str(ROOT / "images/bundle/build"))
-    spec = importlib.util.spec_from_loader("bundle_build", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
-
-
 def build_image() -> str:
     """The clients' image, up to date."""
-    builder = build_script()
+    builder = images_build()
     context = builder.context(("tests/integration/support/mcp",), builder.extra_cas())
     builder.build(IMAGE, DOCKERFILE, context, {"BASE": builder.choose_base()}, verbose=False)
     return IMAGE
