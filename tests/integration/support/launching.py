@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -118,19 +119,29 @@ def kill(process: "subprocess.Popen[str]") -> None:
     children = Path(f"/proc/{process.pid}/task").glob("*/children")
     pending = {}
     for child in (int(word) for path in children for word in path.read_text().split()):
-        with suppress(OSError):
-            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-            if b"wait" not in words and b"--follow" not in words:
-                pending[child] = os.pidfd_open(child)
+        with suppress(ProcessLookupError):
+            pending[child] = os.pidfd_open(child)
     process.kill()
     process.wait(DEADLINE_S)
     # Its pipes may be open in a `docker logs --follow` that outlives it: their end is not waited for.
     for stream in (process.stdout, process.stderr):
         if stream is not None:
             stream.close()
-    for descriptor in pending.values():
-        assert select.select([descriptor], [], [], DEADLINE_S)[0]
+    for child, descriptor in pending.items():
+        deadline = time.monotonic() + DEADLINE_S
+        # A child that is about to call execve(2) still bears the launcher's own command line, so this is read each time.
+        while not select.select([descriptor], [], [], 0.1)[0] and not _outlives_its_launcher(child):
+            assert time.monotonic() < deadline, Path(f"/proc/{child}/cmdline").read_bytes()
         os.close(descriptor)
+
+
+def _outlives_its_launcher(child: int) -> bool:
+    """Whether this command asks the engine for nothing but what comes later: it ends when its container does."""
+    try:
+        words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"wait" in words or b"--follow" in words
 
 
 def leftovers(slug: str) -> list[str]:
