@@ -129,7 +129,7 @@ def kill(process: "subprocess.Popen[str]") -> None:
             stream.close()
     for child, descriptor in pending.items():
         deadline = time.monotonic() + DEADLINE_S
-        # A child that is about to call execve(2) still bears the launcher's own command line, so this is read each time.
+        # A child that is about to call execve(2) still bears the launcher's command line, so this is read each time.
         while not select.select([descriptor], [], [], 0.1)[0] and not _outlives_its_launcher(child):
             assert time.monotonic() < deadline, Path(f"/proc/{child}/cmdline").read_bytes()
         os.close(descriptor)
