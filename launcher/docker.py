@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,13 @@ AT_ONCE = 4
 ENDED_WITHIN_S = 1.0
 TELLS = 0.1
 """Seconds between two looks at a command on the terminal."""
+LOG_LINE = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
+"""How a line of klog begins, the log of Kubernetes' programs."""
+TO_INSTALL = {
+    "docker": "`bottle engine` says more",
+    "kubectl": "install it (Debian: kubernetes-client), or unset CLAUDE_BOTTLE_BACKEND for a bottle on Docker",
+    "smolvm": "install it, or unset CLAUDE_BOTTLE_BACKEND for a bottle on Docker",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,10 @@ class CommandError(LauncherError):
     """A command that failed, in its own words."""
 
     def __init__(self, argv: Sequence[str], result: Result) -> None:
-        words = (result.stderr or result.stdout).strip() or f"exit code {result.code}"
+        lines = (result.stderr or result.stdout).strip().splitlines()
+        # kubectl logs each of its attempts before it says in a sentence what was wrong.
+        plain = [line for line in lines if not LOG_LINE.match(line)]
+        words = "\n".join(plain or lines) or f"exit code {result.code}"
         super().__init__(f"{' '.join(argv[:3])}: {words}")
         self.result = result
 
@@ -93,10 +104,11 @@ def pipe(source: Command, sink: Command) -> Result:
 @contextmanager
 def _known(command: Command) -> Iterator[None]:
     """A program that is not there is told in words."""
+    program = command.argv[0]
     try:
         yield
     except FileNotFoundError:
-        raise LauncherError(f"{command.argv[0]} is not installed", hint="`bottle engine` says more") from None
+        raise LauncherError(f"{program} is not installed", hint=TO_INSTALL.get(program, "")) from None
 
 
 def _judged(command: Command, code: int, stdout: bytes, stderr: bytes, *, check: bool) -> Result:

@@ -1,23 +1,16 @@
 """`bottle doctor`: what the engine has, and every wall of the network and of the containers tried for real."""
 
-import json
 import platform
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any
-
-from rich.text import Text
 
 from launcher import bottles
 from launcher.backend import BottleBackend
 from launcher.backend.base import Tell
-from launcher.docker import docker
-from launcher.engine import ensure_engine
 from launcher.errors import LauncherError
+from launcher.finding import Finding
 from launcher.interrupts import HeldSignals
-from launcher.plan import AGENT_IMAGE, BUNDLE_IMAGE
 from launcher.spec import AgentSpec, BottleSpec
 from launcher.trial import Trial
 
@@ -25,40 +18,10 @@ METADATA = "169.254.169.254"
 WORLD = "192.0.2.1"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What was looked at, how it is and, where that is not good, what to do."""
-
-    about: str
-    good: bool
-    words: str
-    to_do: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """The keys of `doctor --json`."""
-        return asdict(self)
-
-
-def shown(finding: Finding) -> Text:
-    """A finding for a screen."""
-    mark, style = ("ok  ", "green") if finding.good else ("FAIL", "bold red")
-    text = Text.assemble((f"{mark} ", style), (f"{finding.about:8} ", "bold"), finding.words)
-    return text if finding.good or not finding.to_do else text.append(f"\n     {'':8} {finding.to_do}", "yellow")
-
-
 def examine(backend: BottleBackend, held: HeldSignals, tell: Tell) -> Iterator[Finding]:
     """Look at everything, one after the other."""
     yield Finding("launcher", True, f"Python {platform.python_version()} on {platform.machine()}, {sys.platform}")
-    try:
-        version = ensure_engine(tell)
-    except LauncherError as error:
-        yield Finding("engine", False, str(error), error.hint)
-        return
-    yield from _engine(version)
-    missing = [name for name in (BUNDLE_IMAGE, AGENT_IMAGE) if docker("image", "inspect", name, check=False).code]
-    for name in missing:
-        yield Finding("images", False, f"{name} is not on this engine", "`make image` in the repository builds both")
-    if missing:
+    if not (yield from backend.look(tell)):
         return
     held.check()
     spec, stage_dir = bottles.fresh(BottleSpec("doctor", agent=AgentSpec(command=("sleep", "infinity"))))
@@ -78,27 +41,6 @@ def examine(backend: BottleBackend, held: HeldSignals, tell: Tell) -> Iterator[F
             yield Finding(name, True, f"cannot stand on this engine: {why}")
     finally:
         backend.stop(plan.slug, tell)
-
-
-def _engine(version: str) -> Iterator[Finding]:
-    info = json.loads(docker("info", "--format", "{{json .}}").stdout)
-    words = (
-        f"{version}, {info.get('OperatingSystem')}, cgroup {info.get('CgroupVersion', '1')}, {info.get('NCPU')} CPUs"
-    )
-    yield Finding("engine", True, words)
-    options = " ".join(info.get("SecurityOptions") or ())
-    yield Finding("seccomp", "seccomp" in options, options or "none", "an engine without seccomp cannot keep W5")
-    gvisor = "runsc" in (info.get("Runtimes") or {})
-    yield Finding(
-        "gVisor", True, "is there, and used" if gvisor else "is not installed: agents run on the host's kernel"
-    )
-    for warning in info.get("Warnings") or ():
-        yield Finding(
-            "limits",
-            "limit" not in warning.lower() or "swap" in warning.lower(),
-            warning,
-            "some limit of W17 does not hold",
-        )
 
 
 def _w1(trial: Trial) -> Iterator[Finding]:

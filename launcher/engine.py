@@ -24,6 +24,13 @@ UNREACHABLE = (
     "trying to connect to the docker daemon",
     "failed to connect to the docker api",
 )
+NO_CLUSTER = (
+    "was refused - did you specify the right host or port",
+    "unable to connect to the server",
+    "no configuration has been provided",
+    "invalid configuration",
+)
+"""What kubectl says where no API server answers."""
 T = TypeVar("T")
 
 
@@ -66,8 +73,12 @@ def is_unreachable(error: LauncherError) -> bool:
 
 def advice(error: LauncherError) -> str:
     """What to do about an error; empty where nobody knows."""
-    if error.hint or not is_unreachable(error):
+    if error.hint:
         return error.hint
+    if any(each in str(error).lower() for each in NO_CLUSTER):
+        return "`kubectl config get-contexts` shows the clusters that are known; `kubectl config use-context` takes one"
+    if not is_unreachable(error):
+        return ""
     return "`bottle engine` finds or starts an engine; DOCKER_HOST or `docker context` choose another one"
 
 

@@ -1,13 +1,14 @@
 """What every backend can do."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from launcher import state
 from launcher.docker import Command
+from launcher.finding import Finding
 from launcher.plan import SIDECARS, BottlePlan
 from launcher.spec import BottleSpec
 from launcher.steps import Step
@@ -131,6 +132,10 @@ class BottleBackend(ABC):
     @abstractmethod
     def bundle_address_outside(self, slug: str) -> str:
         """The address by which the engine's host could reach the bundle."""
+
+    @abstractmethod
+    def look(self, tell: Tell) -> Generator[Finding, None, bool]:
+        """What `bottle doctor` asks the engine first; whether a bottle can be tried there."""
 
     @abstractmethod
     def logs(self, slug: str, role: str, *, follow: bool = False) -> Command:

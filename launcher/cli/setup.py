@@ -67,7 +67,8 @@ def build(
 @app.command(rich_help_panel=SETUP, epilog=example("bottle doctor"))
 def doctor(*, as_json: Json = False) -> None:
     """Look at the engine and the images, try every wall for real in a bottle of its own, and say what to do."""
-    from launcher.doctor import examine, shown
+    from launcher.doctor import examine
+    from launcher.finding import shown
 
     with hold_signals() as held:
         findings = []

@@ -2,7 +2,7 @@
 
 import ipaddress
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -16,12 +16,14 @@ from launcher.backend.docker.bottle_plan import DockerBottlePlan
 from launcher.backend.docker.compose import compose_yaml
 from launcher.backend.docker.facts import engine_facts, fitted
 from launcher.backend.docker.listing import KINDS, listed
+from launcher.backend.docker.look import look
 from launcher.backend.docker.pipelock import PipelockProxy
 from launcher.backend.docker.removal import attempt, exit_code, remove
 from launcher.backend.docker.render import early_steps, render, render_networks, without
 from launcher.backend.docker.sweep import sweep
 from launcher.docker import Command, CommandError, beside, docker, docker_json, foreground, run
 from launcher.errors import LauncherError
+from launcher.finding import Finding
 from launcher.interrupts import HeldSignals, hold_signals
 from launcher.plan import (
     BUNDLE_IMAGE,
@@ -210,6 +212,9 @@ class DockerBottleBackend(BottleBackend):
     def bundle_address_outside(self, slug: str) -> str:
         (found,) = docker_json("container", "inspect", pipelock_container_name(slug))
         return str(found["NetworkSettings"]["Networks"][object_name(slug, "egress")]["IPAddress"])
+
+    def look(self, tell: Tell) -> Generator[Finding, None, bool]:
+        return look(tell)
 
     def logs(self, slug: str, role: str, *, follow: bool = False) -> Command:
         options = ("--timestamps", *(("--follow",) if follow else ()))

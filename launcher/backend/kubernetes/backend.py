@@ -5,7 +5,7 @@ Secrets go by standard input into the bundle that runs, and rest in no object of
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -16,6 +16,7 @@ from launcher import history, state
 from launcher.backend.base import BottleBackend, Running, Tell
 from launcher.backend.docker.render import PUBLISH
 from launcher.backend.kubernetes.bottle_plan import Cluster, KubernetesBottlePlan
+from launcher.backend.kubernetes.look import look
 from launcher.backend.kubernetes.render import (
     AGENT,
     BUNDLE,
@@ -30,6 +31,7 @@ from launcher.backend.kubernetes.render import (
 from launcher.backend.shared import each_second
 from launcher.docker import Command, CommandError, Result, foreground, run
 from launcher.errors import LauncherError
+from launcher.finding import Finding
 from launcher.interrupts import hold_signals
 from launcher.plan import (
     LABEL_AGENT,
@@ -192,6 +194,10 @@ class KubernetesBottleBackend(BottleBackend):
     def bundle_address_outside(self, slug: str) -> str:
         pod = json.loads(_kubectl(object_name(slug, "bundle"), "get", "pod", BUNDLE, "--output", "json").stdout)
         return str(pod["status"]["podIP"])
+
+    def look(self, tell: Tell) -> Generator[Finding, None, bool]:
+        del tell
+        return look(self._cluster or Cluster.of_environment())
 
     def logs(self, slug: str, role: str, *, follow: bool = False) -> Command:
         part = "bundle" if role == BUNDLE else "agent"
