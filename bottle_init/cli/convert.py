@@ -9,7 +9,8 @@ from bottle_init.bundle.source import BundleInvalid
 from bottle_init.cli import console
 from bottle_init.cli.options import UsageError
 from bottle_init.convert import sources
-from bottle_init.convert.draft import NOT_CONVERTED, ExtraMissing, Unconvertible
+from bottle_init.convert.comments import NOT_CONVERTED
+from bottle_init.convert.draft import ExtraMissing, Unconvertible
 from bottle_init.words.exits import EX_NO, EX_OK
 
 if TYPE_CHECKING:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import shlex
+from io import StringIO
 from typing import TYPE_CHECKING, Any, Final
 
-from bottle_init.convert.draft import UNLIMITED_RESTARTS, Child, Draft, Unconvertible
+from bottle_init.convert.comments import MARK, Comments, is_marked
+from bottle_init.convert.draft import UNLIMITED_RESTARTS, Child, Draft, ExtraMissing, Unconvertible
 from bottle_init.convert.interpolate import interpolated
 from bottle_init.convert.scalars import bounded, go_duration, table, text_of, texts, whole, yaml
 from bottle_init.core.words import DAEMON, ONESHOT
@@ -15,6 +16,8 @@ from bottle_init.words import durations
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from bottle_init.convert.variables import Variables
 
     Convert = Callable[["Service", Any], None]
 
@@ -36,19 +39,41 @@ _OF_CONTAINER: Final = (
 )
 """What is of the one container that all daemons share now."""
 
+_MARKED: Final = (
+    *("command", "entrypoint", "environment", "env_file", "user", "working_dir", "group_add", "healthcheck"),
+    "stop_grace_period",
+)
+"""The keys whose values may have variables here."""
+
+_FIXED: Final = "the defaults of its variables are in their place"
+
 _HOOKS: Final = ("post_start", "pre_stop", "provider", "models")
 _ABOUT_HOSTS: Final = re.compile("host|addr|server|url|uri|broker|endpoint", re.IGNORECASE)
 
 
-class Service:
+class Service(Comments):
     """One service, with its children (one for each replica)."""
 
-    def __init__(self, name: str, content: dict[str, Any]) -> None:
+    def __init__(self, name: str, content: dict[str, Any], variables: Variables) -> None:
+        super().__init__()
         self.name = name
-        self.content = content
+        self.variables = variables
+        self.fixed: dict[str, None] = {}
+        """The keys whose variables are replaced by their defaults."""
+        self.content = {key: value if key in _MARKED else self.fix(key, value) for key, value in content.items()}
         self.children: list[Child] = []
         self.is_awaited = ""
         """The strictest condition that another service waits for."""
+
+    def fix(self, key: str, value: Any) -> Any:
+        """The value of a key with the default of each variable in its place."""
+
+        def change(text: str) -> str:
+            if is_marked(text) and key not in _OF_CONTAINER:
+                self.fixed[key] = None
+            return self.variables.unset(text)
+
+        return bounded(value, change)
 
     def lose(self, text: str) -> None:
         """Say of each child what was not converted."""
@@ -73,12 +98,14 @@ def convert(text: str, source: str, directory: Path | None) -> Draft:
     services = table(table(content).get("services"))
     if not services:
         raise Unconvertible("services", "there are none")
+    _read_env_file(draft.variables, directory)
     found = {}
     for name, own in services.items():
         if not isinstance(own, dict):
             raise Unconvertible(f"services.{name}", "must be a mapping")
         whole_ = _extended(name, services, directory, ())
-        found[name] = Service(name, bounded(whole_, _resolver(draft, f"services.{name}")))
+        replaced = bounded(whole_, _resolver(draft.variables, f"services.{name}"))
+        found[name] = Service(name, replaced, draft.variables)
     conditions = {name: dict(_needs(service)) for name, service in found.items()}
     _note_conditions(draft, found, conditions)
     for service in found.values():
@@ -97,24 +124,34 @@ def convert(text: str, source: str, directory: Path | None) -> Draft:
     return draft
 
 
-def _resolver(draft: Draft, place: str) -> Callable[[str], str]:
-    """What replaces the variables in each string."""
-
-    def resolve(name: str, operator: str, rest: str) -> str:
-        if operator.endswith("+"):
-            draft.lose(
-                f"{place}: ${{{name}{operator}{rest}}} depends on whether {name} is set; nothing is in its place"
-            )
-            return ""
-        return draft.variable(name, rest if operator.endswith("-") else None)
+def _resolver(variables: Variables, place: str) -> Callable[[str], str]:
+    """What marks the variables in each string."""
 
     def change(text: str) -> str:
         try:
-            return interpolated(text, resolve)
+            return interpolated(text, variables.mark)
         except ValueError as problem:
             raise Unconvertible(place, f"{text!r}: {problem}") from None
 
     return change
+
+
+def _read_env_file(variables: Variables, directory: Path | None) -> None:
+    """The .env beside a compose file has the values of variables that the environment lacks."""
+    path = directory / ".env" if directory is not None else None
+    if path is None or not path.is_file():
+        return
+    try:
+        from dotenv import dotenv_values
+    except ImportError:
+        raise ExtraMissing("python-dotenv") from None
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise Unconvertible(".env", f"cannot be read: {getattr(problem, 'strerror', None) or 'is not UTF-8'}") from None
+    for name, value in dotenv_values(stream=StringIO(text), interpolate=False).items():
+        if value is not None:
+            variables.give(name, value)
 
 
 def _extended(name: str, services: dict[str, Any], directory: Path | None, seen: tuple[str, ...]) -> dict[str, Any]:
@@ -249,20 +286,19 @@ def _fill(service: Service) -> None:
     elif "healthcheck" in content:
         service.lose("healthcheck: a oneshot has none; others wait for its success")
     service.set("stop_timeout", _GRACE)
-    belong = []
     for key, value in content.items():
         if key in _KEYS:
             if value is not None:
                 _KEYS[key](service, value)
-        elif key in _OF_CONTAINER:
-            belong.append(key)
         elif key in _HOOKS:
             service.lose(f"{key}: it is not here")
-        elif not key.startswith("x-"):
+        elif key not in _OF_CONTAINER and not key.startswith("x-"):
             service.lose(f"{key}: compose has no such key")
-    if belong:
-        service.note(f"of the container, not of a child: {', '.join(sorted(belong))}")
+    if belong := sorted(key for key in content if key in _OF_CONTAINER):
+        service.note(f"of the container, not of a child: {', '.join(belong)}")
     _capabilities(service)
+    for key in service.fixed:
+        service.lose(f"{key}: {_FIXED}")
 
 
 def _command(service: Service) -> None:
@@ -289,9 +325,9 @@ def _words(service: Service, key: str) -> list[str] | None:
         return None
     if isinstance(value, list):
         return texts(value)
-    text = text_of(value)
+    text = text_of(value) or ""
     try:
-        return shlex.split(text or "")
+        return service.variables.split(text, service, key)
     except ValueError as problem:
         raise Unconvertible(f"services.{service.name}.{key}", f"{text!r}: {problem}") from None
 
@@ -326,21 +362,36 @@ def _health(service: Service) -> None:
     command = _test(service, check)
     if not command:
         return
-    times = {}
+    times: dict[str, str] = {}
+    written: dict[str, Any] = {}
     for key, default in (("interval", _INTERVAL), ("timeout", _TIMEOUT), ("start_period", "0s")):
-        found = go_duration(check.get(key, default))
-        if found is None:
-            service.lose(f"healthcheck.{key} = {text_of(check.get(key))}: it is no duration, and taken for {default}")
+        value = service.variables.unset(text_of(check.get(key, default)) or "")
+        found = go_duration(value)
+        if found is None and value:
+            service.lose(f"healthcheck.{key} = {value}: it is no duration, and taken for {default}")
         times[key] = found if found is not None and (found != "0s" or key == "start_period") else default
-    retries = whole(check.get("retries", _RETRIES))
+        written[key] = _as_variable(service, f"healthcheck.{key}", check.get(key), times[key])
+    most = check.get("retries", _RETRIES)
+    retries = whole(service.variables.unset(most) if isinstance(most, str) else most)
     retries = retries if retries is not None and retries > 0 else _RETRIES
-    service.set("health", {"exec": command, **times, "retries": retries})
+    written["retries"] = _as_variable(service, "healthcheck.retries", most, retries)
+    service.set("health", {"exec": command, **written})
     if "start_interval" in check:
         service.note("healthcheck.start_interval: `ready` asks at growing pauses of at most 250 ms")
     if service.is_awaited == "service_healthy":
         each_ms = durations.parse_ms(times["interval"]) + durations.parse_ms(times["timeout"])
         most_ms = round(durations.parse_ms(times["start_period"]) + retries * each_ms)
         service.set("ready", {"exec": command, "timeout": durations.spell(min(most_ms, durations.LONGEST_MS))})
+
+
+def _as_variable(service: Service, key: str, value: Any, default: str | int) -> str | int:
+    """A value that is one variable, where it has no default or one that is written as here; else the default alone."""
+    if not isinstance(value, str) or not is_marked(value):
+        return default
+    if MARK.fullmatch(value) and service.variables.unset(value) in (str(default), ""):
+        return value
+    service.lose(f"{key}: {_FIXED}")
+    return default
 
 
 def _test(service: Service, check: dict[str, Any]) -> list[str]:
@@ -361,12 +412,12 @@ def _test(service: Service, check: dict[str, Any]) -> list[str]:
 def _environment(service: Service, value: Any) -> None:
     for name, each in _pairs(value).items():
         text = text_of(each)
+        if each is None and service.variables.is_given(name):
+            text = service.variables.mark(name)
         if text is None:
             if each is not None:
                 service.lose(f"environment.{name}: it is no text")
             continue  # Without a value it is the container's, which every child has anyway.
-        if text == f"\ue000{name}\ue001":
-            continue  # So it is here.
         for child in service.children:
             child.env([(name, text)])
 
@@ -394,11 +445,12 @@ def _user(service: Service, value: Any) -> None:
 
 
 def _grace(service: Service, value: Any) -> None:
-    found = go_duration(value)
-    if found is None:
-        service.lose(f"stop_grace_period = {text_of(value)}: it is no duration")
+    text = service.variables.unset(text_of(value) or "")
+    found = go_duration(text)
+    if found is None and text:
+        service.lose(f"stop_grace_period = {text}: it is no duration")
     else:
-        service.set("stop_timeout", found)
+        service.set("stop_timeout", _as_variable(service, "stop_grace_period", value, found or _GRACE))
 
 
 def _stop_signal(service: Service, value: Any) -> None:

@@ -6,30 +6,27 @@ What a draft writes is always a valid bundle file: a value that the reader of it
 from __future__ import annotations
 
 import re
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
 from bottle_init.bundle import document, graph, keys, readers, written
+from bottle_init.bundle import variables as bundle_variables
 from bottle_init.bundle.source import Wrong
+from bottle_init.bundle.table import listed
+from bottle_init.convert.comments import NOT_CONVERTED, Comments, shown
+from bottle_init.convert.variables import Variables, strings
 from bottle_init.core.words import DAEMON, JOB, ONESHOT
 from bottle_init.words import durations
 from bottle_init.words.text import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from bottle_init.bundle.source import Faults
-
-NOT_CONVERTED: Final = "NOT CONVERTED"
-"""How a comment begins that is about a difference in behaviour. All others begin with `note`."""
 
 MOST_CHILDREN: Final = 1_000
 UNLIMITED_RESTARTS: Final = 1_000_000
 """For tools that never give up: a budget that nobody spends."""
 
-_MARK: Final = re.compile("\ue000([A-Za-z_][A-Za-z0-9_]*)\ue001")
-_WIDTH: Final = 118
-_LONGEST_COMMENT: Final = 600
 _SETUID: Final = ("sudo", "su", "doas", "pkexec", "newgrp", "crontab")
 """Programs that gain privileges by their setuid bit, or refuse to run where they could not."""
 
@@ -47,37 +44,6 @@ class ExtraMissing(Exception):
     def __init__(self, library: str) -> None:
         super().__init__(f"{library} is not installed")
         self.library = library
-
-
-class Comments:
-    """What is said beside a table."""
-
-    def __init__(self) -> None:
-        self._said: dict[tuple[bool, str], None] = {}
-
-    def lose(self, text: str) -> None:
-        """Say that something that changes behaviour was not converted."""
-        self._said[True, _MARK.sub(r"${\1}", text)] = None
-
-    def note(self, text: str) -> None:
-        """Say something else that is worth knowing."""
-        self._said[False, _MARK.sub(r"${\1}", text)] = None
-
-    def lost(self) -> list[str]:
-        """All that changes behaviour."""
-        return [text for changes, text in self._said if changes]
-
-    def lines(self) -> Iterator[str]:
-        """The comments, what changes behaviour first."""
-        for changes, text in sorted(self._said, key=_changes_first):
-            kind = NOT_CONVERTED if changes else "note"
-            yield from wrap(
-                f"# {kind}: {plain(text, _LONGEST_COMMENT)}", _WIDTH, subsequent_indent="#   ", break_on_hyphens=False
-            )
-
-
-def _changes_first(said: tuple[bool, str]) -> bool:
-    return not said[0]
 
 
 class Child(Comments):
@@ -120,12 +86,12 @@ class Child(Comments):
         """Turn a key into a comment."""
         self.lose(f"{key} = {_shown(self.table.pop(key))}: {why}")
 
-    @property
-    def stop_ms(self) -> int:
-        """How long its stop may take: 5 s by default."""
+    def stop_ms(self, values: bundle_variables.Values) -> int:
+        """How long its stop may take where variables have these values: 5 s by default."""
         try:
-            return int(readers.duration_ms(self.table.get("stop_timeout", "5s")))
-        except Wrong:
+            limit = bundle_variables.replace(self.table.get("stop_timeout", "5s"), values)
+            return int(bundle_variables.taken(limit, readers.duration_ms))
+        except (Wrong, bundle_variables.Unknown):
             return 0
 
 
@@ -138,7 +104,7 @@ class Draft(Comments):
         self.tool = tool
         self.bundle: dict[str, Any] = {}
         self.children: dict[str, Child] = {}
-        self._variables: dict[str, str | None] = {}
+        self.variables = Variables()
 
     def child(self, wanted: str, kind: str, place: str) -> Child:
         """A new child, under a name that is as close to `wanted` as names allow. `place` is where the source has it."""
@@ -152,13 +118,6 @@ class Draft(Comments):
         if name != wanted:
             child.note(f"it was called {wanted!r}")
         return child
-
-    def variable(self, name: str, default: str | None) -> str:
-        """What stands in a value for a variable of the environment; `default` is None where there is none."""
-        known = self._variables.setdefault(name, default)
-        if known is None and default is not None:
-            self._variables[name] = default
-        return f"\ue000{name}\ue001"
 
     @property
     def lost(self) -> list[str]:  # type: ignore[override]
@@ -187,26 +146,51 @@ class Draft(Comments):
                 child.lose("it has no command: write one in place of this one, which fails")
 
     def _settle_variables(self) -> None:
+        """Declare the variables that stand in what the children have, and write them."""
+        self.variables.declare(text for child in self.children.values() for text in strings(child.table))
         for child in self.children.values():
-            child.table = {key: self._replaced(child, value) for key, value in child.table.items()}
+            child.table = {key: self._settled(child, value) for key, value in child.table.items()}
+        self._say_variables()
 
-    def _replaced(self, child: Child, value: Any) -> Any:
-        """A value with the default of each variable in place of the variable."""
+    def _settled(self, child: Child, value: Any) -> Any:
+        """A value with `${NAME}` in place of each variable, and its default in place of what cannot be written."""
         if isinstance(value, dict):
-            return {key: self._replaced(child, below) for key, below in value.items()}
+            return {key: self._settled(child, below) for key, below in value.items()}
         if isinstance(value, list):
-            return [self._replaced(child, below) for below in value]
+            return [self._settled(child, below) for below in value]
         if not isinstance(value, str):
             return value
+        for use in self.variables.unsaid(value):
+            child.lose(f"{use} depends on whether a variable is set; in its place is what it is by default")
+        written = self.variables.written(value)
+        if written is None:
+            fixed = self.variables.unset(value)
+            child.lose(f"{_shown(fixed)}: a variable behind a $ cannot be written, so its default is in its place")
+            return self.variables.written(fixed) or fixed
+        return written
 
-        def default(match: re.Match[str]) -> str:
-            name = match[1]
-            found = self._variables.get(name)
-            said = "it has no default, and so there is nothing in its place" if found is None else "this is its default"
-            child.lose(f"the variable {name}: it is not replaced in this file; {said}")
-            return found or ""
-
-        return _MARK.sub(default, value)
+    def _say_variables(self) -> None:
+        """What `[variables]` says less, or more, than the tool."""
+        found = self.variables
+        if found.emptied:
+            self.lose(
+                f"an empty value of {listed(found.emptied)} stands for the default there; here it is a value: leave"
+                " the variable unset"
+            )
+        if found.refused:
+            self.lose(f"an empty value of {listed(found.refused)} is refused there; here it is a value")
+        if found.nested:
+            self.lose(f"{listed(found.nested)} must be set where the other variable is not; here that is not checked")
+        if found.unwritten:
+            self.lose(f"the default of {listed(found.unwritten)} cannot be written in this file; it is empty")
+        for name, others in found.apart.items():
+            names = listed([name, *others])
+            self.lose(f"{name} has several defaults, and is several variables here: set all of {names}")
+        for name, why in found.withheld.items():
+            if name in found.declared:
+                self.lose(f".env has a value of {name} that is not copied, since {why}: give it to the container")
+        for name, message in found.messages.items():
+            self.note(f"where {name} is missing, {self.tool}s say: {message}")
 
     def _fit_stop(self) -> None:
         """The bundle's deadline is as long as all stops in their order may take, at least the 8 s of the default.
@@ -214,12 +198,13 @@ class Draft(Comments):
         A oneshot has ended before any that is after it runs.
         """
         below_ms: dict[str, int] = {}
+        values, _ = bundle_variables.resolve(tuple(self.variables.declared.items()), {})
         needed_ms = 0
         for name in self._by_depth():
             child = self.children[name]
             before_ms = max((below_ms.get(other, 0) for other in child.table.get("after", ())), default=0)
-            needed_ms = max(needed_ms, before_ms + child.stop_ms)
-            below_ms[name] = before_ms if child.kind == ONESHOT else before_ms + child.stop_ms
+            needed_ms = max(needed_ms, before_ms + child.stop_ms(values))
+            below_ms[name] = before_ms if child.kind == ONESHOT else before_ms + child.stop_ms(values)
         if needed_ms > 8_000 and "stop_timeout" not in self.bundle:
             self.bundle["stop_timeout"] = durations.spell(min(needed_ms, durations.LONGEST_MS))
             self.note(
@@ -243,7 +228,7 @@ class Draft(Comments):
 
     def _mend(self) -> None:
         """Turn every key that the bundle file does not take into a comment."""
-        for _ in range(len(self.children) + 10):
+        for _ in range(len(self.children) + len(self.variables.declared) + 10):
             faults = self._faults()
             if not faults:
                 return
@@ -257,7 +242,7 @@ class Draft(Comments):
             text.encode()
         except UnicodeEncodeError:
             raise Unconvertible("", "a string contains half of a surrogate pair, which is no character") from None
-        return document.parse(text, here=False).faults
+        return document.parse(text, here=False, starts=False).faults
 
     def _drop(self, path: str, message: str) -> None:
         if message == graph.NOTHING_ENABLED:
@@ -267,6 +252,9 @@ class Draft(Comments):
             return
         table, name, key = [*re.split(r"[.\[]", path, maxsplit=3), "", "", ""][:3]
         at_fault = self.children.get(name) if table in keys.KINDS else None
+        key = key.partition(".")[0]
+        if at_fault is not None and self._require(at_fault, key, message):
+            return
         if at_fault is not None and key == "command":
             at_fault.lose(f"its command {_shown(at_fault.table['command'])}: {message}")
             at_fault.table["command"] = ["false"]
@@ -275,14 +263,25 @@ class Draft(Comments):
         elif table == "bundle" and name in self.bundle:
             self.lose(f"{name} = {_shown(self.bundle.pop(name))}: {message}")
 
+    def _require(self, child: Child, key: str, message: str) -> bool:
+        """Require the variables of a key that takes no empty value; whether one of them was not required."""
+        named = [name for text in strings(child.table.get(key)) for name in bundle_variables.names_in(text)]
+        required = [name for name in dict.fromkeys(named) if self.variables.require(name)]
+        for name in required:
+            child.lose(f"{key} needs a value of {name}, which may be missing there; here it is required: {message}")
+        return bool(required)
+
     # Writing it.
 
     def _written(self) -> str:
+        declared = self.variables.used(text for child in self.children.values() for text in strings(child.table))
+        tables = {name: {"required": True} if default is None else default for name, default in declared.items()}
         head = [
             f"# Converted from {plain(self.source, 200)} ({self.tool}) by `bottle-init convert`.",
             f"# A comment that begins with {NOT_CONVERTED} is about a difference in behaviour; check it by hand.",
             *self.lines(),
             "",
+            *(_table("variables", tables, ()) if tables else ()),
             *(_table("bundle", self.bundle, ()) if self.bundle else ()),
         ]
         kinds = {kind: table for table, kind in keys.KINDS.items()}
@@ -300,5 +299,5 @@ def _table(heading: str, table: dict[str, Any], comments: Iterable[str]) -> list
 
 
 def _shown(value: Any) -> str:
-    text = written.inline(value)
+    text = shown(written.inline(value))
     return text if len(text) <= 100 else text[:97] + "..."

@@ -5,9 +5,9 @@ from __future__ import annotations
 import configparser
 import glob
 import re
-import shlex
 from typing import TYPE_CHECKING, Any, Final
 
+from bottle_init.convert.comments import MARK
 from bottle_init.convert.draft import Child, Draft, ExtraMissing, Unconvertible
 from bottle_init.convert.scalars import spelled
 from bottle_init.core.words import DAEMON
@@ -72,7 +72,7 @@ class _File:
 
     def settled(self, text: str) -> str:
         """Text with each variable of the environment as a draft has them."""
-        return _ENVIRONMENT.sub(lambda match: self.draft.variable(bytes.fromhex(match[1]).decode(), None), text)
+        return _ENVIRONMENT.sub(lambda match: self.draft.variables.mark(bytes.fromhex(match[1]).decode(), "?"), text)
 
     def get(self, section: str, key: str, default: str = "") -> str:
         """An option, not expanded yet."""
@@ -215,9 +215,9 @@ def _fill(file: _File, section: str, child: Child, names: dict[str, Any]) -> Non
     names = names | {f"ENV_{key}": value for key, value in environment.items()}
 
     def option(key: str, default: str = "") -> str:
-        return file.expanded(section, key, file.get(section, key, default), **names)
+        return file.settled(file.expanded(section, key, file.get(section, key, default), **names))
 
-    child.command([file.settled(word) for word in _words(section, option("command"))])
+    child.command(_words(file, section, option("command"), child))
     child.env((key, file.settled(value)) for key, value in environment.items())
     _who_and_where(file, child, option)
     _restarts(child, option)
@@ -230,9 +230,9 @@ def _fill(file: _File, section: str, child: Child, names: dict[str, Any]) -> Non
             child.note(f"{key}: supervisord does not know it either")
 
 
-def _words(section: str, command: str) -> list[str]:
+def _words(file: _File, section: str, command: str, child: Child) -> list[str]:
     try:
-        words = shlex.split(command)
+        words = file.draft.variables.split(command, child, "command")
     except ValueError as problem:
         raise Unconvertible(f"[{section}] command", f"{problem}") from None
     if not words:
@@ -246,7 +246,7 @@ def _who_and_where(file: _File, child: Child, option: Callable[..., str]) -> Non
         whole = file.get("supervisord", key) if file.parser.has_section("supervisord") else ""
         own = option(key) or (option(key, whole) if key != "directory" else "")
         if own and (key, own) != ("user", "root"):
-            child.table[target] = own.zfill(4) if key == "umask" else file.settled(own)
+            child.table[target] = own.zfill(4) if key == "umask" else own
     if child.table.get("user", "").isdigit():
         child.table["user"] = int(child.table["user"])
 
@@ -263,7 +263,11 @@ def _environment(file: _File, section: str, names: dict[str, Any]) -> Iterator[t
 
 
 def _restarts(child: Child, option: Callable[..., str]) -> None:
-    if _is_off(option("autostart", "true")):
+    starts = option("autostart", "true")
+    if MARK.fullmatch(starts):
+        child.table["enabled"] = starts
+        child.lose("autostart: of the words of the variable, only true and false are read here")
+    elif _is_off(starts):
         child.table["enabled"] = False
     restart = option("autorestart", "unexpected").lower()
     restart = {"yes": "true", "on": "true", "1": "true", "no": "false", "off": "false", "0": "false"}.get(
@@ -295,6 +299,8 @@ def _is_off(text: str) -> bool:
 
 
 def _stop(child: Child, option: Callable[..., str]) -> None:
+    if option("stopasgroup", "false") and not _is_off(option("stopasgroup", "false")):
+        child.note("stopasgroup: the child gets the signal first; what it leaves in its session, as soon as it is gone")
     signal = option("stopsignal", "TERM").strip()
     try:
         number = signames.number(signal)
@@ -309,13 +315,14 @@ def _stop(child: Child, option: Callable[..., str]) -> None:
     elif number != 15:
         child.table["stop_signal"] = signames.name(number)
     seconds = option("stopwaitsecs", "10").strip()
+    if MARK.fullmatch(seconds):
+        child.table["stop_timeout"] = seconds
+        return
     waits = spelled(float(seconds) * 1_000) if re.fullmatch("[0-9]{1,9}", seconds) else None
     if waits is None:
         child.lose(f"stopwaitsecs = {seconds}: it is no time")
     else:
         child.table["stop_timeout"] = waits
-    if option("stopasgroup", "false") and not _is_off(option("stopasgroup", "false")):
-        child.note("stopasgroup: the child gets the signal first; what it leaves in its session, as soon as it is gone")
 
 
 def _logs(child: Child, option: Callable[..., str]) -> None:

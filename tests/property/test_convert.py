@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from bottle_init.bundle import load
+from bottle_init.bundle import document
 from bottle_init.cli import main
 from bottle_init.convert import compose, interpolate, pebble, procfile, s6rc, scalars, shell, sources, supervisord
-from bottle_init.convert.draft import NOT_CONVERTED, Draft, Unconvertible
+from bottle_init.convert.comments import NOT_CONVERTED
+from bottle_init.convert.draft import Draft, Unconvertible
 
 ROOT = Path(__file__).parents[2]
 TRIES = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
@@ -27,9 +28,14 @@ TRIES = settings(max_examples=50, deadline=None, suppress_health_check=list(Heal
 def read(draft: Draft) -> dict[str, Any]:
     """The document of a draft. It is a valid bundle, wherever its users are."""
     text = draft.text()
-    load.from_text(text, draft.source, here=False)
+    assert faults_of(text) == []
     assert bool(draft.lost) == (f"# {NOT_CONVERTED}: " in text)
     return tomllib.loads(text)
+
+
+def faults_of(text: str) -> list[tuple[str, str]]:
+    """What `check` would call wrong with a bundle file; a required variable need not be set."""
+    return document.parse(text, here=False, starts=False).faults
 
 
 def of_supervisord(text: str, directory: Path | None = None) -> tuple[dict[str, Any], list[str]]:
@@ -155,7 +161,9 @@ def test_programs_become_daemons() -> None:
         ("stopsignal=NOSUCH", "there is no such signal"),
         ("startretries=0\nautorestart=true", "startretries = 0"),
         ("environment=A.B=c", "the variable 'A.B'"),
-        ("directory=%(ENV_HOME)s/x", "the variable HOME"),
+        ("command=a %(ENV_ARGS)s", "a variable whose value is empty, has spaces or has quotes or backslashes"),
+        ("numprocs=%(ENV_COPIES)s", "numprocs: it is a variable of the environment, taken for 1"),
+        ("autostart=%(ENV_START)s", "only true and false are read here"),
         ("user=%(ENV_WHO)s\n[eventlistener:mail]\ncommand=x\nevents=TICK_5", "[eventlistener:mail]"),
         ("[fcgi-program:php]\ncommand=x\nsocket=tcp://localhost:1", "[fcgi-program:php]"),
         ("[include]\nfiles=/nonexistent/*.conf", "/nonexistent/*.conf"),
@@ -323,7 +331,7 @@ def test_services_become_children() -> None:
             "command": ["serve"],
             "after": ["migrate", "db"],
             "cwd": "/app",
-            "env": {"LEVEL": "info", "DEBUG": "no", "PORT": "80", "GREETING": "a $HOME"},
+            "env": {"LEVEL": "info", "DEBUG": "no", "PORT": "80", "GREETING": "a $HOME", "TOKEN": "${TOKEN}"},
             "env_files": [".env", "more.env"],
             "stop_timeout": "10s",
             "policy": "restart",
@@ -340,6 +348,7 @@ def test_services_become_children() -> None:
         },
     }
     assert document["bundle"]["stop_timeout"] == "1m40s"
+    assert document["variables"] == {"TOKEN": ""}
 
 
 @pytest.mark.parametrize(
@@ -359,8 +368,17 @@ def test_services_become_children() -> None:
         ("{command: a, environment: {URL: 'redis://b:6379'}}", "URL names the host b"),
         ("{command: 'a --peer b:1'}", "command names the host b"),
         ("{command: a, environment: {DB_HOST: b}}", "DB_HOST names the host b"),
-        ("{command: 'a ${PORT:-80}'}", "the variable PORT"),
-        ("{command: 'a ${PORT:+80}'}", "depends on whether PORT is set"),
+        ("{command: [a, '${PORT:-80}']}", "an empty value of PORT stands for the default there"),
+        ("{command: [a, '${PORT:?no}']}", "an empty value of PORT is refused there"),
+        ("{command: [a, '${PORT:+80}']}", "${PORT:+80} depends on whether a variable is set"),
+        ("{command: [a, '${PORT:-80}', '${PORT:-81}']}", "PORT has several defaults"),
+        ("{command: [a, '${PORT-${OTHER?no}}']}", "OTHER must be set where the other variable is not"),
+        ("{command: [a, '$$$PORT']}", "a variable behind a $ cannot be written"),
+        ("{command: 'a ${ARGS}'}", "so their defaults stand there"),
+        ("{command: 'a \"${ARG}\"'}", ""),
+        ("{command: 'a --x=${ARG-1}'}", "a variable whose value has spaces or has quotes or backslashes changes"),
+        ("{command: a, restart: '${RESTART:-always}'}", "restart: the defaults of its variables are in their place"),
+        ("{command: a, user: '${ID}'}", "user needs a value of ID, which may be missing there"),
         ("{command: a, user: ''''}", ""),
     ],
 )
@@ -602,7 +620,7 @@ def valid_or_refused(make: Any) -> None:
     except Unconvertible as problem:
         assert str(problem)
         return
-    load.from_text(text, "made", here=False)
+    assert faults_of(text) == []
 
 
 WORDS = st.sampled_from(
