@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from launcher.errors import LauncherError
 
 AT_ONCE = 4
 """How many commands run side by side: an engine gains nothing by more."""
+_RUNNING = threading.BoundedSemaphore(AT_ONCE)
 ENDED_WITHIN_S = 1.0
 TELLS = 0.1
 """Seconds between two looks at a command on the terminal."""
@@ -67,13 +69,14 @@ def run(
 ) -> Result:
     """Run a command to its end and collect its output; `stdin` is its standard input, all of it or a file to read.
 
-    It gets a session of its own, so that a Ctrl-C on the terminal reaches the launcher alone.
+    It gets a session of its own, so that a Ctrl-C on the terminal reaches the launcher alone. It waits while `AT_ONCE`
+    others of this process run.
 
     Raises `CommandError` where `check` is set and the command failed, `LauncherError` where it is not installed.
     """
     env = {**os.environ, **extra_env} if extra_env else None
     source: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin or subprocess.DEVNULL}
-    with _known(command):
+    with _known(command), _RUNNING:
         done = subprocess.run(
             command.argv, capture_output=True, check=False, env=env, cwd=cwd, start_new_session=True, **source
         )

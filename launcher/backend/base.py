@@ -1,17 +1,21 @@
 """What every backend can do."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from launcher import state
 from launcher.docker import Command
+from launcher.errors import LauncherError
 from launcher.finding import Finding
+from launcher.interrupts import hold_signals
 from launcher.plan import SIDECARS, BottlePlan
 from launcher.spec import BottleSpec
 from launcher.steps import Step
+from launcher.together import together
 
 Tell = Callable[[str], None]
 ENDED = ("exited", "dead", "created")
@@ -103,6 +107,31 @@ class BottleBackend(ABC):
         Idempotent. What its daemons and its agent have said is kept in the operator's history.
         """
 
+    def stop_all(self, slugs: Sequence[str], tell: Tell = lambda _line: None) -> dict[str, bool]:
+        """Take several bottles down side by side; of each that was tried, whether there was any. Once a signal has come
+        no other is begun.
+
+        Raises `LauncherError` with every fault, after all have been tried.
+        """
+        there: dict[str, bool] = {}
+        errors: list[LauncherError] = []
+
+        def one(slug: str) -> list[str]:
+            if not held.came:
+                try:
+                    there[slug] = self.stop(slug, tell)
+                except LauncherError as error:
+                    errors.append(error)
+            return []
+
+        with hold_signals() as held:
+            together([partial(one, slug) for slug in slugs])
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise LauncherError("\n".join(map(str, errors)), hint="`bottle prune` tries again")
+        return there
+
     @abstractmethod
     def steps(self, plan: BottlePlan) -> tuple[Step, ...]:
         """All that `launch` does, in an order that it may be done in. A pure function."""
@@ -151,8 +180,7 @@ class BottleBackend(ABC):
             for slug, objects in self.own().items()
             if not (state.is_held(state.state_root() / slug) or _is_whole(objects))
         ]
-        for slug in left:
-            self.stop(slug, tell)
+        self.stop_all(left, tell)
         state.discard_unmarked()
         return tuple(left)
 

@@ -185,10 +185,10 @@ def down(
     if everything and slug:
         raise LauncherError(f"--all takes down {', '.join(slug)} too", hint="name bottles, or say --all")
     chosen = list(backend.own()) if everything else _meant(backend, slug or [])
-    for each in chosen:
-        if not discard:
+    if not discard:
+        for each in chosen:
             settled(backend, each, note)
-        there = backend.stop(each, tell)
+    for each, there in backend.stop_all(chosen, tell).items():
         screen.print(Text(f"{each} is down" if there else f"there is no bottle {each}"))
     if not chosen:
         screen.print("no bottle is up")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from launcher.backend.docker import DockerBottleBackend
 from launcher.backend.docker.argv import create
 from launcher.backend.docker.facts import facts_in
 from launcher.containers import bundle
-from launcher.docker import Command, Result
+from launcher.docker import AT_ONCE, Command, Result, run
 from launcher.errors import LauncherError
 from launcher.health import KILL_SWITCH, Health, health_of, read
 from launcher.images import context
@@ -73,7 +75,7 @@ def test_prune_leaves_the_bottles_of_other_backends() -> None:
         container("unknown", "sidecars", "exited"),
     )
     assert engine.prune() == ("old", "unknown")
-    assert engine.stopped == ["old", "unknown"]
+    assert sorted(engine.stopped) == ["old", "unknown"]
     assert state.slugs() == ("cluster", "vm", "whole")
 
 
@@ -96,6 +98,35 @@ def test_prune_leaves_what_a_launcher_works_at() -> None:
         assert Engine().prune() == ()
         assert (state.state_root() / "begun").exists()
     assert Engine().prune() == ("held",)
+
+
+def test_one_that_stays_does_not_keep_the_others() -> None:
+    """Defence: `stop_all` gathers the errors."""
+
+    class Reluctant(Engine):
+        def stop(self, target: str, *tell: object) -> bool:
+            super().stop(target, *tell)
+            if target in ("b", "d"):
+                raise LauncherError(f"{target} is in use")
+            return True
+
+    engine = Reluctant()
+    with pytest.raises(LauncherError) as raised:
+        engine.stop_all(tuple("abcde"))
+    assert sorted(engine.stopped) == list("abcde")
+    assert sorted(str(raised.value).splitlines()) == ["b is in use", "d is in use"]
+    assert Engine().stop_all("xy") == {"x": True, "y": True}
+
+
+def test_at_most_four_commands_run_at_once(tmp_path: Path) -> None:
+    """However many threads ask. Defence: `run` waits while `AT_ONCE` others run."""
+    log = tmp_path / "log"
+    command = Command(("sh", "-c", f"echo 1 >>{log}; sleep 0.1; echo -1 >>{log}"))
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(run, [command] * 16))
+    running = list(accumulate(map(int, log.read_text().split())))
+    assert len(running) == 32
+    assert max(running) <= AT_ONCE
 
 
 @pytest.mark.parametrize("files", [(), ("lock",), ("lock", "metadata.json.new")])

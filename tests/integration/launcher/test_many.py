@@ -60,6 +60,7 @@ def tables_of(slug: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900 + 10 * KILLS)
 def test_prune_removes_what_killed_launchers_leave(home: Path) -> None:
     """Each dies at a moment drawn from the length of a whole `up`. A bottle that was complete by then stays up."""
     began = time.monotonic()
