@@ -3,7 +3,8 @@
 import json
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,22 +29,23 @@ class Saving:
 
     def __init__(self, slug: str, agent: str | None, bundle: str | None) -> None:
         self.directory = history_root() / slug
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._agent, self._bundle = agent, bundle
+        with suppress(OSError):
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._facts = _facts_now(slug)
         self._following: threading.Thread | None = None
 
     def follow_bundle(self) -> None:
         """Begin to copy the bundle's log, to its last line."""
         if self._bundle is not None:
-            arguments = (self.directory / BUNDLE_LOG, "logs", "--timestamps", "--follow", self._bundle)
-            self._following = threading.Thread(target=docker_to_file, args=arguments, daemon=True)
+            arguments = (BUNDLE_LOG, "logs", "--timestamps", "--follow", self._bundle)
+            self._following = threading.Thread(target=self._copy, args=arguments, daemon=True)
             self._following.start()
 
     def take_agent(self) -> None:
         """Copy what the agent has said, and how it is, before it goes."""
         if self._agent is not None:
-            docker_to_file(self.directory / AGENT_LOG, "logs", "--timestamps", self._agent)
+            self._copy(AGENT_LOG, "logs", "--timestamps", self._agent)
             self._facts["agent_state"] = _state_of(self._agent)
 
     def take_bundle(self) -> str:
@@ -53,15 +55,23 @@ class Saving:
         self._facts["bundle_state"] = ended = _state_of(self._bundle)
         if self._following is not None:
             self._following.join(timeout=10)
-        audit = self.directory / AUDIT
-        if not docker_to_file(audit, "cp", f"{self._bundle}:{STATE_DIR}/audit", "-"):
-            audit.unlink(missing_ok=True)
+        if not self._copy(AUDIT, "cp", f"{self._bundle}:{STATE_DIR}/audit", "-"):
+            with suppress(OSError):
+                (self.directory / AUDIT).unlink(missing_ok=True)
         return str(ended.get("ExitCode", "?"))
+
+    def _copy(self, name: str, *args: str) -> bool:
+        """What `docker ARGS…` says, as a file of the directory; whether all of it is there."""
+        try:
+            return docker_to_file(self.directory / name, *args)
+        except OSError:
+            return False
 
     def finish(self) -> None:
         """Write down what is known, and forget the oldest."""
-        state.write(self.directory / FACTS, json.dumps(self._facts, indent=1) + "\n", mode=0o600)
-        forget_oldest()
+        with suppress(OSError):
+            state.write(self.directory / FACTS, json.dumps(self._facts, indent=1) + "\n", mode=0o600)
+            forget_oldest()
 
 
 def remember(slug: str, logs: Mapping[str, str], **facts: Any) -> None:
@@ -91,10 +101,9 @@ def _state_of(container: str) -> dict[str, Any]:
 
 def forget_oldest() -> None:
     """Keep the last `KEPT` bottles, and of those as many as have room in `KEPT_BYTES`."""
-    found = sorted(history_root().iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
     used = 0
-    for index, directory in enumerate(found):
-        used += sum(path.lstat().st_size for path in directory.rglob("*"))
+    for index, directory in enumerate(reversed(_oldest_first(history_root().iterdir()))):
+        used += sum(_size(path) for path in directory.rglob("*"))
         if index and (index >= KEPT or used > KEPT_BYTES):
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -110,5 +119,20 @@ def facts_of(slug: str) -> dict[str, Any] | None:
 
 def remembered() -> tuple[str, ...]:
     """The bottles that are gone and remembered, the latest last."""
-    found = history_root().glob(f"*/{FACTS}")
-    return tuple(path.parent.name for path in sorted(found, key=lambda path: path.stat().st_mtime))
+    return tuple(path.parent.name for path in _oldest_first(history_root().glob(f"*/{FACTS}")))
+
+
+def _oldest_first(paths: Iterable[Path]) -> list[Path]:
+    """Those that are there: another launcher may be forgetting one of them."""
+    times = {}
+    for path in paths:
+        with suppress(FileNotFoundError):
+            times[path] = path.stat().st_mtime
+    return sorted(times, key=times.__getitem__)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0

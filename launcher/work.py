@@ -41,17 +41,20 @@ GIT_WORK_TREE=$PROJECT git add --all >/dev/null 2>&1
 git diff --cached --binary --no-ext-diff --no-textconv "$base"
 """
 )
-# Work trees of git with something that no remote has: a line of JSON for each.
+# Work trees of git with something that no remote has: numbers and path of each, with a NUL after it. The agent chose
+# the paths, so no other byte separates them; and a repository whose filters never end counts as changed.
 UNSAVED = (
     _GIT
     + """
-find "$@" -xdev -maxdepth 5 -name .git 2>/dev/null | while read -r found; do
+find "$@" -xdev -maxdepth 5 -name .git -exec sh -c '
+lines() { timeout 60 git -C "$tree" -c core.fsmonitor=false "$@" 2>/dev/null || [ $? != 124 ] || echo; }
+for found do
     tree=${found%/.git}
-    changed=$(git -C "$tree" -c core.fsmonitor=false status --porcelain 2>/dev/null | wc -l)
-    commits=$(git -C "$tree" log --oneline --branches --not --remotes 2>/dev/null | wc -l)
-    [ "$changed$commits" = 00 ] && continue
-    printf '{"tree": "%s", "changed": %d, "commits": %d}\\n' "$tree" "$changed" "$commits"
+    changed=$(lines status --porcelain | wc -l)
+    commits=$(lines log --oneline --branches --not --remotes | wc -l)
+    [ "$changed$commits" = 00 ] || printf "%d %d %s\\0" "$changed" "$commits" "$tree"
 done
+' sh {} +
 """
 )
 # Whether there is any work tree at all; this one runs beside the agent, which need not have git.
@@ -128,16 +131,29 @@ def _looking(
     )
 
 
+def _is_there(slug: str, role: str) -> bool:
+    """Whether the engine has a volume: a container that names one makes it."""
+    name = object_name(slug, role)
+    return name in docker("volume", "ls", "--quiet", "--filter", f"name={name}").stdout.split()
+
+
 def unsaved(backend: BottleBackend, slug: str, facts: dict[str, Any]) -> list[Unsaved]:
-    """The work trees of a bottle with something that no remote has."""
+    """The work trees of a bottle with something that no remote has.
+
+    Raises `LauncherError` where the engine does not show them.
+    """
     home, target = str(facts.get("home", "")), str(facts.get("project_target", ""))
     places = {"home": home, **({"project": target} if facts.get("project") in ("copy", "clone") else {})}
     python = (f"{RUNTIME_DIR}/bin/python3", "-I", "-S", "-c", TREES)
     there = run(backend.in_agent(slug, *python, *places.values()), check=False)
     if there.code == 0 and not there.stdout.strip():
         return []
-    result = docker(*_looking(slug, facts, places, UNSAVED, *places.values()), check=False)
-    return [Unsaved(**json.loads(line)) for line in result.stdout.splitlines() if line.startswith("{")]
+    places = {role: place for role, place in places.items() if _is_there(slug, role)}
+    if not places:
+        return []
+    told = docker(*_looking(slug, facts, places, UNSAVED, *places.values())).stdout
+    found = [each.split(" ", 2) for each in told.split("\0") if each]
+    return [Unsaved(tree, int(changed), int(commits)) for changed, commits, tree in found]
 
 
 def settled(backend: BottleBackend, slug: str, say: Say) -> None:
@@ -148,7 +164,17 @@ def settled(backend: BottleBackend, slug: str, say: Say) -> None:
     facts = state.facts_of(state.state_root() / slug)
     if facts is None or "home" not in facts:
         return
-    if facts.get("project") in ("copy", "clone"):
+    try:
+        _keep_all(backend, slug, facts, say)
+    except OSError as error:
+        raise LauncherError(
+            f"the work in {slug} cannot be kept: {error.filename or work_root()}: {error.strerror}",
+            hint=f"mend that and try again; `bottle down --discard {slug}` goes without it",
+        ) from None
+
+
+def _keep_all(backend: BottleBackend, slug: str, facts: dict[str, Any], say: Say) -> None:
+    if facts.get("project") in ("copy", "clone") and _is_there(slug, "project"):
         patch = make_patch(slug, facts)
         if patch and _digest(patch) != facts.get("applied"):
             keep(patch_path(slug), patch)
@@ -171,16 +197,19 @@ def _by_place(facts: dict[str, Any], found: Sequence[Unsaved]) -> Iterator[tuple
 
 def _in_project(each: Unsaved, facts: dict[str, Any]) -> bool:
     target = str(facts.get("project_target", ""))
-    return bool(target) and each.tree.startswith(target)
+    return bool(target) and Path(each.tree).is_relative_to(target)
 
 
 def keep(target: Path, content: bytes) -> None:
     """Keep something in the work directory."""
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = target.with_suffix(".new")
-    fresh.write_bytes(content)
-    fresh.chmod(0o600)
-    fresh.replace(target)
+    try:
+        fresh.write_bytes(content)
+        fresh.chmod(0o600)
+        fresh.replace(target)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def keep_directory(slug: str, place: str, target: Path) -> None:
@@ -189,14 +218,17 @@ def keep_directory(slug: str, place: str, target: Path) -> None:
     Raises `LauncherError` where the engine does not give it.
     """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    archive = target.with_name(target.name + ".new")
-    if not docker_to_file(archive, "cp", f"{object_name(slug, 'agent')}:{place}", "-"):
+    archive, fresh = target.with_name(target.name + ".tar.new"), target.with_name(target.name + ".new")
+    try:
+        if not docker_to_file(archive, "cp", f"{object_name(slug, 'agent')}:{place}", "-"):
+            raise LauncherError(f"{place} of {slug} could not be kept", hint="`bottle down --discard` goes without it")
+        with archive.open("rb") as source, gzip.open(fresh, "wb", compresslevel=3) as compressed:
+            shutil.copyfileobj(source, compressed)
+        fresh.chmod(0o600)
+        fresh.replace(target)
+    finally:
         archive.unlink(missing_ok=True)
-        raise LauncherError(f"{place} of {slug} could not be kept", hint="`bottle down --discard` goes without it")
-    with archive.open("rb") as source, gzip.open(target, "wb", compresslevel=3) as compressed:
-        shutil.copyfileobj(source, compressed)
-    archive.unlink()
-    target.chmod(0o600)
+        fresh.unlink(missing_ok=True)
 
 
 def _digest(patch: bytes) -> str:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from launcher import bottles, state
 from launcher.backend import BottleBackend, get_bottle_backend
+from launcher.backend.base import Tell
 from launcher.cli.console import asks_a_person, note, screen, tell
 from launcher.cli.root import START, Agent, ProjectMode, ProjectPath, Prompt, Slug, app, complete_slug, example
 from launcher.docker import foreground, replaced_by
@@ -114,12 +115,24 @@ def start(
             code = backend.attach(target, spec.agent.tty, held.sleep, started=started) if attached else 0
             held.check()
         except BaseException:
-            backend.stop(slug, say)
+            _give_up(backend, slug, say)
             raise
         if attached and not keep:
             settled(backend, slug, note)
             backend.stop(target, say)
     return code
+
+
+def _give_up(backend: BottleBackend, slug: str, say: Tell) -> None:
+    """Take down a bottle that was interrupted, or lost its bundle; one whose work cannot be kept stays."""
+    from launcher.work import settled
+
+    try:
+        settled(backend, slug, note)
+    except LauncherError as error:
+        note(f"{error}\n{slug} is left as it is: `bottle down {slug}` tries again, with --discard without its work")
+        return
+    backend.stop(slug, say)
 
 
 def _already_up(backend: BottleBackend, agent: str, there: list[str]) -> int:

@@ -49,9 +49,13 @@ def remove(slug: str, stage_dirs: set[Path], tell: Tell, *, keep_history: bool =
         found = listed(f"{LABEL_SLUG}={slug}")
     except LauncherError as error:
         if is_unreachable(error):
-            # What an engine that is gone may still have is found by its labels, once it is back.
+            # What an engine that is gone may still have is found by its labels, once it is back. The notes of an agent
+            # that has worked stay until then: they say where its work is.
             for stage_dir in stage_dirs:
-                state.discard(stage_dir, slug)
+                if keep_history:
+                    state.discard_secrets(stage_dir)
+                else:
+                    state.discard(stage_dir, slug)
         raise
     faults = _remove_objects(slug, found, tell, keep_history=keep_history)
     if faults:

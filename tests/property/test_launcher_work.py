@@ -1,0 +1,197 @@
+"""What an agent has done is kept before its bottle goes, whatever goes wrong then, without an engine."""
+
+import errno
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from launcher import history, state, work
+from launcher.backend.base import Running
+from launcher.backend.docker import DockerBottleBackend, removal
+from launcher.cli.lifecycle import start
+from launcher.docker import Command, Result
+from launcher.errors import Interrupted, LauncherError
+from launcher.spec import AgentSpec, BottleSpec
+
+SLUG = "made-1234"
+DEAD = LauncherError("Cannot connect to the Docker daemon at unix:///var/run/docker.sock")
+
+
+class Engine(DockerBottleBackend):
+    """Docker, whose agent is interrupted as soon as somebody looks at it."""
+
+    stopped = False
+
+    def launch(self, *_plan: object, **_start: object) -> str:
+        state.create(state.state_root() / SLUG, SLUG, home="/home/agent", project="copy", project_target="/work")
+        return f"bottle-{SLUG}-agent"
+
+    def prepare(self, *_wanted: object) -> object:  # type: ignore[override]
+        return None
+
+    def attach(self, *_target: object, **_started: object) -> int:
+        raise Interrupted(2, "SIGINT")
+
+    def stop(self, *_target: object) -> bool:
+        self.stopped = True
+        return True
+
+    def in_agent(self, slug: str, *command: str, tty: bool = False) -> Command:  # noqa: ARG002
+        return Command(("false", *command))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An operator's home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def engine_has(monkeypatch: pytest.MonkeyPatch, *volumes: str) -> list[tuple[str, ...]]:
+    """An engine with these volumes, whose containers run their scripts right here; the value is what it was asked."""
+    asked: list[tuple[str, ...]] = []
+
+    def docker(*args: str, check: bool = True) -> Result:
+        asked.append(args)
+        if args[0] == "volume":
+            return Result(0, "\n".join(volumes), "")
+        at = args.index("-c")
+        done = subprocess.run(("sh", "-c", *args[at + 1 :]), capture_output=True, text=True, check=check)
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    monkeypatch.setattr(work, "docker", docker)
+    return asked
+
+
+def repository(place: Path) -> None:
+    """A work tree with one file that is in no commit."""
+    place.mkdir(parents=True)
+    subprocess.run(("git", "init", "--quiet", str(place)), check=True)
+    (place / "new").write_text("")
+
+
+# An interrupt.
+
+
+def test_an_interrupted_up_keeps_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C at `up` takes the bottle down; what the agent changed in its copy is kept, as it is by `down`."""
+    engine_has(monkeypatch, f"bottle-{SLUG}-project")
+    monkeypatch.setattr(work, "make_patch", lambda *_bottle: b"the patch")
+    engine = Engine()
+    with pytest.raises(Interrupted):
+        start(engine, BottleSpec("made", agent=AgentSpec("made"), slug=SLUG))
+    assert work.patch_path(SLUG).read_bytes() == b"the patch"
+    assert engine.stopped
+
+
+@pytest.mark.parametrize("fault", [DEAD, OSError(errno.ENOSPC, "No space left on device", "made.patch")])
+def test_where_work_cannot_be_kept_the_bottle_stays(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: Exception
+) -> None:
+    """An engine that does not answer, or a disk that is full, costs nobody the work; how to go on is said."""
+
+    def fails(*_bottle: object) -> bytes:
+        raise fault
+
+    engine_has(monkeypatch, f"bottle-{SLUG}-project")
+    monkeypatch.setattr(work, "make_patch", fails)
+    engine = Engine()
+    with pytest.raises(Interrupted):
+        start(engine, BottleSpec("made", agent=AgentSpec("made"), slug=SLUG))
+    assert not engine.stopped
+    assert f"`bottle down {SLUG}` tries again" in capsys.readouterr().err
+    with pytest.raises(LauncherError):
+        work.settled(engine, SLUG, print)
+
+
+# What is nowhere else.
+
+
+def test_an_agent_names_its_directories_as_it_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quotes and line ends in a path neither hide a work tree nor end `down` with an error of the parser's."""
+    engine_has(monkeypatch, f"bottle-{SLUG}-home")
+    places = [tmp_path / "agent" / name for name in ('a "quoted" one', "two\nlines", "it's \\0 % one")]
+    for place in places:
+        repository(place)
+    found = work.unsaved(Engine(), SLUG, {"home": str(tmp_path / "agent")})
+    assert sorted(each.tree for each in found) == sorted(map(str, places))
+    assert {(each.changed, each.commits) for each in found} == {(1, 0)}
+
+
+def test_an_engine_that_fails_hides_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`down` does not go on where nobody could look."""
+
+    def docker(*_args: str, **_check: bool) -> Result:
+        raise DEAD
+
+    monkeypatch.setattr(work, "docker", docker)
+    with pytest.raises(LauncherError, match="Cannot connect"):
+        work.unsaved(Engine(), SLUG, {"home": "/home/agent"})
+
+
+def test_looking_makes_no_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bottle whose volumes somebody has removed by hand: a container that names one would make it anew."""
+    asked = engine_has(monkeypatch)
+    state.create(state.state_root() / SLUG, SLUG, home="/home/agent", project="copy", project_target="/work")
+    work.settled(Engine(), SLUG, print)
+    assert {args[0] for args in asked} == {"volume"}
+
+
+def test_a_half_written_archive_is_not_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A disk that fills up meanwhile leaves the archive that was there, and no part of a new one."""
+
+    def full(*_files: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(work, "docker_to_file", lambda target, *_args: bool(target.write_bytes(b"archive")))
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    target = tmp_path / "kept" / "home.tar.gz"
+    target.parent.mkdir()
+    target.write_bytes(b"the one before")
+    with pytest.raises(OSError, match="No space"):
+        work.keep_directory(SLUG, "/home/agent", target)
+    assert list(target.parent.iterdir()) == [target]
+    assert target.read_bytes() == b"the one before"
+
+
+# Notes and memories.
+
+
+@pytest.mark.parametrize(("rollback", "left"), [(False, True), (True, False)])
+def test_notes_outlive_an_engine_that_is_gone(monkeypatch: pytest.MonkeyPatch, *, rollback: bool, left: bool) -> None:
+    """They say where an agent's work is, once the engine is back. Only a launch that failed has none to keep."""
+
+    def listed(*_conditions: str) -> tuple[Running, ...]:
+        raise DEAD
+
+    monkeypatch.setattr(removal, "listed", listed)
+    stage_dir = state.state_root() / SLUG
+    state.create(stage_dir, SLUG)
+    state.write(stage_dir / "secrets" / "api", "made up", mode=0o600)
+    with pytest.raises(LauncherError):
+        removal.remove(SLUG, {stage_dir}, print, keep_history=not rollback)
+    assert stage_dir.exists() is left
+    assert not (stage_dir / "secrets").exists()
+
+
+def test_a_memory_is_never_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be written, a bottle goes down all the same."""
+    monkeypatch.setattr(history, "docker", lambda *_args, **_check: Result(1, "", ""))
+    state.own_root().mkdir()
+    history.history_root().write_text("not a directory")
+    saving = history.Saving(SLUG, "an agent", "a bundle")
+    saving.follow_bundle()
+    saving.take_agent()
+    saving.take_bundle()
+    saving.finish()
+    assert history.history_root().read_text() == "not a directory"
+
+
+def test_another_launcher_may_forget_at_the_same_time(home: Path) -> None:
+    """A memory that vanishes between two looks (here: a link to nothing) is no fault."""
+    history.history_root().mkdir(parents=True)
+    (history.history_root() / "gone").symlink_to(home / "nowhere")
+    history.remember(SLUG, {}, agent="made")
+    assert history.remembered() == (SLUG,)
