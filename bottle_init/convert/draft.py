@@ -130,7 +130,7 @@ class Draft(Comments):
         """The bundle file. Raises Unconvertible where there is nothing that could run."""
         self._settle()
         if not any(child.kind != ONESHOT for child in self.children.values()):
-            raise Unconvertible("", f"there is nothing to run in this {self.tool}")
+            raise Unconvertible("", "; ".join([f"there is nothing to run in this {self.tool}", *Comments.lost(self)]))
         self._settle_variables()
         self._fit_stop()
         self._mend()

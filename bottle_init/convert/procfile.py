@@ -16,6 +16,7 @@ TOOL: Final = "Procfile"
 _RELEASE: Final = "release"
 _FIRST_PORT: Final = 5_000
 _PORTS_APART: Final = 100
+_PROCESS: Final = re.compile(r"[A-Za-z0-9_-]+:\s*.+")
 _PORT: Final = re.compile(r"\$(?:PORT\b|\{PORT\})")
 
 
@@ -30,6 +31,9 @@ def convert(text: str, source: str, directory: Path | None) -> Draft:
     except AssertionError:
         raise Unconvertible("", "a name is there twice") from None
     draft = Draft(source, TOOL)
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.startswith("#") and not _PROCESS.match(line):
+            draft.note(f"line {number} is `NAME: COMMAND` for no runner either: {line}")
     released = []
     number = 0
     for name, line in processes.items():

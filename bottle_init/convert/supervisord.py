@@ -129,6 +129,8 @@ def _include(file: _File, here: str) -> None:
         return
     for pattern in file.expanded("include", "files", file.get("include", "files")).split():
         found = sorted(glob.glob(pattern if pattern.startswith("/") else f"{here}/{pattern}"))
+        if not found and pattern.startswith("/"):
+            found = sorted(glob.glob(glob.escape(_image_root(here)) + pattern))
         if not found:
             file.draft.lose(f"[include] {pattern}: there is no such file here")
         for path in found:
@@ -138,6 +140,12 @@ def _include(file: _File, here: str) -> None:
                 file.parser.expand_here(path.rpartition("/")[0])
             except (OSError, UnicodeDecodeError) as problem:
                 file.draft.lose(f"[include] {path}: it cannot be read: {getattr(problem, 'strerror', None) or problem}")
+
+
+def _image_root(here: str) -> str:
+    """The directory that becomes the root of an image, for a file that is somewhere in the `etc` of one."""
+    parts = here.split("/")
+    return "/".join(parts[: -parts[::-1].index("etc") - 1]) or "." if "etc" in parts else here
 
 
 def _look_at(file: _File, section: str) -> None:

@@ -182,6 +182,20 @@ def test_included_files_are_read(tmp_path: Path) -> None:
     assert document["daemons"]["b"]["command"] == [f"{tmp_path}/conf.d/b"]
 
 
+def test_files_of_an_image_are_found_in_its_tree(tmp_path: Path) -> None:
+    """An image's file names others by their place in the image; in its sources they are below the same root."""
+    own, others = tmp_path / "rootfs/etc/supervisor", tmp_path / "rootfs/opt/conf.d"
+    own.mkdir(parents=True)
+    others.mkdir(parents=True)
+    (own / "supervisord.conf").write_text("[include]\nfiles = /opt/conf.d/*.conf\n")
+    (others / "b.conf").write_text("[program:b]\ncommand=b\n")
+    document = read(sources.draft_of(str(own / "supervisord.conf"), None))
+    assert document["daemons"]["b"]["command"] == ["b"]
+    (others / "b.conf").unlink()
+    with pytest.raises(Unconvertible, match=r"nothing to run.*/opt/conf.d/\*.conf: there is no such file here"):
+        sources.draft_of(str(own / "supervisord.conf"), None).text()
+
+
 def test_groups_keep_their_order() -> None:
     text = "[group:all]\nprograms=b,a\npriority=5\n"
     text += "[program:a]\ncommand=a\npriority=2\n[program:b]\ncommand=b\npriority=1\n"
@@ -213,6 +227,13 @@ def test_a_procfile_runs_its_release_first() -> None:
     assert all(table["after"] == ["release"] for table in document["daemons"].values())
     assert document["daemons"]["worker"]["env"] == {"QUEUE": "high"}
     assert "bundle" not in document, "one ends, all end: the default policy"
+
+
+def test_lines_that_no_runner_reads_are_noted() -> None:
+    draft = procfile.convert("web: serve\nweb.2: serve\n worker: work\n# a comment\n\n", "Procfile", None)
+    assert list(read(draft)["daemons"]) == ["web"]
+    assert draft.lost == []
+    assert [f"line {number} is" in draft.text() for number in (1, 2, 3, 4)] == [False, True, True, False]
 
 
 def test_an_env_file_is_named_if_it_is_plain(tmp_path: Path) -> None:
