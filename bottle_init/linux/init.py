@@ -111,6 +111,7 @@ class Init:
         gc.enable()
         while self.exit is None:
             self._turn()
+        self.starts.close()
         self.journal.close(self.exit)
         return self.exit.code
 

@@ -1,9 +1,9 @@
 """sd_notify(3): what a daemon says of itself over the socket that `NOTIFY_SOCKET` names.
 
-Each start of a daemon gets a socket of its own, bound by the kernel to a free abstract address, so
-nothing on a filesystem is needed and a datagram to an earlier start's address reaches nobody. An
-abstract address keeps no secret; what counts is that the kernel says which process sent a datagram
-(SCM_CREDENTIALS), and that this process belongs to the daemon's session.
+Each start of a daemon gets a socket of its own, so a datagram to an earlier start's address reaches nobody. It has a
+path below /dev/shm, because some libraries send to nothing else. Where that cannot be, the kernel binds it to a free
+abstract address, which needs no filesystem. Neither keeps a secret; what counts is that the kernel says which process
+sent a datagram (SCM_CREDENTIALS), and that this process belongs to the daemon's session.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from select import EPOLLIN
 from sys import byteorder
 
 from bottle_init.core.events import Notified
+from bottle_init.linux.sys.shm import SHM, Sockets
 from bottle_init.words.text import plain
 
 TYPE_CHECKING = False
@@ -40,14 +41,22 @@ _FOREVER_US = 2**64 - 1
 class Notify:
     """The notify sockets of all daemons that have one.
 
-    `belongs(child, pid)` tells whether that process is of the session of that child's present process.
+    `belongs(child, pid)` tells whether that process is of the session of that child's present process. `parent` is the
+    directory below which the sockets have paths, if they can.
     """
 
-    def __init__(self, poller: Poller, emit: Callable[[Event], None], belongs: Callable[[int, int], bool]) -> None:
+    def __init__(
+        self,
+        poller: Poller,
+        emit: Callable[[Event], None],
+        belongs: Callable[[int, int], bool],
+        parent: str = SHM,
+    ) -> None:
         self._poller = poller
         self._emit = emit
         self._belongs = belongs
-        self._open: dict[int, tuple[_socket.socket, int]] = {}
+        self._paths = Sockets(parent)
+        self._open: dict[int, tuple[_socket.socket, int, str]] = {}
 
     def open(self, child: int, generation: int) -> str:
         """A new socket for a new start; returns the value for `NOTIFY_SOCKET`. Raises OSError."""
@@ -55,21 +64,38 @@ class Notify:
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
         try:
             listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
-            listener.bind("")
+            path = self._bind(listener)
         except OSError:
             listener.close()
             raise
-        self._open[child] = (listener, generation)
+        self._open[child] = (listener, generation, path)
         self._poller.watch(listener.fileno(), EPOLLIN, lambda _mask: self._read(child))
+        if path:
+            return path
         name: bytes = listener.getsockname()
         return "@" + name[1:].decode("ascii")
+
+    def _bind(self, listener: _socket.socket) -> str:
+        """Bind to a path, else to an abstract address, which is "" here. Raises OSError."""
+        try:
+            return self._paths.bind(listener)
+        except OSError:
+            listener.bind("")  # No memory file system, or not for this init: an address that any init can have.
+            return ""
 
     def close(self, child: int) -> None:
         """Hear no more of this child."""
         if child in self._open:
-            listener, _ = self._open.pop(child)
+            listener, _, path = self._open.pop(child)
             self._poller.forget(listener.fileno())
             listener.close()
+            if path:
+                self._paths.remove(path)
+
+    def close_all(self) -> None:
+        """The init ends: leave nothing behind."""
+        for child in list(self._open):
+            self.close(child)
 
     def drain(self, child: int) -> None:
         """The daemon has been reaped: take what it has still said."""
@@ -83,7 +109,7 @@ class Notify:
         """
         if child not in self._open:
             return
-        listener, generation = self._open[child]
+        listener, generation, _ = self._open[child]
         for _ in range(_PER_WAKE_UP):
             try:
                 data, ancillary, flags, _ = listener.recvmsg(_DATAGRAM, _ANCILLARY, _socket.MSG_CMSG_CLOEXEC)

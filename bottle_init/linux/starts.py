@@ -138,6 +138,11 @@ class Starts:
         if self._notify is not None and self._bundle.children[child].ready is not None:
             self._notify.drain(child)
 
+    def close(self) -> None:
+        """Take away what is in a filesystem."""
+        if self._notify is not None:
+            self._notify.close_all()
+
     def _environment(self, child: int, generation: int) -> dict[bytes, bytes]:
         """What is added to a child's environment at this start. Raises OSError."""
         ready = self._bundle.children[child].ready

@@ -194,7 +194,7 @@ resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 resource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)[1:] * 2)
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 init = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-init.sendto(b"READY=1", chr(0) + os.environ["NOTIFY_SOCKET"][1:])
+init.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"].replace("@", chr(0), 1))
 question = listener.accept()[0]
 for _ in range(15_000):
     try:

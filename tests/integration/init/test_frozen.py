@@ -59,7 +59,7 @@ def watched(tmp_path: Path) -> str:
     path.write_text(
         "import os, socket, time\n"
         "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
-        "s.connect(chr(0) + os.environ['NOTIFY_SOCKET'][1:])\n"
+        "s.connect(os.environ['NOTIFY_SOCKET'].replace('@', chr(0), 1))\n"
         "s.send(b'READY=1\\nWATCHDOG_USEC=600000000\\nWATCHDOG=1')\n"
         "time.sleep(100000)\n"
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import array
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from bottle_init import client
 from bottle_init.core.events import Notified
 from bottle_init.linux.notify import Notify, parse
+from bottle_init.linux.sys.shm import SHM
 from tests.integration.support.init import ROOT, Init, eventually, running
 from tests.integration.support.turning import Bench, open_descriptors
 
@@ -30,33 +33,41 @@ CHILD, GENERATION = 5, 2
 class Told(Bench):
     """A bench with the notify sockets on it; `family` are the pids that belong to the daemon."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent: str = SHM) -> None:
         super().__init__()
         self.family = [os.getpid()]
         self.asked: list[tuple[int, int]] = []
-        self.notify = Notify(self.poller, self.emit, self._belongs)
+        self.notify = Notify(self.poller, self.emit, self._belongs, parent)
 
     def _belongs(self, child: int, pid: int) -> bool:
         self.asked.append((child, pid))
         return pid in self.family
 
 
-@pytest.fixture
-def bench() -> Iterator[Told]:
-    """Notify, and a check that it leaves no descriptor behind."""
+@pytest.fixture(params=["path", "abstract"])
+def bench(request: pytest.FixtureRequest, short_path: Path) -> Iterator[Told]:
+    """Notify with each kind of address, and a check that it leaves no descriptor and no file behind."""
     before = open_descriptors()
-    told = Told()
+    told = Told(str(short_path) if request.param == "path" else "/nonexistent")
     yield told
-    told.notify.close(CHILD)
+    told.notify.close_all()
     told.poller._epoll.close()
     assert open_descriptors() <= before
+    assert list(short_path.iterdir()) == []
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory in place of /dev/shm that other users can enter, with room for a name below it (unix(7))."""
+    with tempfile.TemporaryDirectory() as path:
+        os.chmod(path, 0o1777)  # noqa: S103 - As /dev/shm is.
+        yield Path(path)
 
 
 def say(address: str, message: bytes, descriptors: tuple[int, ...] = ()) -> None:
     """What a daemon's sd_notify() does."""
-    assert address.startswith("@")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.connect("\0" + address[1:])
+        sender.connect(address.replace("@", "\0", 1))
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         sender.sendmsg([message], rights)
 
@@ -139,7 +150,7 @@ def test_a_pid_cannot_be_borrowed(bench: Told) -> None:
 import os, socket, struct, sys
 os.setuid(65534)
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
-    s.connect("\\0" + sys.argv[1][1:])
+    s.connect(sys.argv[1].replace("@", "\\0", 1))
     claim = struct.pack("iii", int(sys.argv[2]), 0, 0)
     try:
         s.sendmsg([b"READY=1"], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, claim)])
@@ -181,11 +192,82 @@ def test_each_start_has_an_address_of_its_own(bench: Told) -> None:
     say(old, b"STATUS=queued and never read")
     new = bench.notify.open(CHILD, GENERATION + 1)
     assert new != old
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
         say(old, b"READY=1")
     say(new, b"READY=1")
     assert bench.event() == Notified(CHILD, GENERATION + 1, ready=True)
     assert bench.quiet() == []
+
+
+# Where the sockets are.
+
+
+def opened(parent: Path) -> str:
+    """The address that a daemon would be given with this directory in place of /dev/shm."""
+    told = Told(str(parent))
+    address = told.notify.open(CHILD, GENERATION)
+    say(address, b"READY=1")
+    assert told.event() == Notified(CHILD, GENERATION, ready=True), "whatever the address is, it is heard"
+    told.notify.close_all()
+    told.poller._epoll.close()
+    return address
+
+
+def test_the_directory_is_private(short_path: Path) -> None:
+    """A daemon of another user has to reach its socket, and must not put another one in its place."""
+    told = Told(str(short_path))
+    path = Path(told.notify.open(CHILD, GENERATION))
+    assert path.parent.parent == short_path
+    assert (path.parent.stat().st_mode & 0o7777, path.stat().st_mode & 0o7777) == (0o711, 0o666)
+    told.notify.close_all()
+    told.poller._epoll.close()
+    assert list(short_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["nothing", "a file", "a long path", "others may replace", "taken", "a link"])
+def test_without_a_private_place(short_path: Path, place: str) -> None:
+    """Each of these would be a fault, or a way in for others; `Sockets` looks."""
+    own = short_path / f"bottle_init.{os.geteuid()}"
+    parent = short_path
+    if place == "nothing":
+        parent = short_path / "none"
+    elif place == "a file":
+        parent = short_path / "file"
+        parent.touch()
+    elif place == "a long path":
+        parent = short_path / ("x" * 100)  # sun_path has 108 bytes (unix(7)).
+        parent.mkdir()
+    elif place == "others may replace":
+        short_path.chmod(0o777)
+    elif place == "taken":
+        own.touch()
+    else:
+        (short_path / "elsewhere").mkdir()
+        own.symlink_to(short_path / "elsewhere")
+    assert opened(parent).startswith("@")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_another_user_is_not_used(short_path: Path) -> None:
+    own = short_path / "bottle_init.0"
+    own.mkdir()
+    os.chown(own, 65534, 65534)
+    assert opened(short_path).startswith("@")
+
+
+def test_what_a_killed_init_has_left_is_swept(short_path: Path) -> None:
+    """Only once it is old: a young one may be what another init is binding. What is alive stays."""
+    own = short_path / f"bottle_init.{os.geteuid()}"
+    own.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as alive:
+        for name in ("dead", "young"):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
+                gone.bind(str(own / name))
+        alive.bind(str(own / "alive"))
+        for name in ("dead", "alive"):
+            os.utime(own / name, (1, 1))
+        assert not opened(short_path).startswith("@")
+        assert sorted(path.name for path in own.iterdir()) == ["alive", "young"]
 
 
 def test_a_barrier_is_lifted_after_what_came_before_it(bench: Told) -> None:
@@ -255,7 +337,7 @@ DAEMON = r"""
 import os, socket, sys, time
 address = os.environ["NOTIFY_SOCKET"]
 s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-s.connect("\0" + address[1:])
+s.connect(address.replace("@", "\0", 1))
 s.send(b"STATUS=warming up")
 {body}
 time.sleep(600)
@@ -279,7 +361,7 @@ def test_a_daemon_is_ready_when_it_says_so(tmp_path: Path, pid_1: bool) -> None:
     stranger = (
         "import subprocess\n"
         'tell = "import socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM);'
-        ' s.sendto(sys.argv[2].encode(), chr(0) + sys.argv[1][1:])"\n'
+        ' s.sendto(sys.argv[2].encode(), sys.argv[1].replace(chr(64), chr(0), 1))"\n'
         "subprocess.run([sys.executable, '-c', tell, address, 'READY=1'], start_new_session=True)\n"
         "time.sleep(1)\n"
         "print('READY was claimed for it', flush=True)\n"
@@ -288,6 +370,35 @@ def test_a_daemon_is_ready_when_it_says_so(tmp_path: Path, pid_1: bool) -> None:
     with running(tmp_path, daemon(tmp_path, "d", stranger), pid_1=pid_1) as init:
         init.line("[d] READY was claimed for it")
         assert ("child_ready", "d") not in init.names()
+        init.event("child_ready", "d")
+        assert init.stop() == 0
+
+
+PATHS_ALONE = """
+import os, socket, sys, time
+address = os.environ["NOTIFY_SOCKET"]
+if not os.path.exists(address):
+    sys.exit("there is no file " + address)
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+    s.sendto(b"READY=1", address)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not os.access(SHM, os.W_OK), reason=f"{SHM} is not there, or not for this user")
+@pytest.mark.parametrize("user", ["", 'user = "nobody"'])
+def test_a_library_that_knows_paths_alone_is_heard(tmp_path: Path, user: str) -> None:
+    """Rust's and PyPI's sd-notify look for a file of the name in NOTIFY_SOCKET, and give up where there is none."""
+    python = shutil.which("python3", path="/usr/bin") if user else sys.executable
+    if user and (os.geteuid() != 0 or python is None):
+        pytest.skip("only root can start a daemon of another user, and that needs a Python that others may run")
+    bundle = f"""
+    [daemons.d]
+    command = ["{python}", "-c", '''{PATHS_ALONE}''']
+    ready = {{ notify = true, timeout = "300s" }}
+    {user}
+    """
+    with running(tmp_path, bundle) as init:
         init.event("child_ready", "d")
         assert init.stop() == 0
 

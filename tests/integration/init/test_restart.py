@@ -195,7 +195,7 @@ def test_unhealthy_stops_with_69(tmp_path: Path) -> None:
 
 def test_notify(tmp_path: Path) -> None:
     say = "import os,socket,sys,time\ns=socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
-    say += "s.connect(chr(0)+os.environ['NOTIFY_SOCKET'][1:])\n"
+    say += "s.connect(os.environ['NOTIFY_SOCKET'].replace('@', chr(0), 1))\n"
     a = (
         say
         + "time.sleep(0.3); s.send(b'STATUS=warm'+bytes([10])+b'READY=1'); print('ready', flush=True); time.sleep(600)"
@@ -212,7 +212,7 @@ def test_notify(tmp_path: Path) -> None:
 
 def test_a_watchdog_that_is_missed_is_unhealthy(tmp_path: Path) -> None:
     say = "import os,socket,time\ns=socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
-    say += "s.connect(chr(0)+os.environ['NOTIFY_SOCKET'][1:])\n"
+    say += "s.connect(os.environ['NOTIFY_SOCKET'].replace('@', chr(0), 1))\n"
     say += "s.send(b'READY=1'+bytes([10])+b'WATCHDOG_USEC=300000')\n"
     say += "for _ in range(5): time.sleep(0.1); s.send(b'WATCHDOG=1')\ntime.sleep(600)"
     (tmp_path / "a.py").write_text(say)
