@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 EPOLLIN = 1
 
+OPENED_LATE = 8
+"""No more descriptors than this are opened once all that waits on nothing has been started."""
+
 LONGEST_SLEEP_MS = 1_000_000_000
 """epoll_wait(2) takes a C int; whatever is further off than this is waited for in parts."""
 
@@ -70,6 +73,7 @@ class Init:
     """The descriptors, and who does what the core decides; all that is decided is in `state`."""
 
     def __init__(self, bundle: Bundle, report: str | None, tell: Callable[[bytes], str]) -> None:
+        self.bundle = bundle
         self.lease, self.has_lease_fd = _lease_as_given(bundle.lease)
         hold_stdio()
         libc.keep_descriptors_from_children()
@@ -93,7 +97,7 @@ class Init:
         self.logs = Logs(bundle.logs, names, Bulk(self.poller), modes=modes)
         self.room = Room()
         self.starts = Starts(bundle, self.poller, self.emit, self.view, self.logs, self.room, Given())
-        self.bundle = bundle
+        self.starts.in_need = self._import_late
         self.state: State = supervisor.begin(bundle, monotonic_ms())
 
     def run(self) -> int:
@@ -106,7 +110,9 @@ class Init:
             self._step(monotonic_ms())
         else:
             self._note_step()
+        self.starts.make_room(OPENED_LATE)
         with self.room:
+            self._import_late()
             self._open_late()
         gc.enable()
         while self.exit is None:
@@ -143,10 +149,23 @@ class Init:
             act.Exit: self._exit,
         }
 
+    def _import_late(self) -> None:
+        """Import what is needed from now on, before the last descriptors are taken: to import takes one."""
+        from bottle_init.linux import children, emergency, journal, oom, report  # noqa: F401
+        from bottle_init.words import jsonlines
+
+        jsonlines.quoting()
+        if any(spec.ready or spec.health for spec in self.bundle.children):
+            from bottle_init.linux import notify, probes  # noqa: F401
+        if posix.environ.get(b"NOTIFY_SOCKET"):
+            from bottle_init.linux import manager  # noqa: F401
+        if self.control:
+            from bottle_init.linux import control  # noqa: F401
+        if self.http is not None:
+            from bottle_init.linux import web  # noqa: F401
+
     def _open_late(self) -> None:
         """What nobody has to wait for."""
-        from bottle_init.linux import emergency  # noqa: F401 - by then there may be no descriptor to import with.
-
         self.children.open_late()
         self.journal.open_late(self.control, self.http)
         if self.lease is not None and self.lease.renew_ms is None:

@@ -70,10 +70,7 @@ class Journal:
         }
 
     def open_late(self, address: str, http: str | None) -> None:
-        """What no daemon has to wait for: the control socket, "" for none, the pages, and what the end will need."""
-        from bottle_init.linux import report  # noqa: F401 - at the end there may be no descriptor to import with.
-
-        jsonlines.quoting()
+        """What no daemon has to wait for: the control socket, "" for none, and the pages."""
         manager = posix.environ.get(b"NOTIFY_SOCKET")
         if manager:
             from bottle_init.linux.manager import Manager

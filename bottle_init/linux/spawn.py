@@ -165,10 +165,11 @@ def _become(
     try:
         posix.setsid()
         _attach(stdio)
-        identity = Identity(plan.settings)
-        _open_to_others(identity.uid is not None)
         # As the init itself: to inherit a directory takes no right to enter it.
         _do("cwd: where the init was started", posix.fchdir, plan.given.cwd_fd)
+        posix.close(plan.given.cwd_fd)  # If the init had no other left, there is now one to open /etc/passwd with.
+        identity = Identity(plan.settings)
+        _open_to_others(identity.uid is not None)
         environ = environ_for(identity, plan.given.environ)
         for path in plan.settings.env_files:
             environ.update(read_env_file(path))

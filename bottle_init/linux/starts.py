@@ -50,6 +50,8 @@ class Starts:
     ) -> None:
         self.pids: dict[int, tuple[int, int] | None] = {}
         """What the init has started and not reaped: whose process each is, None for a probe's."""
+        self.in_need: Callable[[], None] = lambda: None
+        """Called when no descriptor is left, before the reserve is used."""
         self._bundle = bundle
         self._poller = poller
         self._emit = emit
@@ -75,6 +77,7 @@ class Starts:
     def _spawn_in_need(self, action: act.Spawn) -> None:
         """No descriptor is left: use those in reserve, take back what can be, or wait for one that comes back."""
         with self._room:
+            self.in_need()
             while True:
                 try:
                     self._spawn(action)
@@ -83,6 +86,11 @@ class Starts:
                         continue
                     self._fail(action, problem)
                 return
+
+    def make_room(self, count: int) -> None:
+        """Wait, while fewer than `count` descriptors are free, until children have become their programs."""
+        while not self._room.is_free(count) and self._await_report():
+            pass
 
     def _await_report(self) -> bool:
         """Wait until another child has become its program, which gives a descriptor back; whether one has.

@@ -134,6 +134,20 @@ class Room:
         except OSError:
             pass  # Somebody else has taken it; what is looked up then may be missed, and is at the next look.
 
+    @staticmethod
+    def is_free(count: int) -> bool:
+        """Whether so many descriptors are free beside those in reserve."""
+        found: list[int] = []
+        try:
+            while len(found) < count:
+                found.append(posix.open("/", posix.O_PATH | posix.O_CLOEXEC))
+        except OSError:
+            return False
+        finally:
+            for fd in found:
+                posix.close(fd)
+        return True
+
 
 def hold_stdio() -> None:
     """Open /dev/null for whatever of 0, 1 and 2 was closed at the start, before another file takes its place."""

@@ -127,6 +127,36 @@ def test_a_failed_start_is_tried_again(tmp_path: Path) -> None:
         assert len([e for e in init.events if e["event"] == "fork_failed" and e["child"] == "d29"]) == 4
 
 
+@pytest.mark.parametrize("limit", [12, 14, 16, 18, 22, 26])
+@pytest.mark.parametrize("logs", ["inherit", "tag"])
+def test_few_descriptors_never_break_the_init(tmp_path: Path, logs: str, limit: int) -> None:
+    """It imports what it will need before it uses its reserve, and each child has one to look its user up with."""
+
+    def few_descriptors() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+    user = "user = 'nobody'\n" if os.geteuid() == 0 else ""
+    more = f"{user}env_files = ['/dev/null']\nready = {{ exec = ['true'] }}"
+    bundle = f"[bundle]\nlogs = '{logs}'\nhttp = 'unix:{tmp_path}/pages'\n"
+    bundle += "".join(sh("daemon", f"d{n}", "exit 0", more) for n in range(6))
+    with running(tmp_path, bundle, preexec_fn=few_descriptors) as init:
+        assert init.wait() == 69
+        assert ("internal_error", "") not in init.names()
+
+
+def test_starts_keep_no_descriptor_from_the_rest(tmp_path: Path) -> None:
+    """Children between fork and exec take every descriptor: all of them start, and the control socket is there."""
+
+    def few_descriptors() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
+
+    bundle = "[bundle]\nlogs = 'inherit'\n" + "".join(sh("daemon", f"d{n}", "exec sleep 600") for n in range(40))
+    with running(tmp_path, bundle, preexec_fn=few_descriptors) as init:
+        init.event("child_ready", count=40)
+        assert ("control_unavailable", "") not in init.names()
+        assert init.stop() == 0
+
+
 def test_a_daemon_that_no_kill_ends_is_given_up(tmp_path: Path) -> None:
     # A v1 freezer holds a process as uninterruptible sleep does: no SIGKILL ends it before it is thawed.
     bundle = "[bundle]\nstop_timeout = '2s'\n" + sh("daemon", "d", "echo up; exec sleep 600", "stop_timeout = '300ms'")
