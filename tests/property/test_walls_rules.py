@@ -34,6 +34,21 @@ def test_both_ends_drop_what_no_rule_speaks_of(reach: Reach) -> None:
     assert bool(accepted) == bool(reach.internal)
 
 
+@given(REACHES)
+def test_the_real_pipelock_asks_nobody_outside(reach: Reach) -> None:
+    """Its queries go to a resolver of the bundle's own, before Docker's rules for 127.0.0.11 (-100) see them."""
+    lines = rules(walls.ruleset(reach, USERS))
+    if reach.engine == "portable":
+        assert not [line for line in lines if "redirect" in line]
+        return
+    assert "type nat hook output priority -101; policy accept;" in lines
+    redirected = [line for line in lines if "redirect" in line]
+    assert redirected[0] == "meta skuid 972 meta l4proto { tcp, udp } th dport 53 redirect to :18053"
+    # Nothing that its user may send leaves the loopback interface.
+    accepted = [line for line in lines if line.startswith("meta skuid 972") and line.endswith("accept")]
+    assert all("ip daddr 127.0.0.1 " in line or 'oifname "lo"' in line for line in accepted)
+
+
 @given(REACHES, st.data())
 def test_one_rule_that_differs_is_named(reach: Reach, data: st.DataObject) -> None:
     """One that is missing, another one, or one more."""

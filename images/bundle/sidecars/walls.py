@@ -31,6 +31,7 @@ _RESOLVER: Final = "127.0.0.11"
 
 _OF_REAL_PIPELOCK: Final = (layout.TRANSPARENT_PORT, layout.PIPELOCK_PORT)
 _DNS: Final = "meta l4proto { tcp, udp } th dport 53"
+_REAL_NAMES: Final = f"meta l4proto {{ tcp, udp }} th dport {layout.REAL_NAMES_PORT}"
 _NEIGHBOURS: Final = "nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert"
 _REJECT: Final = {"ip": "reject with icmp port-unreachable", "ip6": "reject with icmpv6 port-unreachable"}
 _EXTERNAL: Final = re.compile(r"#\s*ExtServers:\s*\[(.*)\]")
@@ -105,10 +106,14 @@ def ruleset(reach: Reach, users: dict[str, int]) -> str:
         "forward": ("filter hook forward priority 0", "drop", ()),
     }
     if reach.engine == "pipelock":
-        # It connects to origins itself, and knows no parent proxy: the kernel sends it to egress instead.
-        to_egress = f"meta skuid {users['pipelock']} ip daddr != 127.0.0.0/8 meta l4proto tcp"
-        redirected = (f"{to_egress} redirect to :{layout.TRANSPARENT_PORT}",)
-        chains["to_egress"] = ("nat hook output priority -100", "accept", redirected)
+        # It connects to origins itself, and knows no parent proxy: the kernel sends it to egress instead. It looks up
+        # names first, and needs nobody outside for that. Before Docker's own rules for 127.0.0.11, which have -100.
+        pipelock = f"meta skuid {users['pipelock']}"
+        redirected = (
+            f"{pipelock} {_DNS} redirect to :{layout.REAL_NAMES_PORT}",
+            f"{pipelock} ip daddr != 127.0.0.0/8 meta l4proto tcp redirect to :{layout.TRANSPARENT_PORT}",
+        )
+        chains["to_egress"] = ("nat hook output priority -101", "accept", redirected)
     lines = [f"table inet {TABLE} {{"]
     for name, (kind, policy, rules) in chains.items():
         lines += [
@@ -141,6 +146,7 @@ def _output(reach: Reach, users: dict[str, int]) -> tuple[str, ...]:
         f"{pipelock} {loopback} {layout.EGRESS_PORT} accept",
         # The real one is sent to egress by the kernel, and clients without a proxy to it by its parent.
         *(f"{pipelock} {loopback} {port} accept" for port in _OF_REAL_PIPELOCK if reach.engine == "pipelock"),
+        *((f'{pipelock} oifname "lo" {_REAL_NAMES} accept',) if reach.engine == "pipelock" else ()),
         f"{git_gate} {loopback} {layout.EGRESS_GIT_PORT} accept",
         "meta l4proto tcp reject with tcp reset",
         "reject",

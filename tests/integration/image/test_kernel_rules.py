@@ -162,6 +162,8 @@ def place(bundle_image: str, agent_image: str, tmp_path_factory: pytest.TempPath
                 *(bundle_image, agent_image, tmp_path_factory.mktemp("stage"), POLICY),
                 internet=internet,
                 nameserver=outside["IPAddress"],
+                # The other one's user is sent to egress whatever it connects to.
+                environment={"PIPELOCK_ENGINE": "portable"},
             )
         )
         _, inside = _listener(stack, bundle_image, made.inside)

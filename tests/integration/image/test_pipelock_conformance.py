@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests.integration.support.image import (
-    CAPABILITIES,
+    ENGINES,
     GITHUB_TOKEN,
     POLICY,
     SECRET,
@@ -22,25 +20,10 @@ from tests.integration.support.image import (
     check,
     eventually,
     run,
+    skip_without,
 )
 
 pytestmark = pytest.mark.docker
-
-
-def label(image: str) -> str:
-    """The engine that the image was built with; "" where there is no such image."""
-    template = '{{ index .Config.Labels "bottle.pipelock.engine" }}'
-    command = ["docker", "image", "inspect", "--format", template, image]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except FileNotFoundError:
-        return ""
-
-
-BUNDLE = f"claude-bottle-sidecars:{os.environ.get('BOTTLE_TEST_TAG', 'latest')}"
-# An image that has not been built yet may turn out to have either.
-ENGINES = {"portable": ["portable"]}.get(label(BUNDLE), ["portable", "pipelock"])
-WITHOUT_PIPELOCK = "the image was built without the pipelock binary: its project's image could not be had"
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -52,24 +35,16 @@ def conforming(
 ) -> Iterator[Bottle]:
     """A healthy bottle with one engine. Each test leaves it as it was."""
     engine = str(request.param)
-    if engine == "pipelock" and label(bundle_image) != "pipelock":
-        pytest.skip(WITHOUT_PIPELOCK)
-    capabilities = (*CAPABILITIES, "NET_ADMIN") if engine == "pipelock" else CAPABILITIES
-    with bottle(
-        bundle_image,
-        agent_image,
-        tmp_path_factory.mktemp("stage"),
-        capabilities=capabilities,
-        environment={"PIPELOCK_ENGINE": engine},
-    ) as started:
+    skip_without(engine, bundle_image)
+    stage = tmp_path_factory.mktemp("stage")
+    with bottle(bundle_image, agent_image, stage, environment={"PIPELOCK_ENGINE": engine}) as started:
         assert check(started.bundle.container, "cat", "/run/bottle/engine") == f"{engine}\n"
         yield started
 
 
 def test_both_engines_conform(bundle_image: str) -> None:
     """Says it once, and aloud, where only one of them is put to the tests below."""
-    if label(bundle_image) != "pipelock":
-        pytest.skip(WITHOUT_PIPELOCK)
+    skip_without("pipelock", bundle_image)
     assert ENGINES == ["portable", "pipelock"]
 
 

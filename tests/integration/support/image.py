@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
@@ -20,6 +22,30 @@ DAEMONS = ("egress", "pipelock", "git-gate", "supervise")
 CAPABILITIES = ("KILL", "NET_ADMIN", "SETUID", "SETGID", "SETPCAP")
 SECRET = "Bearer what-the-agent-must-not-see"
 GITHUB_TOKEN = "ghp_" + "0123456789abcdefghijABCDEFGHIJ012345"
+
+WITHOUT_PIPELOCK = "the image was built without the pipelock binary: its project's image could not be had"
+
+
+def label(image: str) -> str:
+    """The engine that the image was built with; "" where there is no such image."""
+    template = '{{ index .Config.Labels "bottle.pipelock.engine" }}'
+    command = ["docker", "image", "inspect", "--format", template, image]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
+BUNDLE = f"claude-bottle-sidecars:{os.environ.get('BOTTLE_TEST_TAG', 'latest')}"
+# What tests of the data path run with. An image that has not been built yet may turn out to have either.
+ENGINES = {"portable": ["portable"]}.get(label(BUNDLE), ["portable", "pipelock"])
+
+
+def skip_without(engine: str, image: str) -> None:
+    """Skips the test where the image does not have the engine."""
+    if engine == "pipelock" and label(image) != "pipelock":
+        pytest.skip(WITHOUT_PIPELOCK)
+
 
 POLICY = """
 [egress]
@@ -50,9 +76,11 @@ answer_timeout = "2s"
 """
 
 # Answers every request, on ports 80 and 443, with what it was asked; what comes by websocket it echoes and logs.
-# /endless is answered for as long as its client listens, and the log says how that ended.
+# /endless is answered for as long as its client listens, and the log says how that ended. /events is a stream of two
+# events of 100 kB; the second comes once /go was asked for. /large is 60 MB of which the log has the SHA-256.
 ORIGIN = """
-import base64, hashlib, http.server, json, ssl, subprocess, threading, time
+import base64, hashlib, http.server, json, random, ssl, subprocess, threading, time
+go = threading.Event()
 names = ",".join("DNS:" + name for name in ("origin.test", "denied.test", "a.wild.test", "git.test"))
 subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "/tmp/key.pem", "-out",
     "/tmp/new.pem", "-days", "2", "-subj", "/CN=origin.test", "-addext", "subjectAltName=" + names], check=True)
@@ -93,13 +121,36 @@ class Echo(http.server.BaseHTTPRequestHandler):
         except OSError as error:
             print("ENDLESS ended:", type(error).__name__, flush=True)
         self.close_connection = True
+    def events(self):
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for letter in "ab":
+            event = b"data: " + letter.encode() * 100_000 + b"\\n\\n"
+            self.wfile.write(b"%x\\r\\n" % len(event) + event + b"\\r\\n")
+            self.wfile.flush()
+            if letter == "a":
+                go.wait()
+                go.clear()
+        self.wfile.write(b"0\\r\\n\\r\\n")
+    def large(self):
+        body = random.randbytes(60_000_000)
+        print("LARGE", hashlib.sha256(body).hexdigest(), flush=True)
+        self.send_response(200)
+        self.send_header("content-type", "application/octet-stream")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
     def do_GET(self):
         if self.headers["upgrade"]:
             self.websocket()
             return
-        if self.path == "/endless":
-            self.endless()
+        if own := {"/endless": self.endless, "/events": self.events, "/large": self.large}.get(self.path):
+            own()
             return
+        if self.path == "/go":
+            go.set()
         body = self.body()
         seen = {"host": self.headers["host"], "path": self.path, "headers": dict(self.headers), "body": body.decode()}
         answer = json.dumps(seen).encode()
@@ -352,12 +403,14 @@ def bottle(
     environment: Mapping[str, str] | None = None,
     internet: Network | None = None,
     nameserver: str = "",
+    **options: Any,
 ) -> Iterator[Bottle]:
     """A whole bottle, healthy. The agent's network is internal; only the bundle is in both.
 
-    The engine's resolver asks `nameserver` for what no container is called.
+    The engine's resolver asks `nameserver` for what no container is called. `options` are the bundle's.
     """
-    options: dict[str, Any] = {"dns": [nameserver]} if nameserver else {}
+    if nameserver:
+        options["dns"] = [nameserver]
     with ExitStack() as stack:
         inside = stack.enter_context(Network(docker_network_kw={"internal": True}))
         internet = internet or stack.enter_context(Network())

@@ -32,6 +32,7 @@ const (
 	gitPort      = 9098
 	redirectPort = 18082 // where the kernel sends what the real pipelock sends
 
+	realNamesPort  = 18053 // and what it asks a nameserver
 	realHealthPort = 18889 // where the state of the real pipelock is told
 
 	approvalLag = 10 * time.Second // both daemons read the policy at the same signal

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -18,6 +20,7 @@ import (
 	"bottle/proxy/internal/policy"
 	"bottle/proxy/internal/proxy"
 	"bottle/proxy/internal/real"
+	"bottle/proxy/internal/resolver"
 )
 
 // serveReal runs the real pipelock, and around it what it lacks: it is replaced where a reload needs that, clients that
@@ -37,6 +40,9 @@ func serveReal() error {
 		Config:      filepath.Join(own, "pipelock.yaml"),
 		Authorities: filepath.Join(run(), "ca", "egress-ca.pem"),
 		Ended:       make(chan int, 1),
+	}
+	if err := serveNames(); err != nil {
+		return err
 	}
 	if err := engine.Start(compiled); err != nil {
 		return err
@@ -77,6 +83,45 @@ func serveReal() error {
 			}
 		}
 	}
+}
+
+// serveNames answers what the engine asks a nameserver. It looks a name up before it connects, and the kernel sends its
+// connections to egress whatever the address: so every name leads to this container, and nobody outside is asked.
+func serveNames() error {
+	names := &resolver.Resolver{
+		Address: anyAddress(),
+		Allowed: func(string) bool { return true },
+		Asked:   func(string, bool) {},
+	}
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		address := net.JoinHostPort(host, strconv.Itoa(realNamesPort))
+		socket, err := net.ListenPacket("udp", address)
+		if err == nil {
+			go names.ServeUDP(socket)
+			var listener net.Listener
+			if listener, err = net.Listen("tcp", address); err == nil {
+				go names.ServeTCP(listener)
+			}
+		}
+		if err != nil && host == "127.0.0.1" { // IPv6 may be turned off.
+			return err
+		}
+	}
+	return nil
+}
+
+// anyAddress is one to which a connection can be made: an IPv4 address of this container's, or, where it has none yet, one
+// that its default route will lead to (RFC 5737 keeps it from being anybody's).
+func anyAddress() netip.Addr {
+	addresses, _ := net.InterfaceAddrs()
+	for _, address := range addresses {
+		if own, ok := address.(*net.IPNet); ok {
+			if found, ok := netip.AddrFromSlice(own.IP.To4()); ok && !found.IsLoopback() {
+				return found
+			}
+		}
+	}
+	return netip.AddrFrom4([4]byte{192, 0, 2, 1})
 }
 
 // A realState is what the engine's own health route does not tell: which policy it obeys, and how a reload went.

@@ -74,8 +74,9 @@ func Render(p *policy.Policy, paths Paths) ([]byte, error) {
 			"max_response_bytes": answerLimit},
 		"request_body_scanning": object{"enabled": true, "action": "block", "scan_headers": true, "header_mode": "all",
 			"max_body_bytes": bodyLimit},
-		// What a model streams is not cut because it speaks of instructions.
-		"response_scanning": object{"enabled": true, "action": "warn",
+		// What a model streams is not cut because it speaks of instructions. Its patterns would be told of in the log alone,
+		// and take two thirds of its CPU time; some are built in, and look through all the same.
+		"response_scanning": object{"enabled": true, "action": "warn", "include_defaults": false, "patterns": []object{},
 			"sse_streaming": object{"enabled": true, "action": "warn", "max_event_bytes": eventLimit}},
 		"seed_phrase_detection": object{"enabled": false},
 		// The policy's patterns and no others: its own take every JWT and every long number for a secret. The environment

@@ -3,6 +3,7 @@ package real
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 
 	"bottle/proxy/internal/policy"
@@ -65,5 +66,53 @@ func TestItEnforcesTheAgentsHostsAndThePolicysPatterns(t *testing.T) {
 func TestNothingIsAllowedWhereNothingIsListed(t *testing.T) {
 	if c := render(t, `{}`); !slices.Equal(c.Allow, []string{"nothing.invalid"}) {
 		t.Errorf("hosts %v", c.Allow)
+	}
+}
+
+// Each of these has a default that gets in the way of ordinary clients: events of 64 KiB and answers of 5 MiB end, a URL of
+// 2 KiB and the 61st request of a minute are refused, and so is what looks random.
+func TestItsLimitsAreNotInTheWay(t *testing.T) {
+	p, err := policy.Parse([]byte(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := Render(p, Paths{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rendered map[string]any
+	if err := json.Unmarshal(text, &rendered); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]any{
+		"response_scanning.enabled":                          true, // Without it an event stream is held as a whole.
+		"response_scanning.include_defaults":                 false,
+		"response_scanning.action":                           "warn",
+		"response_scanning.sse_streaming.action":             "warn",
+		"response_scanning.sse_streaming.max_event_bytes":    16.0 * (1 << 20),
+		"tls_interception.max_response_bytes":                256.0 * (1 << 20),
+		"fetch_proxy.max_response_mb":                        256.0,
+		"fetch_proxy.timeout_seconds":                        86_400.0,
+		"forward_proxy.max_tunnel_seconds":                   86_400.0,
+		"forward_proxy.idle_timeout_seconds":                 3600.0,
+		"request_body_scanning.max_body_bytes":               64.0 * (1 << 20),
+		"request_body_scanning.action":                       "block",
+		"request_body_scanning.header_mode":                  "all",
+		"fetch_proxy.monitoring.max_requests_per_minute":     1e6,
+		"fetch_proxy.monitoring.max_url_length":              65_536.0,
+		"fetch_proxy.monitoring.entropy_threshold":           8.0,
+		"fetch_proxy.monitoring.subdomain_entropy_threshold": 8.0,
+		"seed_phrase_detection.enabled":                      false,
+		"dlp.scan_env":                                       false,
+		"metrics_listen":                                     "127.0.0.1:18888",
+	} {
+		var found any = rendered
+		for _, key := range strings.Split(path, ".") {
+			section, _ := found.(map[string]any)
+			found = section[key]
+		}
+		if found != want {
+			t.Errorf("%s is %v", path, found)
+		}
 	}
 }
