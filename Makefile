@@ -1,5 +1,5 @@
 # `make` alone lists the targets. Everything works from a fresh clone: each target makes what it needs.
-.PHONY: help venv engine image up down status plan fmt lint types property integration check test docs bench clean
+.PHONY: help venv engine image up down status plan fmt lint types property integration check test kubernetes docs bench clean
 .DEFAULT_GOAL := help
 
 VENV := .venv/bin
@@ -48,6 +48,9 @@ integration: image ## the tests on real processes and in real containers
 
 test: venv lint types image ## everything: lint, types, images, all tests
 	@$(PYTEST)
+
+kubernetes: venv ## compiles a cluster for the tests from Kubernetes' Go modules (slow, once)
+	@$(VENV)/python -m tools.engines pause kubernetes
 
 docs: venv ## draws those pages of docs/ and share/ anew that are made from the code
 	@$(VENV)/python -m bottle_init.testing --diagram > docs/state-machine.md

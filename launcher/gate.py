@@ -66,10 +66,10 @@ def ask(addresses: list[Address], window_s: float) -> dict[Address, str | int]:
     return answers
 
 
-def reached(address: Address, answers: dict[Address, str | int], order: Order) -> bool:
+def reached(address: Address, answers: dict[Address, str | int], may_refuse: set[str]) -> bool:
     """Whether something is there: a refusal says so too, but for those who may refuse."""
     answer = answers.get(address)
-    return answer == "connected" or (answer == REFUSED and address[0] not in order["may_refuse"])
+    return answer == "connected" or (answer == REFUSED and address[0] not in may_refuse)
 
 
 def watch(order: Order) -> str | None:
@@ -81,11 +81,17 @@ def watch(order: Order) -> str | None:
         for host, port in order.get("forbidden_by_variables", ())
         if host in os.environ and port in os.environ
     ]
+    # Where even an address that is no host's is refused, it is the enforcer that refuses, in the place of all hosts. It
+    # is asked first: the kernel sends few refusals at once (icmp_ratelimit in icmp(7)).
+    nowhere: list[Address] = [(address, port) for address, port in order.get("nowhere", ())]
+    may_refuse = set(order["may_refuse"])
     begin, good, words = time.monotonic(), 0, "nothing was asked"
     while time.monotonic() - begin < order["within_s"]:
-        answers = ask(inside + outside, order["window_s"])
+        answers = ask(nowhere + inside + outside, order["window_s"])
+        if any(answers.get(address) == REFUSED for address in nowhere):
+            may_refuse.update(address for address, _ in outside)
         silent = [port for address, port in inside if answers.get((address, port)) != "connected"]
-        open_ = [address for address in outside if reached(address, answers, order)]
+        open_ = [address for address in outside if reached(address, answers, may_refuse)]
         good = good + 1 if not silent and not open_ else 0
         if good == order["rounds"]:
             return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from launcher.backend import BottleBackend
 from launcher.docker import lines_of, run
+from launcher.errors import LauncherError
 from launcher.plan import RUNTIME_DIR
 
 LISTEN_S = 60
@@ -51,7 +52,10 @@ class Trial:
         command = self.backend.on_host(self.slug, "python3", "-I", "-c", self._source, "listen", str(LISTEN_S), text)
         arrived: list[dict[str, str]] = []
         with lines_of(command) as lines:
-            port = int(json.loads(next(lines))["port"])
+            first = next(lines, "")
+            if not first:
+                raise LauncherError("the listener on the engine's host said nothing", hint="run `bottle doctor` again")
+            port = int(json.loads(first)["port"])
             attempt(port, text)
             self.host("connect", "127.0.0.1", str(port))
             for line in lines:

@@ -1,12 +1,15 @@
 """The images in which tests have an engine of their own: `python -m tools.engines NAME…` builds what has changed.
 
-`docker` is trixie's Docker, `podman` trixie's Podman. They are built like the bundle's image, on the same base, from
-Debian's packages.
+`docker` is trixie's Docker, `podman` trixie's Podman, `kubernetes` a cluster of one node. They are built like the
+bundle's image, on the same base, from Debian's packages. Kubernetes itself is compiled from its Go modules, once: what
+was built stays in ~/.cache/bottle-engines.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import shutil
 import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -14,7 +17,9 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("docker", "podman")
+SOURCES = ROOT / "tests/engines"
+NAMES = ("docker", "podman", "pause", "kubernetes")
+COMPILED, COMPILED_FROM = ("kube", "kube-router"), ("build", "go.mod", "go.sum", "main.go")
 
 
 def tag(name: str) -> str:
@@ -36,12 +41,46 @@ def images_build() -> ModuleType:
     return module
 
 
+def kubernetes_directory() -> Path:
+    """Where the compiled `kube` and `kube-router` are kept: one directory for each state of their sources."""
+    sources = sorted((SOURCES / "kubernetes").iterdir())
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources if path.name in COMPILED_FROM)).hexdigest()[:12]
+    return Path.home() / ".cache/bottle-engines" / f"kubernetes-{key}"
+
+
+def kubernetes_is_built() -> bool:
+    """Whether both programs are there."""
+    return all((kubernetes_directory() / name).exists() for name in COMPILED)
+
+
+def kubernetes_programs(build: ModuleType) -> Path:
+    """The directory with both programs, which are compiled unless they are there. Raises `BuildError`."""
+    directory = kubernetes_directory()
+    if kubernetes_is_built():
+        return directory
+    if not shutil.which("go"):
+        raise build.BuildError("go is not installed, which compiles Kubernetes: 1.24 or newer is needed")
+    partial = directory.with_suffix(".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    build.say("compiling Kubernetes from its Go modules (ten minutes on a machine that has nothing else to do)")
+    build.run([str(SOURCES / "kubernetes/build"), str(partial)])
+    partial.rename(directory)
+    return directory
+
+
 def make(name: str, *, verbose: bool = False) -> str:
     """Build an engine's image; returns its tag. Raises `NotBuilt`."""
     build = images_build()
     try:
         build.check_engine()
-        arguments = {"BASE": build.choose_base()}
+        base = build.choose_base()
+        arguments = {"BASE": base}
+        if name == "kubernetes":
+            # In an image of their own: an archive with them would be sent at every build.
+            programs = kubernetes_programs(build)
+            (programs / "Dockerfile").write_text(f"FROM {base}\nCOPY {' '.join(COMPILED)} /usr/local/bin/\n")
+            arguments["PROGRAMS"] = f"{tag(name)}-programs"
+            build.run(["docker", "build", "--tag", arguments["PROGRAMS"], str(programs)])
         archive = build.context(("tests/engines",), build.extra_cas())
         build.build(tag(name), f"tests/engines/{name}.Dockerfile", archive, arguments, verbose)
     except build.BuildError as error:
@@ -52,7 +91,7 @@ def make(name: str, *, verbose: bool = False) -> str:
 def main() -> None:
     """Exits 1, with one message, where an image cannot be built."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME", help="docker or podman")
+    parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME", help="docker, podman, kubernetes")
     parser.add_argument("--verbose", action="store_true", help="show what docker build says")
     options = parser.parse_args()
     for name in options.names:

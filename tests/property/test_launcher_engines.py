@@ -15,8 +15,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from launcher import gate
 from launcher.backend.kubernetes import Cluster, KubernetesBottleBackend, KubernetesBottlePlan, manifests_yaml, render
-from launcher.backend.kubernetes.render import BUNDLE_ADDRESS
+from launcher.backend.kubernetes.render import BUNDLE_ADDRESS, NOWHERE
 from launcher.backend.podman import PodmanBottleBackend
 from launcher.backend.smolmachines import SmolBottlePlan, SmolmachinesBottleBackend, machine_argv
 from launcher.backend.swarm import SwarmBottleBackend, SwarmBottlePlan
@@ -27,6 +28,8 @@ from launcher.plan import LABEL_ROLE, LABEL_SLUG, Bind, Subnets
 from launcher.spec import AgentSpec, BottleSpec, Credential, Host, Project, Repository
 from launcher.staging import prepare_proxy
 
+METADATA, API, BUNDLE_PORT = ("169.254.169.254", 80), ("10.96.0.1", 443), ("10.244.0.9", 8888)
+Answers = dict[tuple[str, int], str | int]
 VERSIONS = ("1.34", "1.35", "1.36", "1.37")
 SECRET = "made-up-secret-of-21-c"
 SPEC = BottleSpec(
@@ -156,6 +159,40 @@ def test_the_gate_comes_before_the_agent(stage: Path) -> None:
     assert order["forbidden_by_variables"] == [["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"]]
     assert order["ports"] == [8888, 9418, 9100]
     assert spec["hostAliases"] == [{"ip": "10.244.0.9", "hostnames": ["sidecars"]}]
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        pytest.param({}, None, id="dropped"),
+        pytest.param({NOWHERE: 111, METADATA: 111, API: 111}, None, id="refused by the enforcer"),
+        pytest.param({METADATA: 111}, "169.254.169.254:80", id="refused by the host"),
+        pytest.param({NOWHERE: 111, METADATA: 111, API: "connected"}, "10.96.0.1:443", id="refused and not guarded"),
+        pytest.param({NOWHERE: "connected", METADATA: "connected"}, "169.254.169.254:80", id="all let through"),
+        pytest.param({BUNDLE_PORT: 111}, "does not answer on port 8888", id="a bundle that is down"),
+    ],
+)
+def test_the_gate_tells_a_refusal_from_an_answer(
+    stage: Path, monkeypatch: pytest.MonkeyPatch, answers: Answers, words: str | None
+) -> None:
+    """kube-router refuses whatever a policy forbids, where others drop it, and the kernel sends few of its refusals: a
+    later round has only some of them. Defence: an address that no host has is asked too.
+    """
+    plan = replace(kubernetes(stage), bundle_address=BUNDLE_PORT[0])
+    (found,) = (each for each in pod(plan, "agent")["spec"]["initContainers"] if each["name"] == "gate")
+    order = json.loads(found["command"][-1]) | {"within_s": 0.2, "ports": [BUNDLE_PORT[1]]}
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", API[0])
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(API[1]))
+    every: Answers = {BUNDLE_PORT: "connected", **answers}
+    rounds = iter([every])
+
+    def ask(addresses: list[tuple[str, int]], _window_s: float) -> Answers:
+        found = next(rounds, {address: answer for address, answer in every.items() if address != NOWHERE})
+        return {address: found[address] for address in addresses if address in found}
+
+    monkeypatch.setattr(gate, "ask", ask)
+    said = gate.watch(order)
+    assert said is None if words is None else words in str(said)
 
 
 def test_no_manifest_holds_a_secret(stage: Path) -> None:

@@ -51,6 +51,15 @@ from launcher.steps import LOOK_S, Secrets, Step, Text, in_turn
 
 RUNS_WITHIN_S, READY_WITHIN_S, AGENT_WITHIN_S = 120, 120, 180
 LAST_LINES = 25
+RUN_AND_SHOW = """\
+kubectl --namespace "$0" "$@" > /dev/null || exit
+while :; do
+    phase=$(kubectl --namespace "$0" get pod "$2" --output 'jsonpath={.status.phase}') || exit
+    case $phase in '' | Pending) sleep 0.1 ;; *) break ;; esac
+done
+exec kubectl --namespace "$0" logs --follow "$2"
+"""
+"""`kubectl run --attach` loses what a container has said before it is attached to. The pod goes with its namespace."""
 PHASES = {"Pending": "starting", "Running": "running", "Succeeded": "exited", "Failed": "exited", "Unknown": "dead"}
 
 
@@ -174,15 +183,19 @@ class KubernetesBottleBackend(BottleBackend):
             "image": described["containers"][0]["image"],
             "imagePullPolicy": described["containers"][0]["imagePullPolicy"],
             "command": list(command),
-            "stdin": True,
             "securityContext": {"runAsUser": 65534, "capabilities": {"drop": ["ALL"]}},
         }
         overrides = {"spec": {"hostNetwork": True, "nodeName": described["nodeName"], "containers": [container]}}
-        return Command((
-            *("kubectl", "--namespace", object_name(slug, "bundle"), "run", f"neighbour-{time.monotonic_ns()}"),
-            *("--quiet", "--rm", "--stdin", "--restart=Never", f"--image={container['image']}"),
-            *("--labels", f"{LABEL_SLUG}={slug},{LABEL_ROLE}=neighbour", "--overrides", json.dumps(overrides)),
-        ))  # fmt: skip
+        words = (
+            "run",
+            f"neighbour-{time.monotonic_ns()}",
+            f"--image={container['image']}",
+            "--restart=Never",
+            "--quiet",
+        )
+        labels = ("--labels", f"{LABEL_SLUG}={slug},{LABEL_ROLE}=neighbour")
+        arguments = (object_name(slug, "bundle"), *words, *labels, "--overrides", json.dumps(overrides))
+        return Command(("sh", "-c", RUN_AND_SHOW, *arguments))
 
     def host_addresses(self, slug: str) -> tuple[str, ...]:
         pod = json.loads(_kubectl(object_name(slug, "agent"), "get", "pod", AGENT, "--output", "json").stdout)

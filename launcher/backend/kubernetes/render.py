@@ -52,12 +52,19 @@ NOT_THE_WORLD_6 = ("fc00::/7", "fe80::/10")
 METADATA = ("169.254.0.0/16", "100.100.100.200/32")
 FORBIDDEN = ((METADATA_SERVICE, 80), (OUTSIDE, 443), (OUTSIDE, 53))
 """What the gate tries on every cluster, besides the API server."""
+NOWHERE = ("203.0.113.1", 9)
+"""An address that no host has (RFC 5737), at the port that discards (RFC 863)."""
 API_SERVER = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
 CONFIG_MAP_LIMIT = 1_000_000
 
 LOST = (
     ("W17", "the number of processes has no limit in a pod: it is the kubelet's (`podPidsLimit`)"),
     ("W1", "the rules on the host are the cluster's own: its enforcer of NetworkPolicy stands for them"),
+    ("W3", "no policy keeps a node from its pods, and what its users send comes from the pods' network"),
+    (
+        "W5",
+        "IPv6: a pod keeps the link-local address that its network gives it (the sysctl is one that kubelets refuse)",
+    ),
     ("W20", "the launcher's lease: a pod has no standard input that lasts; `bottle down` takes a bottle down"),
 )
 """The walls of docs/walls.md that cannot stand here as they do on Docker, and why."""
@@ -316,8 +323,9 @@ def _gate(plan: KubernetesBottlePlan, address: str, published: Mount) -> Documen
         "ports": [port for daemon, port in AGENT_PORTS.items() if daemon in plan.agent.daemons],
         "forbidden": [*FORBIDDEN, (address, 9099), (address, 22), *map(_address, plan.cluster.forbidden)],
         "forbidden_by_variables": [API_SERVER],
-        # An enforcer may refuse in the place of a pod that it guards. Nobody else's refusal can be told from an answer.
+        # An enforcer may refuse in the place of a pod that it guards, and some refuse in the place of every host.
         "may_refuse": [address],
+        "nowhere": [NOWHERE],
         "rounds": GATE_ROUNDS,
         "window_s": 0.5,
         "within_s": GATE_WITHIN_S,

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,14 @@ from launcher.backend.podman import docker_is_podman
 from launcher.docker import docker
 from launcher.plan import AGENT_IMAGE, BUNDLE_IMAGE
 from tests.integration.support.init import eventually
-from tools.engines import NotBuilt, make, tag
+from tools.engines import NotBuilt, kubernetes_is_built, make, tag
 
 DEFAULT = ("docker", "swarm")
 """What CI has time for."""
 VARIABLE = "BOTTLE_ENGINES"
 IMAGES = (BUNDLE_IMAGE, AGENT_IMAGE)
 PORT, SSH_PORT = 2375, 22
+NUMBERS = count()
 # CAP_SYS_RESOURCE is not everywhere there to be given, and no engine needs it.
 PRIVILEGES = (
     *("--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--cgroupns", "private"),
@@ -63,7 +65,7 @@ class Engine:
 class Box:
     """A container that is a machine with an engine on it. Its own engine is this machine's, whatever a test sets."""
 
-    def __init__(self, name: str, image: str, *options: str) -> None:
+    def __init__(self, name: str, image: str, *options: str, command: Sequence[str] = ()) -> None:
         self.name = name
         self.program = shutil.which("docker") or "docker"
         self._environment = dict(os.environ)
@@ -71,7 +73,7 @@ class Box:
         volumes = ("/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet")
         own = [word for target in volumes for word in ("--volume", target)]
         labels = ("--name", name, "--hostname", "box", "--network", name)
-        self.own("run", "--detach", "--pull", "never", *labels, *PRIVILEGES, *own, *options, image)
+        self.own("run", "--detach", "--pull", "never", *labels, *PRIVILEGES, *own, *options, image, *command)
 
     def own(self, *words: str) -> str:
         """`docker WORDS…` of this machine's engine; raises `NotHad` with what it says where it fails."""
@@ -126,7 +128,7 @@ class Box:
 
 
 @contextmanager
-def box(image: str, *options: str) -> Iterator[Box]:
+def box(image: str, *options: str, command: Sequence[str] = ()) -> Iterator[Box]:
     """A box of one of our own images, which is built where it is not up to date."""
     if docker_is_podman():
         raise NotHad("a box is a container of Docker's")
@@ -134,7 +136,7 @@ def box(image: str, *options: str) -> Iterator[Box]:
         make(image)
     except NotBuilt as error:
         raise NotHad(f"its image cannot be built: {error}") from None
-    there = Box(f"bottle-engine-{image}-{os.getpid()}", tag(image), *options)
+    there = Box(f"bottle-engine-{image}-{os.getpid()}-{next(NUMBERS)}", tag(image), *options, command=command)
     try:
         yield there
     finally:
@@ -236,8 +238,27 @@ def podman(directory: Path, patch: pytest.MonkeyPatch) -> Iterator[Engine]:
         yield Engine("podman", execute=there.execute)
 
 
-UNTRIED = {"kubernetes": "no cluster was built yet: its manifests are held by schemas alone"}
-"""Engines that the tests know of and cannot have, and why."""
+@contextmanager
+def cluster(directory: Path, *, fenced: bool = True) -> Iterator[Box]:
+    """A cluster of one node that has our images, and a `kubectl` in the directory. Without `fenced` nothing enforces a
+    NetworkPolicy in it. Raises `NotHad` where its programs were not built.
+    """
+    if not kubernetes_is_built():
+        raise NotHad("its programs are not built here: `make kubernetes` compiles them")
+    try:
+        make("pause")
+    except NotBuilt as error:
+        raise NotHad(f"the image of its pods cannot be built: {error}") from None
+    with box("kubernetes", command=() if fenced else ("cluster", "unfenced")) as there:
+        ready = ("sh", "-c", "kubectl get nodes | grep -w Ready")
+        eventually(there.answers(*ready), "the node")
+        there.load((*IMAGES, tag("pause")), "ctr", "-n", "k8s.io", "images", "import", "-")
+        there.program_on_path(directory, "kubectl", "kubectl")
+        yield there
+
+
+UNTRIED = {"kubernetes": "tests/integration/launcher/test_cluster.py tries it in its own way"}
+"""Engines that this suite does not run on, and why."""
 
 
 def kubernetes(_directory: Path, _patch: pytest.MonkeyPatch) -> AbstractContextManager[Engine]:
