@@ -68,7 +68,15 @@ EVENTS: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
         "not_ready": ("It has missed its readiness deadline.", {"child": "", "last": "the last answer of the probe"}),
         "timed_out": ("Its `timeout` has passed; it is stopped.", {"child": "", "after_ms": "the `timeout`"}),
         "child_healthy": ("It was unhealthy, and is no longer.", {"child": ""}),
-        "child_unhealthy": ("It has become unhealthy.", {"child": "", "reason": "", "action": "its `on_unhealthy`"}),
+        "child_unhealthy": (
+            "It has become unhealthy.",
+            {
+                "child": "",
+                "failures": "how many checks in a row, where it is because of those",
+                "reason": "the last answer, or what the daemon has said of itself",
+                "action": "its `on_unhealthy`",
+            },
+        ),
         "child_reloading": ("It said `RELOADING=1`.", {"child": ""}),
         "child_reloaded": ("It said `READY=1` after that.", {"child": ""}),
         "child_says_stopping": ("It said `STOPPING=1`.", {"child": ""}),

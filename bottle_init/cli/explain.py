@@ -96,7 +96,12 @@ PHRASES: dict[str, tuple[tuple[str, str], ...]] = {
     "child_killed": (("", "killed with its session"), ("after_ms", ": it had {} to stop")),
     "child_reaped_late": (("", "ended after all"), ("code", ", with code {}"), ("signal", ", killed by {}")),
     "child_healthy": (("", "healthy again"),),
-    "child_unhealthy": (("", "unhealthy"), ("reason", ": {}"), ("action", " (to do: {})")),
+    "child_unhealthy": (
+        ("", "unhealthy"),
+        ("failures", " (failed checks: {})"),
+        ("reason", ": {}"),
+        ("action", " (to do: {})"),
+    ),
     "child_reloading": (("", "says that it reloads"),),
     "child_reloaded": (("", "says that it has reloaded"),),
     "child_says_stopping": (("", "says that it stops"),),

@@ -52,7 +52,7 @@ def fail_check(turn: Turn, child: Child, event: Event) -> None:
     if child.check_has_passed or turn.now_ms - child.started_at_ms >= health.start_period_ms:
         child.failures += 1
         if child.failures >= health.retries:
-            become_unhealthy(turn, child, reason)
+            become_unhealthy(turn, child, reason, child.failures)
 
 
 def _record(turn: Turn, child: Child, passed: bool, detail: str) -> None:
@@ -69,13 +69,16 @@ def _check_again(turn: Turn, child: Child) -> None:
         turn.set_timer(child, ProbeDue, child.spec.health.interval_ms)
 
 
-def become_unhealthy(turn: Turn, child: Child, reason: str) -> None:
-    """A check is fatal: do what `on_unhealthy` says, once."""
+def become_unhealthy(turn: Turn, child: Child, reason: str, failures: int = 0) -> None:
+    """So many checks in a row have failed, or the daemon says so itself: do what `on_unhealthy` says, once."""
     if child.unhealthy:
         return
     child.unhealthy = True
     spec = child.spec
-    turn.log("child_unhealthy", child, "error", reason=reason, action=spec.on_unhealthy)
+    turn.log("child_unhealthy", child, "error", failures=failures or None, reason=reason, action=spec.on_unhealthy)
+    if failures and spec.health is not None:
+        checks = f"{failures} checks in a row have" if failures > 1 else "a check has"
+        reason = f"{checks} failed, the last answer to its {spec.health.probe.kind} probe was: {reason}"
     if turn.state.phase != UP or child.halt:
         return
     if spec.on_unhealthy == RESTART_UNHEALTHY:

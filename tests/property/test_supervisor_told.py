@@ -244,6 +244,16 @@ def test_why_unhealthy_beside_a_passing_check() -> None:
     assert (ill.health, ill.check, ill.detail) == ("unhealthy", True, "no WATCHDOG=1 for 1500 ms")
 
 
+def test_how_many_checks_have_failed_is_told() -> None:
+    """Of a daemon's own word there is nothing to count."""
+    trace = live((spec("a", health=CHECKED),), (Life(sick=((100, 99_000),)),), stop_at_ms=9_000)
+    assert told(trace, "child_unhealthy") == [
+        ("error", {"failures": 2, "reason": "connection refused", "action": "ignore"})
+    ]
+    trace = live((spec("a"),), (Life(says=(Say(200, watchdog_trigger=True),)),))
+    assert [facts.get("failures") for _, facts in told(trace, "child_unhealthy")] == [None]
+
+
 def test_a_reload_is_told() -> None:
     trace = live((spec("a"),), (Life(says=(Say(100, reloading=True), Say(200, ready=True))),))
     assert len(told(trace, "child_reloading")) == len(told(trace, "child_reloaded")) == 1
@@ -272,6 +282,7 @@ def test_the_report_names_the_culprit() -> None:
 
 NEVER = (Life(ready_ms=None),)
 PROBED = Ready(TCP, timeout_ms=1_000)
+FAILED_CHECKS = "2 checks in a row have failed, the last answer to its tcp probe was: connection refused"
 SPENT = "a used up its restarts (5 within 60 s)"
 
 
@@ -301,12 +312,22 @@ SPENT = "a used up its restarts (5 within 60 s)"
         (
             spec("a", health=CHECKED, on_unhealthy="stop"),
             (Life(sick=((100, 99_000),)),),
-            "a is unhealthy: connection refused",
+            f"a is unhealthy: {FAILED_CHECKS}",
+        ),
+        (
+            spec("a", health=CHECKED.replace(retries=1), on_unhealthy="stop"),
+            (Life(sick=((100, 99_000),)),),
+            "a is unhealthy: a check has failed, the last answer to its tcp probe was: connection refused",
+        ),
+        (
+            spec("a", health=CHECKED, on_unhealthy="stop"),
+            (Life(says=(Say(200, watchdog_trigger=True),)),),
+            "a is unhealthy: the daemon said WATCHDOG=trigger",
         ),
         (
             spec("a", health=CHECKED, on_unhealthy="restart"),
             (Life(sick=((100, 99_000),)),) * 9,
-            f"{SPENT}: was unhealthy: connection refused",
+            f"{SPENT}: was unhealthy: {FAILED_CHECKS}",
         ),
         (
             spec("a", policy="restart"),

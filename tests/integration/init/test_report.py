@@ -377,15 +377,31 @@ def test_log_and_file_have_the_same_report(tmp_path: Path) -> None:
 # What the cause tells.
 
 
+def test_failed_checks_are_counted(tmp_path: Path) -> None:
+    """The cause has their number and the last answer, and the daemon's last lines are shown, as it is to blame."""
+    probe = 'exec = ["sh", "-c", "echo no upstream; exit 3"]'
+    more = f'health = {{ {probe}, interval = "50ms", timeout = "60s", retries = 2 }}\non_unhealthy = "stop"'
+    bundle = sh("daemon", "web", "echo serving; exec sleep 600", more)
+    with running_bundle(tmp_path, bundle) as init:
+        assert init.wait() == 69
+        facts = init.report()
+    assert facts["cause"] == (
+        "web is unhealthy: 2 checks in a row have failed, the last answer to its exec probe was:"
+        " exit code 3: no upstream"
+    )
+    assert (facts["culprit"], facts["deaths"][0]["last_lines"]) == ("web", ["serving"])
+    assert init.event("child_unhealthy", "web")["failures"] == 2
+
+
 def test_a_missed_readiness_tells_the_last_answer(tmp_path: Path) -> None:
     log = tmp_path / "termination"
     log.touch()
-    more = "ready = { tcp = 1, timeout = '300ms' }"
+    more = "ready = { tcp = 1, timeout = '3s' }"
     bundle = sh("daemon", "web", "echo cannot bind; exec sleep 600", more) + sh("daemon", "other", "exec sleep 600")
     with running_bundle(tmp_path, bundle, env={"BOTTLE_INIT_TERMINATION_LOG": str(log)}) as init:
         assert init.wait() == 69
         facts = init.report()
-    cause = "web was not ready within 300 ms: the last answer to its tcp probe was: connection refused"
+    cause = "web was not ready within 3 s: the last answer to its tcp probe was: connection refused"
     assert facts["cause"].startswith(cause)
     assert facts["culprit"] == "web"
     lines = {death["name"]: death["last_lines"] for death in facts["deaths"]}
