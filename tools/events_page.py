@@ -148,6 +148,10 @@ EVENTS: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
         ),
         "control_unavailable": ("There is no control socket.", {"reason": ""}),
         "http_unavailable": ("There are no [pages](metrics.md).", {"reason": ""}),
+        "setup_incomplete": (
+            "Something that the init was started with, or sets up for itself, could not be had; it runs without.",
+            {"reason": "what, what is instead, and why"},
+        ),
         "manager_unreachable": ("The init's own `NOTIFY_SOCKET` takes nothing.", {"reason": ""}),
     },
     "For followers alone": {

@@ -137,6 +137,7 @@ PHRASES: dict[str, tuple[tuple[str, str], ...]] = {
     "lines_dropped": (("count", "{} lines dropped"), ("stream", " of {}")),
     "control_unavailable": (("", "no control socket"), ("reason", ": {}")),
     "leftover_output_closed": (("", "output of processes that it has left behind is read no more"),),
+    "setup_incomplete": (("reason", "{}"),),
     "manager_unreachable": (("", "the init's own NOTIFY_SOCKET takes nothing"), ("reason", ": {}")),
     "http_unavailable": (("", "no pages are served"), ("reason", ": {}")),
     "report_unwritten": (("", "the report could not be written"), ("reason", ": {}")),

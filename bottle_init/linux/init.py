@@ -96,7 +96,8 @@ class Init:
         names, modes = [spec.name for spec in bundle.children], [spec.logs for spec in bundle.children]
         self.logs = Logs(bundle.logs, names, Bulk(self.poller), modes=modes)
         self.room = Room()
-        self.starts = Starts(bundle, self.poller, self.emit, self.view, self.logs, self.room, Given())
+        self.given = Given()
+        self.starts = Starts(bundle, self.poller, self.emit, self.view, self.logs, self.room, self.given)
         self.starts.in_need = self._import_late
         self.state: State = supervisor.begin(bundle, monotonic_ms())
 
@@ -142,6 +143,8 @@ class Init:
 
         self.children = Children(self.bundle, self.poller, self.emit, self.view, self.starts, self.room)
         self.journal = Journal(self.bundle, self.poller, self.emit, self.view, self.logs, self.report, self.tell)
+        for reason in self.given.problems:
+            self.journal.note_missing(reason)
         self.do: dict[type[Action], Callable[[Any], None]] = {
             **self.children.do,
             **self.journal.do,

@@ -139,6 +139,10 @@ class Journal:
             del self._names[next(iter(self._names))]
         return name
 
+    def note_missing(self, reason: str) -> None:
+        """Say what of its own set-up the init could not have."""
+        self.log("setup_incomplete", "warning", (("reason", reason),))
+
     def _note_unheard(self, reason: str) -> None:
         self.log("manager_unreachable", "warning", (("reason", reason),))
 

@@ -89,7 +89,7 @@ def absolute(path: str) -> str:
         return "/" + path  # That directory is gone.
 
 
-def raise_nofile() -> tuple[int, int]:
+def raise_nofile(problems: list[str]) -> tuple[int, int]:
     """Let the init have as many open files as its hard limit allows; returns the pair that it was started with.
 
     Each daemon takes two for its output, and the usual soft limit of 1024 is for programs that call select(2).
@@ -97,23 +97,25 @@ def raise_nofile() -> tuple[int, int]:
     soft, hard = getrlimit(RLIMIT_NOFILE)
     try:
         setrlimit(RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):
-        pass  # Above /proc/sys/fs/nr_open, which was lowered since (setrlimit(2)); what there is has to do.
+    except (OSError, ValueError) as problem:  # Above /proc/sys/fs/nr_open, which was lowered since (setrlimit(2)).
+        problems.append(f"the soft limit of open files stays at {soft}, below the hard one of {hard}: {problem}")
     return soft, hard
 
 
 class Given:
     """What children inherit of what the init was started with; taking it, the init goes its own way.
 
-    `environ` is its environment, `cwd_fd` the directory, `nofile` the soft and the hard limit of open files.
+    `environ` is its environment, `cwd_fd` the directory, `nofile` the soft and the hard limit of open files. `problems`
+    says in words what could not be had, and what is instead.
     """
 
-    __slots__ = ("cwd_fd", "environ", "nofile")
+    __slots__ = ("cwd_fd", "environ", "nofile", "problems")
 
     def __init__(self) -> None:
+        self.problems: list[str] = []
         self.environ = inherited()
-        self.cwd_fd = open_cwd()
-        self.nofile = raise_nofile()
+        self.cwd_fd = open_cwd(self.problems)
+        self.nofile = raise_nofile(self.problems)
 
 
 class Room:
@@ -156,11 +158,14 @@ def hold_stdio() -> None:
     posix.close(fd)
 
 
-def open_cwd() -> int:
+def open_cwd(problems: list[str]) -> int:
     """The directory that children start in; the init's own is `/`, so that it holds no mount busy."""
     try:
         fd = posix.open(".", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
-    except OSError:
+    except OSError as problem:
+        problems.append(
+            f"the directory that the init was started in cannot be entered, so children start in /: {problem.strerror}"
+        )
         fd = posix.open("/", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     posix.chdir("/")
     return fd

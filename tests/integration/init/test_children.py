@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support.init import eventually, running, sh
+from bottle_init.linux.sys import environ
+from tests.integration.support.init import MAIN, eventually, running, sh
 
 pytestmark = pytest.mark.real
 
@@ -402,3 +403,32 @@ def test_no_wake_up_while_nothing_happens(tmp_path: Path) -> None:
         init.send(signal.SIGALRM)
         eventually(lambda: wake_ups(init.pid) > before, "a wake-up that the test can see")
         assert init.stop() == 0
+
+
+def test_a_directory_that_cannot_be_entered_is_said(tmp_path: Path) -> None:
+    """Children start in `/` then, as those of an init without root's rights do in a WORKDIR of root's alone."""
+    code = """
+import posix
+opened = posix.open
+def refusing(path, *rest, **more):
+    if path == ".":
+        raise PermissionError(13, "Permission denied")
+    return opened(path, *rest, **more)
+posix.open = refusing
+"""
+    bundle = "[jobs.j]\ncommand = ['pwd']\n"
+    with running(tmp_path, bundle, executable_code=(f"import sys\n{code}\n{MAIN}",)) as init:
+        assert init.wait() == 0
+        assert "[j] /" in init.out
+        assert "so children start in /: " in init.event("setup_incomplete")["reason"]
+
+
+def test_a_limit_that_stays_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(environ, "setrlimit", refused)
+    problems: list[str] = []
+    soft, hard = environ.raise_nofile(problems)
+    assert len(problems) == 1
+    assert problems[0].startswith(f"the soft limit of open files stays at {soft}, below the hard one of {hard}: ")
