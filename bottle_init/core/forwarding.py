@@ -132,7 +132,7 @@ def _log_order(turn: Turn, order: ForwardSignal, sent: tuple[int, ...], refused:
         order.signal,
         order.sender_pid,
         order.sender_uid,
-        sent_to=names,
+        sent_to=names or None,
         waiting=dict(order.waiting) or None,
         passed_over=passed_over or None,
     )

@@ -270,6 +270,8 @@ class Command:
         self.started_at_ms = monotonic_ms()
         self.targets = {number: core.target_of(self.rules, number) for number in self.every}
         self.plain = {number: target for number, target in self.targets.items() if core.is_plain(number, target)}
+        if self.report or self.control or self.remote is not None:
+            _import_late()
         if self.report:
             from bottle_init.linux.oom import OomCounter
 
@@ -282,14 +284,22 @@ class Command:
             self._listen()
 
     def _listen(self) -> None:
+        """Be there for clients of the control socket, and for the lease. Raises OSError if the lease has to go."""
         from bottle_init.linux.remote import Remote
 
-        self.remote = self.remote or Remote(self._look, self._stop, self.send, self._lose_lease)
-        self.remote.wait_for(self.every)
-        problem = self.remote.listen(self.control) if self.control else ""
+        try:
+            remote = self.remote or Remote(self._look, self._stop, self.send, self._lose_lease)
+            remote.wait_for(self.every)
+            problem = remote.listen(self.control) if self.control else ""
+        except OSError as failure:
+            if self.remote is not None:
+                raise
+            complain_if_room(f"control socket {self.control}: {failure.strerror}")
+            return
         if problem:
             complain_if_room(f"control socket {problem}")
-        self.wait = self.remote.wait
+        self.remote = remote
+        self.wait = remote.wait
 
     def _look(self) -> State:
         """What clients of the control socket are to see."""
@@ -595,6 +605,14 @@ class Command:
             stopping=stopping,
             stop_ms=self.ended_at_ms - self.asked_at_ms if stopping else None,
         )
+
+
+def _import_late() -> None:
+    """Import what is needed from now on, before the last descriptors are taken: to import takes one."""
+    from bottle_init.linux import control, emergency, oom, reaper, remote, report  # noqa: F401
+    from bottle_init.words import jsonlines
+
+    jsonlines.quoting()
 
 
 def release_terminal() -> None:

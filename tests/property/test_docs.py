@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bottle_init.core.actions import Exit
+from bottle_init.core.spec import Bundle, Spec
+from bottle_init.core.state import Death, Forwarded, Stop, Survivor
+from bottle_init.linux import report
+
 ROOT = Path(__file__).parents[2]
 
 CONTRACT = ROOT / "docs/contract.md"
@@ -148,3 +153,25 @@ def test_the_sections_are_numbered_in_order() -> None:
         expected += [str(section), *(f"{section}.{part}" for part in range(1, below + 1))]
     assert numbers == expected
     assert contract()[1] == {str(number) for number in range(1, 9)}
+
+
+def test_the_page_of_the_report_has_all_its_keys() -> None:
+    """Each key of the report and of a death begins a row of a table; what is inside of one stands in its row."""
+    death = Death(0, "a", 2, 129, 1, 0, 5, 5, forwarded=Forwarded(signal=1, source=10))
+    end = Exit(0, Stop("requested", "signal 15", 0, 0), (death,), (Survivor(3, "left"),), 9)
+    record = report.build(end, Bundle((Spec("a", "daemon", ("a",)),)), lambda _child: (), 0)
+    facts = {**report.of_invalid("bundle.toml", ["no daemon"]), **record, **record["deaths"][0]}
+    rows = {
+        key: re.findall(r"`(\w+)`", row)
+        for row in (ROOT / "docs/report.md").read_text(encoding="utf-8").splitlines()
+        for key in re.findall(r"`(\w+)`", (*row.split("|"), "", "")[1])
+    }
+    assert {*facts} <= {*rows}
+    inside = {(key, name) for key, value in facts.items() if key != "deaths" for name in keys_inside(value)}
+    assert {(key, name) for key, name in inside if name not in rows[key]} == set()
+
+
+def keys_inside(value: object) -> set[str]:
+    """The keys of a table, or of those in a list."""
+    tables = value if isinstance(value, list) else [value]
+    return {key for table in tables if isinstance(table, dict) for key in table}

@@ -130,6 +130,13 @@ def test_a_signal_is_told_with_whom_it_went_to() -> None:
     assert told(trace, "signal_delivered", "c") == [("info", {"signal": 1, "sent": 10})]
 
 
+def test_a_signal_that_goes_to_nobody_is_told_without_empty_keys() -> None:
+    """docs/events.md: a key whose value would be empty is left out."""
+    got = Request(500, happened.SignalReceived(1, 77, 1000))
+    _, facts = told(live((spec("a"),), STAYS, requests=(got,)), "signal_received", "")[0]
+    assert facts == {"signal": 1, "sender_pid": 77, "sender_uid": 1000, "passed_over": {"a": "not named"}}
+
+
 def test_every_other_signal_is_told_with_its_effect() -> None:
     got = [(100, 13), (200, 15), (203, 2), (900, 3)]
     requests = tuple(Request(at_ms, happened.SignalReceived(number)) for at_ms, number in got)

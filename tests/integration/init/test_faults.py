@@ -144,6 +144,27 @@ def test_few_descriptors_never_break_the_init(tmp_path: Path, logs: str, limit: 
         assert ("internal_error", "") not in init.names()
 
 
+@pytest.mark.parametrize("limit", [6, 8, 10])
+def test_few_descriptors_never_break_one_command(tmp_path: Path, limit: int) -> None:
+    """A report and a control socket may be out of reach; the command runs, and its code is the init's."""
+
+    def few_descriptors() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+    options = [f"--report={tmp_path}/report.json", f"--control={tmp_path}/control"]
+    end = subprocess.run(
+        [sys.executable, "-I", "-m", "bottle_init", *options, "--", "/bin/sh", "-c", "sleep 0.1 & exit 7"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        preexec_fn=few_descriptors,
+    )
+    assert (end.returncode, "Traceback" in end.stderr) == (7, False), end.stderr
+
+
 def test_starts_keep_no_descriptor_from_the_rest(tmp_path: Path) -> None:
     """Children between fork and exec take every descriptor: all of them start, and the control socket is there."""
 
