@@ -15,12 +15,20 @@ from launcher.plan import new_slug, slug_of
 from launcher.spec import BottleSpec
 
 
+def refuse_empty(name: str) -> None:
+    """Raises `LauncherError` for an empty name, with which every name begins: a script's variable was not set."""
+    if not name:
+        raise LauncherError("an empty name was given", hint="leave the name out to mean the only one")
+
+
 def named(backend: BottleBackend, name: str | None, *, gone_too: bool = False) -> str:
     """The slug of the one bottle that a person means: by its slug or the beginning of one, by its agent's name, by a
     container's name, or by nothing where there is but one.
 
     Raises `LauncherError` where none is meant, or several.
     """
+    if name is not None:
+        refuse_empty(name)
     objects = [each for each in backend.running(operator=state.operator()) if each.kind == "container"]
     slugs = dict.fromkeys(state.slugs(backend.name), "") | {each.slug: each.agent for each in objects}
     known = sorted({*slugs, *(history.remembered() if gone_too else ())})
@@ -85,6 +93,7 @@ def holder(backend: BottleBackend, request: str, slugs: Iterable[str]) -> tuple[
 
     Raises `LauncherError` where there is none, or several.
     """
+    refuse_empty(request)
     found = [
         (slug, each) for slug in slugs for each in requests_of(backend, slug) if str(each["id"]).startswith(request)
     ]

@@ -6,18 +6,31 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from launcher.errors import LauncherError
 
 MARKER = "metadata.json"
 LOCK = "lock"
 
 
 def own_root() -> Path:
-    """Where everything of this operator's is."""
-    return Path.home() / ".claude-bottle"
+    """Where everything of this operator's is.
+
+    Raises `LauncherError` where there is no home directory, or $HOME depends on the current one, which may be
+    anybody's.
+    """
+    hint = "set HOME to a directory of yours"
+    if not (named := os.environ.get("HOME", "/")).startswith("/"):
+        raise LauncherError(f"HOME is {named!r}: an absolute path is needed", hint=hint)
+    try:
+        return Path.home() / ".claude-bottle"
+    except RuntimeError:
+        raise LauncherError("this user has no home directory", hint=hint) from None
 
 
 def state_root() -> Path:
@@ -39,14 +52,14 @@ def operator() -> str:
     own_root().mkdir(mode=0o700, parents=True, exist_ok=True)
     mine = secrets.token_hex(8)
     fresh = path.with_name(f"operator.{mine}")
-    write(fresh, mine + "\n", mode=0o600)
     try:
+        write(fresh, mine + "\n", mode=0o600)
         # Of two that find none at the same time, the first one's stays.
         os.link(fresh, path)
     except FileExistsError:
         mine = path.read_text().strip()
     finally:
-        fresh.unlink()
+        fresh.unlink(missing_ok=True)
     return mine
 
 
@@ -59,9 +72,7 @@ def create(stage_dir: Path, slug: str, **facts: Any) -> None:
 
 def _mark(stage_dir: Path, facts: dict[str, Any]) -> None:
     """Write the marker, whole or not at all: what has none is nobody's, and is removed as such."""
-    fresh = stage_dir / f"{MARKER}.new"
-    write(fresh, json.dumps(facts) + "\n", mode=0o600)
-    fresh.replace(stage_dir / MARKER)
+    replace(stage_dir / MARKER, json.dumps(facts) + "\n", mode=0o600)
 
 
 def note(stage_dir: Path, **facts: Any) -> None:
@@ -90,51 +101,66 @@ def write(path: Path, text: str, *, mode: int) -> None:
         file.write(text)
 
 
+def replace(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Write a file whole or not at all, in place of the one that is there. That one's mode stays, and a link to it."""
+    path = path.resolve()
+    with suppress(FileNotFoundError):
+        mode = stat.S_IMODE(path.stat().st_mode)
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        write(fresh, text, mode=mode)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
 @contextmanager
 def held(stage_dir: Path) -> Iterator[None]:
     """Say that a launcher is at work on this bottle, until the block ends or the launcher does. May be nested.
 
     What stays of a directory in which nothing has been made is removed.
     """
-    descriptor = _lock(stage_dir)
+    while (descriptor := _locked(stage_dir, fcntl.LOCK_SH)) is None:
+        stage_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         yield
     finally:
-        if not (stage_dir / MARKER).exists():
-            with suppress(OSError):
+        with suppress(OSError):
+            # Alone, or it is left to the last one.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (stage_dir / MARKER).exists():
                 (stage_dir / LOCK).unlink()
                 stage_dir.rmdir()
         os.close(descriptor)
 
 
-def _lock(stage_dir: Path) -> int:
-    """A descriptor of the lock in its place: `discard_unmarked` may remove a directory that is still empty."""
+def is_held(stage_dir: Path) -> bool:
+    """Whether a launcher is at work on the bottle of this directory."""
+    if (descriptor := _locked(stage_dir, fcntl.LOCK_EX | fcntl.LOCK_NB)) is None:
+        return stage_dir.exists()
+    os.close(descriptor)
+    return False
+
+
+def _locked(stage_dir: Path, how: int) -> int | None:
+    """A descriptor of the directory's lock, which is taken and in its place: `discard_unmarked` may remove both.
+
+    Who works on a bottle shares the lock with others that do; who would remove something takes it alone, and for
+    moments. `None` where the directory is gone or, with LOCK_NB, the lock cannot be had.
+    """
     while True:
-        stage_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             descriptor = os.open(stage_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
-            continue
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return None
+        try:
+            fcntl.flock(descriptor, how)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
         if os.fstat(descriptor).st_nlink:
             return descriptor
         os.close(descriptor)
-
-
-def is_held(stage_dir: Path) -> bool:
-    """Whether a launcher is at work on the bottle of this directory."""
-    try:
-        descriptor = os.open(stage_dir / LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def discard(stage_dir: Path, slug: str) -> None:
@@ -149,15 +175,11 @@ def discard_unmarked() -> None:
     for stage_dir in state_root().glob("*/"):
         if (stage_dir / MARKER).exists():
             continue
-        descriptor = os.open(stage_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not (stage_dir / MARKER).exists():
-                shutil.rmtree(stage_dir, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(descriptor)
+        if (descriptor := _locked(stage_dir, fcntl.LOCK_EX | fcntl.LOCK_NB)) is None:
+            continue
+        if not (stage_dir / MARKER).exists():
+            shutil.rmtree(stage_dir, ignore_errors=True)
+        os.close(descriptor)
 
 
 def discard_secrets(stage_dir: Path) -> None:

@@ -1,5 +1,7 @@
 """A bottle in words: what it will be allowed, given and run, before anything is started."""
 
+import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +11,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from launcher.agent_side import agent_command
+from launcher.cli.console import printable
 from launcher.plan import BottlePlan
 from launcher.spec import HOST_RULES, KERNEL_RULES, BottleSpec, Credential, Host, Repository
 
@@ -25,13 +29,14 @@ def in_words(spec: BottleSpec, lost: tuple[tuple[str, str], ...] = ()) -> Group:
     table.add_column(style="bold")
     for title, lines in (*_sections(spec), *((f"NO {wall}", [why]) for wall, why in lost)):
         for index, line in enumerate(lines):
-            table.add_row(title if index == 0 else "", Text(line))
+            # A project's own file may have said it: it must not move the cursor over what else stands here.
+            table.add_row(title if index == 0 else "", Text(printable(line)))
     return Group(Text(f"{spec.agent.name or spec.name}", style="bold underline"), table)
 
 
 def _sections(spec: BottleSpec) -> Iterator[tuple[str, list[str]]]:
     agent = spec.agent
-    yield "runs", [" ".join(agent.command) or "the image's own command"]
+    yield "runs", [shlex.join(agent_command(agent)) or "the image's own command"]
     yield "in", [f"{agent.image}, as {agent.user}, home {agent.home}" + (", with your terminal" if agent.tty else "")]
     yield "reaches", [*spec.allow, *map(_host, spec.hosts)] or ["nothing"]
     yield "credentials", [_credential(each) for each in spec.credentials] or ["none"]
@@ -66,7 +71,9 @@ def _host(host: Host) -> str:
 def _credential(each: Credential) -> str:
     bound = f", {' '.join((*each.methods, *each.paths))} alone" if each.methods or each.paths else ""
     instead = f"; the agent holds {each.placeholder!r}" if each.placeholder else ""
-    return f"{each.name}: {each.header} for {each.host}{bound}, from {each.secret}{instead}"
+    unset = each.secret.env is not None and not os.environ.get(each.secret.env)
+    source = f"{each.secret} (not set here: `up` needs it)" if unset else str(each.secret)
+    return f"{each.name}: {each.header} for {each.host}{bound}, from {source}{instead}"
 
 
 def _repository(each: Repository) -> str:

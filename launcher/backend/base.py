@@ -44,6 +44,11 @@ def _is_whole(objects: Iterable[Running]) -> bool:
     return all(states.get(role, "exited") not in ENDED for role in ("agent", SIDECARS))
 
 
+def _has_run(objects: Iterable[Running]) -> bool:
+    """Whether a bottle's agent was started, so that there may be work of its."""
+    return any(each.role == "agent" and each.kind == "container" and each.state != "created" for each in objects)
+
+
 class BottleBackend(ABC):
     """Makes a bottle and takes it down.
 
@@ -170,15 +175,19 @@ class BottleBackend(ABC):
     def logs(self, slug: str, role: str, *, follow: bool = False) -> Command:
         """The command line that shows what a bottle's container has said, each line with its time."""
 
-    def prune(self, tell: Tell = lambda _line: None) -> tuple[str, ...]:
+    def prune(
+        self, tell: Tell = lambda _line: None, keep_work: Callable[[str], bool] = lambda _slug: True
+    ) -> tuple[str, ...]:
         """Take down what launchers of this operator that are gone have left behind; returns what that was.
 
-        Bottles of other backends stay, whatever this engine has of them.
+        Bottles of other backends stay, whatever this engine has of them; so does one whose agent has run, unless
+        `keep_work` says that its work is kept.
         """
         left = [
             slug
             for slug, objects in self.own().items()
             if not (state.is_held(state.state_root() / slug) or _is_whole(objects))
+            and (not _has_run(objects) or keep_work(slug))
         ]
         self.stop_all(left, tell)
         state.discard_unmarked()

@@ -1,5 +1,6 @@
 """requests, approve, deny, allow, revoke, reload, rotate, kill-switch, notify: what the operator decides meanwhile."""
 
+import getpass
 import json
 import sys
 from pathlib import Path
@@ -210,9 +211,16 @@ def rotate(
     bottle = bottles.named(backend, slug)
     if source not in ("", "-"):
         raise LauncherError(f"{source}: only - is understood; a value does not belong on a command line")
-    value = sys.stdin.read().rstrip("\n") if source == "-" else _read_anew(bottle, name)
-    said = bottles.in_bundle(backend, bottle, "bottle-rotate", name, stdin=value.encode())
+    value = _typed_or_piped(name) if source == "-" else _read_anew(bottle, name).encode()
+    said = bottles.in_bundle(backend, bottle, "bottle-rotate", name, stdin=value)
     screen.print(Text(printable(said.stdout.strip() or f"{name} has its new value")))
+
+
+def _typed_or_piped(name: str) -> bytes:
+    """Standard input; at a terminal it is asked for, and not shown."""
+    if sys.stdin.isatty():
+        return getpass.getpass(f"new value of {name}: ").encode()
+    return sys.stdin.buffer.read().rstrip(b"\n")
 
 
 def _read_anew(slug: str, name: str) -> str:

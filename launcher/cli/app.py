@@ -2,10 +2,8 @@
 
 import sys
 
-from rich.text import Text
-
 from launcher.cli import answers, lifecycle, look, setup, work
-from launcher.cli.console import errors, show_error
+from launcher.cli.console import screen, show_error
 from launcher.cli.root import app
 from launcher.errors import LauncherError
 
@@ -20,6 +18,7 @@ def run() -> None:
     except LauncherError as error:
         show_error(error)
         sys.exit(error.exit_code)
-    except OSError as error:  # A disk that is full, a home that is not there: where, and what.
-        errors.print(Text(f"{error.filename}: {error.strerror}" if error.filename else str(error), style="bold red"))
-        sys.exit(1)
+    except SystemExit as end:
+        if screen.fault is not None and not end.code:
+            raise screen.fault from None
+        raise

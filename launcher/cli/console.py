@@ -1,5 +1,6 @@
 """What the commands print on, and how what goes wrong is shown."""
 
+import errno
 import os
 import sys
 from typing import Any
@@ -12,13 +13,20 @@ from launcher.errors import LauncherError
 
 
 class Screen(Console):
-    """A console whose reader may go: `up | head -1`, a terminal that is closed. The command goes on."""
+    """A console whose reader may go: `up | head -1`, a terminal that is closed. The command goes on.
+
+    `fault` is why something that was said is lost: the file is on a disk that is full.
+    """
+
+    fault: OSError | None = None
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As `Console.print`; raises no `OSError`."""
         try:
             super().print(*objects, **options)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                self.fault = error
             self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
@@ -38,15 +46,15 @@ def tell(line: str) -> None:
 
 def note(line: str) -> None:
     """Say what the operator should know, beside what was asked for."""
-    errors.print(Text(line, style="yellow"))
+    errors.print(Text(printable(line), style="yellow"))
 
 
 def show_error(error: LauncherError) -> None:
     """What went wrong, and what to do."""
     if str(error):
-        errors.print(Text(str(error), style="bold red"))
+        errors.print(Text(printable(str(error)), style="bold red"))
     if words := advice(error):
-        errors.print(Text(words))
+        errors.print(Text(printable(words)))
 
 
 def printable(text: str) -> str:

@@ -17,7 +17,7 @@ from launcher.cli.root import START, Agent, ProjectMode, ProjectPath, Prompt, Sl
 from launcher.docker import foreground, replaced_by
 from launcher.errors import LauncherError
 from launcher.interrupts import hold_signals
-from launcher.plan import object_name
+from launcher.plan import object_name, slug_of
 from launcher.spec import BottleSpec
 
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return once the agent runs, and leave it up.")]
@@ -125,14 +125,20 @@ def start(
 
 def _give_up(backend: BottleBackend, slug: str, say: Tell) -> None:
     """Take down a bottle that was interrupted, or lost its bundle; one whose work cannot be kept stays."""
+    if _work_is_kept(backend, slug):
+        backend.stop(slug, say)
+
+
+def _work_is_kept(backend: BottleBackend, slug: str) -> bool:
+    """Keep what is nowhere else; where that does not work, say how to go on."""
     from launcher.work import settled
 
     try:
         settled(backend, slug, note)
     except LauncherError as error:
         note(f"{error}\n{slug} is left as it is: `bottle down {slug}` tries again, with --discard without its work")
-        return
-    backend.stop(slug, say)
+        return False
+    return True
 
 
 def _already_up(backend: BottleBackend, agent: str, there: list[str]) -> int:
@@ -203,12 +209,15 @@ def down(
             settled(backend, each, note)
     for each, there in backend.stop_all(chosen, tell).items():
         screen.print(Text(f"{each} is down" if there else f"there is no bottle {each}"))
-    if not chosen:
+    if not chosen and not slug:
         screen.print("no bottle is up")
 
 
 def _meant(backend: BottleBackend, names: list[str]) -> list[str]:
-    """The bottles that are meant; a name of none is left as it is, so that `down` may be said twice."""
+    """The bottles that are meant. Of a name without one that is told, and no more: `down` may be said twice.
+
+    Raises `LauncherError` for a bottle of another operator, whose notes say where its work is.
+    """
     if not names:
         known = list(backend.own())
         if len(known) > 1:
@@ -216,7 +225,8 @@ def _meant(backend: BottleBackend, names: list[str]) -> list[str]:
         return known
     found = []
     for name in names:
-        exact = (state.state_root() / name).exists()
+        bottles.refuse_empty(name)
+        exact = name in state.slugs()
         if exact and (engine := state.engine_of(name)) not in ("", backend.name):
             raise LauncherError(
                 f"{name} runs on {engine}, and this command was for {backend.name}",
@@ -227,14 +237,21 @@ def _meant(backend: BottleBackend, names: list[str]) -> list[str]:
         except LauncherError as error:
             if "there is no bottle" not in str(error):
                 raise
-            found.append(name)
+            there = backend.running(slug_of(name))
+            if any(each.operator not in ("", state.operator()) for each in there):
+                raise LauncherError(f"{name} is another operator's", hint="whoever started it takes it down") from None
+            if there:
+                found.append(name)
+            else:
+                screen.print(Text(f"there is no bottle {name}"))
     return found
 
 
 @app.command(rich_help_panel=START, epilog=example("bottle prune"))
 def prune() -> None:
     """Remove what launchers of yours that were killed have left: containers, networks, volumes, rules and files."""
-    removed = get_bottle_backend().prune(tell)
+    backend = get_bottle_backend()
+    removed = backend.prune(tell, lambda slug: _work_is_kept(backend, slug))
     for each in removed:
         screen.print(Text(f"removed {each}"))
     if not removed:

@@ -39,7 +39,7 @@ def init(
             raise LauncherError(f"{path} is there already", hint="--force replaces it")
     for path, text in written.items():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_text(text)
+        state.replace(path, text)
         screen.print(Text(f"wrote {path}"))
     if chosen.dockerfile:
         screen.print(Text(f"`bottle build {template}` builds its image, `bottle up {template}` starts it"))
@@ -117,6 +117,9 @@ def migrate(
     if not write:
         sys.stdout.write(text)
         return
-    path.with_name(path.name + ".old").write_text(path.read_text())
-    path.write_text(text)
-    screen.print(Text(f"wrote {path}; the old one is {path.name}.old"))
+    old = path.with_name(path.name + ".old")
+    if old.exists():
+        raise LauncherError(f"{old} is there already", hint="move it away: the old manifest is kept under this name")
+    state.replace(old, path.read_text())
+    state.replace(path, text)
+    screen.print(Text(f"wrote {path}; the old one is {old.name}"))

@@ -7,6 +7,7 @@ from typing import Any
 import tomlkit
 from tomlkit.items import AoT, Array
 
+from launcher import state
 from launcher.errors import LauncherError
 from launcher.manifest.place import PROJECT_FILE
 
@@ -43,7 +44,7 @@ def add_host(paths: Sequence[Path], host: str, table: dict[str, Any]) -> Path:
         assert isinstance(allow, Array)
         if host not in allow:
             allow.append(host)
-    path.write_text(tomlkit.dumps(document))
+    state.replace(path, tomlkit.dumps(document))
     return path
 
 
@@ -56,7 +57,7 @@ def remove_host(paths: Sequence[Path], host: str) -> Path | None:
         tables = [each for each in (*document.get("bottles", {}).values(), document) if isinstance(each, dict)]
         taken = [_take(table.get("egress"), host) for table in tables]
         if any(taken):
-            path.write_text(tomlkit.dumps(document))
+            state.replace(path, tomlkit.dumps(document))
             return path
     return None
 

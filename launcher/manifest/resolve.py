@@ -45,8 +45,9 @@ class Wishes:
 
 
 def own_sources() -> list[Source]:
-    """The operator's manifests: ~/.claude-bottle/*.toml, bottle.toml first."""
-    paths = sorted(state.own_root().glob("*.toml"), key=lambda path: (path.name != "bottle.toml", path.name))
+    """The operator's manifests: ~/.claude-bottle/*.toml, bottle.toml first. What begins with a dot is an editor's."""
+    visible = (path for path in state.own_root().glob("*.toml") if not path.name.startswith("."))
+    paths = sorted(visible, key=lambda path: (path.name != "bottle.toml", path.name))
     return [_placed(read(path)) for path in paths if path.read_bytes().strip()]
 
 

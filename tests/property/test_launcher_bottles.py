@@ -1,8 +1,11 @@
 """What the launcher makes of its notes, of an engine's answers and of a bundle's words, without an engine."""
 
+import errno
+import fcntl
 import io
 import json
 import os
+import stat
 import subprocess
 import sys
 import tarfile
@@ -154,6 +157,73 @@ def test_a_lock_is_in_its_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fcntl.flock", flock)
     with state.held(directory):
         assert (directory / state.LOCK).exists()
+
+
+def test_a_look_costs_no_launcher_its_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher that begins while `prune` looks at its directory waits for that moment, and is found at work then.
+
+    Defence: whoever works shares the lock, and takes it for certain.
+    """
+    directory = state.state_root() / "x"
+    directory.mkdir(parents=True)
+    looking = [os.open(directory / state.LOCK, os.O_RDWR | os.O_CREAT)]
+    locked = fcntl.flock
+    locked(looking[0], fcntl.LOCK_EX)
+
+    def flock(descriptor: int, how: int) -> None:
+        try:
+            locked(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            while looking:
+                os.close(looking.pop())
+            if how & fcntl.LOCK_NB:
+                raise
+            locked(descriptor, how)
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with state.held(directory):
+        assert not looking
+        assert state.is_held(directory)
+        with state.held(directory):
+            pass
+        assert state.is_held(directory), "the inner one was not alone"
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("home", ["", "relative/to/somewhere"])
+def test_a_home_is_no_matter_of_the_current_directory(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    """Bottles would be read from ./.claude-bottle, which may be a repository's."""
+    monkeypatch.setenv("HOME", home)
+    with pytest.raises(LauncherError, match="absolute"):
+        state.own_root()
+
+
+def test_a_user_may_have_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A uid without an entry in the table of users, where HOME is not set either."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000_000)
+    with pytest.raises(LauncherError, match="no home directory"):
+        state.own_root()
+
+
+def test_a_file_is_replaced_whole(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full costs nobody the manifest; its mode stays, and the link by which it is reached."""
+    manifest, link = home / "kept.toml", home / "link.toml"
+    state.replace(manifest, "old")
+    manifest.chmod(0o640)
+    link.symlink_to(manifest)
+    state.replace(link, "new")
+    assert link.is_symlink()
+    assert (manifest.read_text(), stat.S_IMODE(manifest.stat().st_mode)) == ("new", 0o640)
+
+    def full(*_file: object, **_mode: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(state, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        state.replace(manifest, "newer")
+    assert manifest.read_text() == "new"
+    assert sorted(home.glob("*.toml*")) == [manifest, link]
 
 
 # What `status` says.

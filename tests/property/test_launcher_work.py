@@ -106,6 +106,23 @@ def test_where_work_cannot_be_kept_the_bottle_stays(
         work.settled(engine, SLUG, print)
 
 
+@pytest.mark.parametrize(("how", "asked"), [("exited", [SLUG]), ("created", [])])
+def test_prune_asks_for_work_first(monkeypatch: pytest.MonkeyPatch, how: str, asked: list[str]) -> None:
+    """A bottle whose agent has ended is no leftover like others: what it did stays, where it cannot be kept."""
+    engine, wanted = Engine(), list[str]()
+    agent = Running(SLUG, "agent", f"bottle-{SLUG}-agent", how, Path())
+    monkeypatch.setattr(engine, "own", lambda: {SLUG: [agent]})
+    monkeypatch.setattr("launcher.backend.docker.backend.sweep", tuple)
+
+    def cannot(slug: str) -> bool:
+        wanted.append(slug)
+        return False
+
+    assert engine.prune(print, cannot) == (() if asked else (SLUG,))
+    assert wanted == asked
+    assert engine.stopped is not bool(asked)
+
+
 # What is nowhere else.
 
 

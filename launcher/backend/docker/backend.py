@@ -220,8 +220,10 @@ class DockerBottleBackend(BottleBackend):
         options = ("--timestamps", *(("--follow",) if follow else ()))
         return Command(("docker", "logs", *options, object_name(slug, role)))
 
-    def prune(self, tell: Tell = lambda _line: None) -> tuple[str, ...]:
-        return (*super().prune(tell), *sweep())
+    def prune(
+        self, tell: Tell = lambda _line: None, keep_work: Callable[[str], bool] = lambda _slug: True
+    ) -> tuple[str, ...]:
+        return (*super().prune(tell, keep_work), *sweep())
 
     def noted(self) -> tuple[str, ...]:
         """Those of other engines (`DOCKER_HOST`, `docker context`) are left out, as far as their notes tell."""
