@@ -203,6 +203,10 @@ class Command:
         if terminal:
             release_terminal()
         environment = environ.inherited()
+        if self.report:  # What the kernel kills before the first look would not be counted.
+            from bottle_init.linux.oom import OomCounter
+
+            self.oom_counter = OomCounter()
         self.pid = posix.fork()
         if self.pid == 0:
             self._become(mask, environment, terminal=terminal, children_ignored=children_ignored)
@@ -273,9 +277,6 @@ class Command:
         if self.report or self.control or self.remote is not None:
             _import_late()
         if self.report:
-            from bottle_init.linux.oom import OomCounter
-
-            self.oom_counter = OomCounter()
             self.report = environ.absolute(self.report)
         self.control = environ.socket_address(self.control)
         kept = self.remote.descriptors() if self.remote is not None else ()

@@ -130,7 +130,7 @@ def test_a_signal_is_told_with_whom_it_went_to() -> None:
     assert told(trace, "signal_delivered", "c") == [("info", {"signal": 1, "sent": 10})]
 
 
-def test_a_signal_that_goes_to_nobody_is_told_without_empty_keys() -> None:
+def test_a_signal_that_nobody_gets_has_no_empty_key() -> None:
     """docs/events.md: a key whose value would be empty is left out."""
     got = Request(500, happened.SignalReceived(1, 77, 1000))
     _, facts = told(live((spec("a"),), STAYS, requests=(got,)), "signal_received", "")[0]
