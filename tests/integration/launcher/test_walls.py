@@ -260,6 +260,7 @@ def test_nobody_can_change_the_rules(bottle: Bottle) -> None:
 # W3: the agent's ports answer the agent.
 
 
+@pytest.mark.not_on("kubernetes", wall="W3", why="a node reaches its pods, from an address of theirs")
 def test_the_hosts_users_do_not_reach_the_proxy(bottle: Bottle) -> None:
     """Not by the address that the bundle has on its way out. Defence: it answers on BOTTLE_INTERNAL alone."""
     outside = bottle.backend.bundle_address_outside(bottle.slug)
@@ -302,6 +303,7 @@ def test_names_of_the_outside_do_not_resolve(bottle: Bottle) -> None:
         assert trial.agent("resolve", name)["addresses"] == ["gaierror"]
 
 
+@pytest.mark.not_on("kubernetes", wall="W5", why="a pod has a link-local address")
 def test_there_is_no_way_by_ipv6(bottle: Bottle) -> None:
     """The bridge has a link-local address at the host's end, which an agent with one of its own would reach."""
     assert bottle.trial.agent("ipv6") == []

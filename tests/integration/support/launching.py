@@ -17,8 +17,9 @@ import pytest
 
 from launcher import state
 from launcher.backend import BottleBackend, get_bottle_backend
+from launcher.backend.docker.removal import remove
 from launcher.demo import Answer, Internet, ask
-from launcher.docker import Result, docker, run
+from launcher.docker import Command, Result, docker, run
 from launcher.plan import LABEL_ROLE, LABEL_SLUG, new_slug
 from launcher.spec import BottleSpec
 from launcher.trial import Trial
@@ -64,6 +65,10 @@ class Bottle:
 
     def described(self) -> str:
         """All that the engine tells of its containers."""
+        if not self.engine.is_docker:
+            condition = f"{LABEL_SLUG}={self.slug}"
+            every = ("pods,configmaps,secrets,namespaces", "--all-namespaces", "--selector", condition)
+            return run(Command(("kubectl", "get", *every, "--output", "json"))).stdout
         names = docker("container", "ls", "--all", "--quiet", "--filter", f"label={LABEL_SLUG}={self.slug}")
         return docker("container", "inspect", *names.stdout.split()).stdout
 
@@ -83,7 +88,13 @@ def a_bottle(engine: Engine, directory: Path, spec: BottleSpec, *names: str) -> 
         try:
             authority.write_text(internet.start(names))
             backend.launch(backend.prepare(replace(spec, slug=slug, upstream_ca=authority), stage_dir))
-            internet.connect(bottle.container("sidecars"))
+            if engine.node:
+                # Its pods get there by their node.
+                internet.connect(engine.node)
+                line = f"{internet.address} {' '.join(names)}"
+                assert bottle.in_bundle("sh", "-c", f"echo {line} >> /etc/hosts").code == 0
+            else:
+                internet.connect(bottle.container("sidecars"))
             if engine.execute is not None:
                 # A network that is connected later brings no names with it there.
                 hosts = docker("inspect", "--format", "{{.HostsPath}}", bottle.container("sidecars")).stdout.strip()
@@ -91,6 +102,9 @@ def a_bottle(engine: Engine, directory: Path, spec: BottleSpec, *names: str) -> 
             yield bottle
         finally:
             backend.stop(slug)
+            if engine.node:
+                docker("network", "disconnect", "--force", internet.name, engine.node, check=False)
+                remove(slug, set(), lambda _line: None, keep_history=False)
             assert leftovers(slug) == []
             assert backend.running(slug) == ()
 
