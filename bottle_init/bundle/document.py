@@ -6,10 +6,7 @@ container whose file was not compiled.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
-
-from bottle_init.bundle import accounts, foreign, graph, keys, readers, variables, whole
+from bottle_init.bundle import accounts, foreign, graph, keys, patterns, readers, variables, whole
 from bottle_init.bundle.keys import BUNDLE, CHILD, INHERITED, KINDS, PLAIN_CHILD, TOP, Key, Shape
 from bottle_init.bundle.source import path_of
 from bottle_init.bundle.table import Table, join
@@ -19,14 +16,17 @@ from bottle_init.core.spec import Bundle, ExecSettings, Spec
 from bottle_init.core.words import ONESHOT
 from bottle_init.words import durations, signames
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any, TypeVar
 
     from bottle_init.bundle.source import Faults
     from bottle_init.bundle.variables import Declared
     from bottle_init.core.values import Value
 
     Fields = dict[str, Any]
+    T = TypeVar("T")
 
 _SETTINGS = "settings."
 _REQUEST = "is one of the bundle's stop_signals: a request to the init, which goes to no child"
@@ -105,7 +105,7 @@ def _read_content(content: dict[str, Any], faults: Faults, *, here: bool) -> Bun
     nodes: list[graph.Node] = []
     children: list[Spec] = []
     for key, kind in KINDS.items():
-        for name, spec in root.within(key, partial(_read_children, kind, inherited), []):
+        for name, spec in root.within(key, _reading(_read_children, kind, inherited), []):
             nodes.append(
                 graph.Node(name, kind, join(key, name), spec.after if spec else (), spec is None or spec.enabled)
             )
@@ -119,6 +119,11 @@ def _read_content(content: dict[str, Any], faults: Faults, *, here: bool) -> Bun
     if all(isinstance(content.get(key, {}), dict) for key in KINDS):
         faults.extend(graph.faults(nodes, bundle.exit_code_from))
     return bundle.replace(children=tuple(children))
+
+
+def _reading(read: Callable[..., T], *first: Any) -> Callable[[Table], T]:
+    """What reads a table with these arguments before it; `functools` takes 4 ms to import."""
+    return lambda table: read(*first, table)
 
 
 def _too_late(children: Iterable[Spec]) -> Iterator[tuple[str, str]]:
@@ -164,7 +169,7 @@ def _read_bundle(table: Table) -> tuple[Bundle, Fields]:
     bundle = Bundle(children=(), **_read(table, own, BUNDLE.plain, {}))
     shapes = [key for key in BUNDLE.keys if not key.field]
     inherited = {
-        key.name: table.within(key.name, partial(_read_shape, key.reader, None), key.reader.plain) for key in shapes
+        key.name: table.within(key.name, _reading(_read_shape, key.reader, None), key.reader.plain) for key in shapes
     }
     return bundle, {"policy": INHERITED, "logs": bundle.logs, **inherited}
 
@@ -177,7 +182,7 @@ def _read(table: Table, own: Iterable[Key], plain: Value, inherited: Mapping[str
         if key.required and key.name not in table:
             table.fault(key.name, key.required)
         if isinstance(key.reader, Shape):
-            found[key.field] = table.within(key.name, partial(_read_shape, key.reader, default), default)
+            found[key.field] = table.within(key.name, _reading(_read_shape, key.reader, default), default)
         else:
             found[key.field] = table.read(key.name, key.reader, default)
     return found
@@ -202,9 +207,9 @@ def _read_shape(shape: Shape, inherited: Value | None, table: Table) -> Value:
 def _read_children(kind: str, inherited: Fields, owner: Table) -> list[tuple[str, Spec | None]]:
     """All children of one kind by their names, in file order; None for what is not even a table."""
     for name in owner:
-        if not readers.NAME.fullmatch(name):
+        if not patterns.is_name(name):
             owner.fault(name, "a name must be made of letters, digits, _ and -, and not begin with -")
-    return [(name, owner.within(name, partial(_read_child, name, kind, inherited), None)) for name in owner]
+    return [(name, owner.within(name, _reading(_read_child, name, kind, inherited), None)) for name in owner]
 
 
 def _read_child(name: str, kind: str, inherited: Fields, table: Table) -> Spec:

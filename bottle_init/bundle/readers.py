@@ -6,9 +6,7 @@ the documentation and the JSON Schema call the value; so a key of the file takes
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
-
+from bottle_init.bundle import patterns
 from bottle_init.bundle.source import Wrong
 from bottle_init.bundle.table import Table, kind, listed, nearest, quoted, shown, table
 from bottle_init.bundle.variables import taken
@@ -17,19 +15,25 @@ from bottle_init.core.spec import Probe
 from bottle_init.words import durations, signames
 from bottle_init.words.durations import LONGEST_MS, UNITS_MS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any, Final, Generic, TypeVar
 
     from bottle_init.bundle.source import Faults
 
     Schema = dict[str, Any]
+    T = TypeVar("T")
 
-T = TypeVar("T")
+if not TYPE_CHECKING:
+    T = None
 
-NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
-"""A hyphen does not begin a name: `ctl stop -x` would read it as an option."""
-VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-"""What POSIX calls a name: what a shell can set."""
+    class Generic:
+        """What `typing` has for a type checker alone: that takes 9 ms to import."""
+
+        def __class_getitem__(cls, _):
+            return cls
+
 
 UNLIMITED: Final = ("unlimited", "infinity")
 RLIMITS: Final = (
@@ -46,13 +50,7 @@ CAPABILITIES: Final = (
 )
 """capabilities(7), in alphabetical order."""
 
-_UMASK = re.compile(r"0?[0-7]{3}|0o?[0-7]{1,3}")
-_HOST_PORT = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*)):([0-9]{1,5})")
-_URL = re.compile(r"http://([^/?#]*)([/?][!-~]*)?")
-_TARGET = re.compile(r"/[!\"$-~]*")
 _UNIX = "unix:"
-_FIELD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_FIELD_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
 _OWN_HEADERS: Final = ("connection", "content-length", "transfer-encoding", "expect", "upgrade")
 _SUN_PATH_MAX = 107
 _HUGE = 2**63 - 1
@@ -138,18 +136,18 @@ def word(value: object) -> str:
     return "" if value == "" and isinstance(value, str) else text(value)
 
 
-@reads("name", {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_-]*$"}, shared="name")
+@reads("name", {"type": "string", "pattern": f"^{patterns.NAME}$"}, shared="name")
 def name(value: object) -> str:
     """The name of a child."""
-    if not isinstance(value, str) or not NAME.fullmatch(value):
+    if not isinstance(value, str) or not patterns.is_name(value):
         raise Wrong(f"must be a name of letters, digits, _ and -, not beginning with -, is {shown(value)}")
     return value
 
 
-@reads("name of a variable", {"type": "string", "pattern": f"^{VARIABLE.pattern}$"})
+@reads("name of a variable", {"type": "string", "pattern": f"^{patterns.VARIABLE}$"})
 def variable(value: object) -> str:
     """The name of a variable of the environment."""
-    if not isinstance(value, str) or not VARIABLE.fullmatch(value):
+    if not isinstance(value, str) or not patterns.is_variable(value):
         raise Wrong(f"must be the name of a variable, of letters, digits and _, is {shown(value)}")
     return value
 
@@ -380,12 +378,12 @@ accounts: Final = list_of(account, "names or ids")
 
 @reads(
     "string",
-    {"type": "string", "pattern": "^(0?[0-7]{3}|0o?[0-7]{1,3})$"},
+    {"type": "string", "pattern": f"^({patterns.UMASK})$"},
     lambda mask: f"{mask:04o}",
 )
 def umask(value: object) -> int:
     """An octal string."""
-    if not isinstance(value, str) or not _UMASK.fullmatch(value):
+    if not isinstance(value, str) or not patterns.is_umask(value):
         raise Wrong(f'must be an octal string from "0000" to "0777", is {shown(value)}')
     return int(value, 8)
 
@@ -404,7 +402,7 @@ def env(value: object) -> tuple[tuple[str, str], ...]:
     faults: Faults = []
     variables = Table("", table(value), faults)
     for key in table(value):
-        if not VARIABLE.fullmatch(key):
+        if not patterns.is_variable(key):
             variables.fault(key, "the name of a variable must be of letters, digits and _, not beginning with a digit")
     found = tuple((key, variables.read(key, _env_value, "")) for key in table(value))
     if faults:
@@ -425,7 +423,7 @@ _DEFAULT: Final = ("default", "required")
     "table of [variables](#variables)",
     {
         "type": "object",
-        "propertyNames": {"pattern": f"^{VARIABLE.pattern}$"},
+        "propertyNames": {"pattern": f"^{patterns.VARIABLE}$"},
         "additionalProperties": {
             "anyOf": [
                 {"$ref": "#/definitions/word"},
@@ -448,7 +446,7 @@ def variables(value: object) -> tuple[tuple[str, str | None], ...]:
     faults: Faults = []
     declared = Table("", table(value), faults)
     for key in table(value):
-        if not VARIABLE.fullmatch(key):
+        if not patterns.is_variable(key):
             declared.fault(key, "the name of a variable must be of letters, digits and _, not beginning with a digit")
     found = tuple((key, declared.read(key, _declaration, None)) for key in table(value))
     if faults:
@@ -768,12 +766,12 @@ def probed_socket(address: str) -> str:
 
 def host_and_port(value: str) -> tuple[str, int]:
     """`127.0.0.1:80`, `localhost:80`, `[::1]:80`."""
-    match = _HOST_PORT.fullmatch(value)
-    if match is None:
+    found = patterns.split_host(value)
+    if found is None:
         bare = " (a port alone is written without quotes)" if value.isascii() and value.isdigit() else ""
         raise Wrong(f'must be "HOST:PORT" (IPv6 as "[::1]:80"), is {shown(value)}{bare}')
-    six, four, port = match.groups()
-    return ip_or_localhost(four if six is None else six, is_six=six is not None), port_of(port)
+    host, port, is_six = found
+    return ip_or_localhost(host, is_six=is_six), port_of(port)
 
 
 def port_of(digits: str) -> int:
@@ -815,11 +813,11 @@ def http(value: object) -> Probe:
         return _http_by_socket(value.removeprefix(_UNIX))
     if value.lower().startswith("https:"):
         raise Wrong("must be an http:// URL: the init speaks no TLS (an exec probe can run a program that does)")
-    match = _URL.fullmatch(value)
-    if match is None:
+    found = patterns.split_url(value)
+    if found is None:
         raise Wrong(f'must be a URL such as "http://127.0.0.1:8080/health", in ASCII, is {shown(value)}')
-    authority, target = match.groups()
-    if "@" in authority or (target and "#" in target):
+    authority, target = found
+    if "@" in authority or "#" in target:
         raise Wrong("must have neither a user nor a #fragment")
     if ":" not in authority.rpartition("]")[2]:
         authority += ":80"
@@ -831,7 +829,7 @@ def http(value: object) -> Probe:
 def _http_by_socket(value: str) -> Probe:
     address, colon, rest = value.partition(":/")
     target = f"/{rest}"
-    if not _TARGET.fullmatch(target):
+    if not patterns.is_target(target):
         raise Wrong(f'must be "unix:PATH:/TARGET", its target in ASCII and without a #fragment, is {shown(value)}')
     return Probe("http", socket=probed_socket(address), path=target if colon else "/")
 
@@ -844,8 +842,8 @@ def _written_headers(headers: tuple[tuple[str, str], ...]) -> dict[str, object]:
     "table of strings",
     {
         "type": "object",
-        "propertyNames": {"pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"},
-        "additionalProperties": {"type": "string", "pattern": r"^([!-~]([\t -~]*[!-~])?)?$"},
+        "propertyNames": {"pattern": f"^{patterns.FIELD}$"},
+        "additionalProperties": {"type": "string", "pattern": f"^{patterns.FIELD_VALUE}$"},
     },
     _written_headers,
     shared="headers",
@@ -857,7 +855,7 @@ def headers(value: object) -> tuple[tuple[str, str], ...]:
     seen: dict[str, str] = {}
     for key in table(value):
         name = key.lower()
-        if not _FIELD.fullmatch(key):
+        if not patterns.is_field(key):
             lines.fault(key, "is not the name of a header (RFC 9110, 5.1)")
         elif name in _OWN_HEADERS:
             lines.fault(key, "is for the init to say: it asks once, without a body, and then closes")
@@ -873,7 +871,7 @@ def headers(value: object) -> tuple[tuple[str, str], ...]:
 def _header_value(value: object) -> str:
     if not isinstance(value, str):
         raise Wrong(f"must be a string, is {kind(value)}: put it in quotes")
-    if not _FIELD_VALUE.fullmatch(value):
+    if not patterns.is_field_value(value):
         raise Wrong("must be in ASCII, without control characters, and without a blank at either end")
     return value
 

@@ -7,8 +7,7 @@ path, so that whoever wrote the file hears of all of them at once.
 
 from __future__ import annotations
 
-import re
-
+from bottle_init.bundle import patterns
 from bottle_init.bundle.source import Wrong
 from bottle_init.bundle.variables import Unknown, taken
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
     U = TypeVar("U")
-
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Table:
@@ -84,7 +81,7 @@ class Table:
 
 def join(path: str, key: str) -> str:
     """The path of a key, as TOML would write it: `daemons.web`, `daemons."a b"`."""
-    word = key if _BARE_KEY.fullmatch(key) else quoted(key)
+    word = key if patterns.is_bare_key(key) else quoted(key)
     return f"{path}.{word}" if path else word
 
 

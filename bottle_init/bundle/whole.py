@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bottle_init.bundle import include, readers, toml, variables
+from bottle_init.bundle import include, readers, variables
 from bottle_init.bundle.keys import KINDS
 from bottle_init.bundle.source import named
 from bottle_init.bundle.table import Table, join, shown
@@ -50,6 +50,8 @@ def read(text: bytes | str, source: str, environ: Mapping[str, str]) -> tuple[Wh
 
     Where one is no TOML, there is no document, and those faults are the only ones.
     """
+    from bottle_init.bundle import toml
+
     content, faults = toml.read(text)
     if content is None:
         return None, faults
@@ -85,6 +87,8 @@ def replaced(patterns: tuple[str, ...], content: Content, environ: Mapping[str, 
 
 def _parts(files: Files) -> tuple[list[tuple[str, Content]], Faults]:
     """Each included file as TOML gives it; faults of syntax are told alone."""
+    from bottle_init.bundle import toml
+
     parts = []
     broken: Faults = []
     for file, text in files:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
+from bottle_init.bundle import patterns
 from bottle_init.bundle.keys import BUNDLE, KINDS, PLAIN_CHILD, Key, Shape, at, of_kind
 
 if TYPE_CHECKING:
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from bottle_init.core.spec import Bundle
     from bottle_init.core.values import Value
-
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def document_of(bundle: Bundle) -> dict[str, Any]:
@@ -79,7 +77,7 @@ def inline(value: Any) -> str:
 
 
 def _key(key: str) -> str:
-    return key if _BARE_KEY.fullmatch(key) else _string(key)
+    return key if patterns.is_bare_key(key) else _string(key)
 
 
 def _string(text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from bottle_init.bundle import document, graph, keys, readers, written
+from bottle_init.bundle import document, graph, keys, patterns, readers, written
 from bottle_init.bundle import variables as bundle_variables
 from bottle_init.bundle.source import Wrong
 from bottle_init.bundle.table import listed
@@ -68,7 +68,7 @@ class Child(Comments):
     def env(self, variables: Iterable[tuple[str, str]]) -> None:
         """Add variables; what no variable can be called is not converted."""
         for name, value in variables:
-            if not readers.VARIABLE.fullmatch(name):
+            if not patterns.is_variable(name):
                 self.lose(f"the variable {name!r}: a name is made of letters, digits and _")
             elif "\0" in value:
                 self.lose(f"the variable {name}: its value contains a NUL byte, which no variable can")

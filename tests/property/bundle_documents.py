@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 from hypothesis import strategies as st
 
-from bottle_init.bundle import keys, readers
+from bottle_init.bundle import keys, patterns, readers
 from bottle_init.core import policies
 from bottle_init.core.spec import Bundle, ExecSettings, Probe, Spec
 from bottle_init.words import durations, signames
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     Draw = Callable[[st.SearchStrategy[Any]], Any]
     Document = dict[str, Any]
 
-NAMES = st.from_regex(readers.NAME, fullmatch=True).map(lambda name: name[:12])
-VARIABLES = st.from_regex(readers.VARIABLE, fullmatch=True)
+NAMES = st.from_regex(patterns.NAME, fullmatch=True).map(lambda name: name[:12])
+VARIABLES = st.from_regex(patterns.VARIABLE, fullmatch=True)
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 COMMANDS = st.tuples(TEXTS, st.lists(WORDS, max_size=3)).map(lambda parts: (parts[0], *parts[1]))

@@ -190,3 +190,34 @@ def test_a_compiled_start_imports_nothing_expensive(file: Path) -> None:
     loaded = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     assert "bottle_init.bundle.compiled" in loaded
     assert not set(EXPENSIVE) & set(loaded)
+
+
+# What a start with variables imports.
+
+WITH_VARIABLES = """
+[variables]
+TOKEN = { required = true }
+PORT = "80"
+[daemons.web]
+command = ["web", "--token-of=${TOKEN}"]
+env = { TOKEN = "${TOKEN}" }
+umask = "0027"
+ready = { http = "http://127.0.0.1:${PORT}/x", headers = { Host = "a" } }
+health = { tcp = "[::1]:${PORT}" }
+"""
+
+
+def test_variables_import_nothing_expensive(tmp_path: Path) -> None:
+    """A start replaces them in the tables that were kept, and so loads the readers; `re` would cost more than those."""
+    path = tmp_path / "bundle.toml"
+    path.write_text(WITH_VARIABLES)
+    compiled.write(str(path))
+    root = str(Path(__file__).parents[2])
+    code = (
+        f"import sys; sys.path.insert(0, {root!r}); from bottle_init.bundle import load; load.from_file({str(path)!r})"
+    )
+    command = [sys.executable, "-I", "-S", "-c", f"{code}; print(*sys.modules)"]
+    environ = {**os.environ, "TOKEN": "secret", "PORT": "81"}
+    loaded = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, env=environ).stdout.split()
+    assert "bottle_init.bundle.document" in loaded
+    assert [name for name in EXPENSIVE if name in loaded and name != "bottle_init.bundle.document"] == []
