@@ -23,7 +23,8 @@ def refuse_empty(name: str) -> None:
 
 def named(backend: BottleBackend, name: str | None, *, gone_too: bool = False) -> str:
     """The slug of the one bottle that a person means: by its slug or the beginning of one, by its agent's name, by a
-    container's name, or by nothing where there is but one.
+    container's name, or by nothing where there is but one. With `gone_too`, where none that is there is meant, it is
+    the one that went last.
 
     Raises `LauncherError` where none is meant, or several.
     """
@@ -31,9 +32,10 @@ def named(backend: BottleBackend, name: str | None, *, gone_too: bool = False) -
         refuse_empty(name)
     objects = [each for each in backend.running(operator=state.operator()) if each.kind == "container"]
     slugs = dict.fromkeys(state.slugs(backend.name), "") | {each.slug: each.agent for each in objects}
-    known = sorted({*slugs, *(history.remembered() if gone_too else ())})
+    gone = [slug for slug in (history.remembered() if gone_too else ()) if slug not in slugs]
+    known = [*sorted(slugs), *gone]
     if name is None:
-        there = sorted(slugs) or known[-1:]
+        there = sorted(slugs) or gone[-1:]
         if len(there) == 1:
             return there[0]
         if not there:
@@ -42,9 +44,11 @@ def named(backend: BottleBackend, name: str | None, *, gone_too: bool = False) -
     wanted = slug_of(name)
     if wanted in known:
         return wanted
-    meant = [slug for slug in sorted(slugs) if slugs[slug] == wanted] or [
-        slug for slug in known if slug.startswith(wanted)
-    ]
+    meant = (
+        [slug for slug in sorted(slugs) if slugs[slug] == wanted]
+        or [slug for slug in sorted(slugs) if slug.startswith(wanted)]
+        or [slug for slug in gone if slug.startswith(wanted)][-1:]
+    )
     if len(meant) == 1:
         return meant[0]
     if not meant:

@@ -131,18 +131,18 @@ def docker_json(*args: str) -> Any:
     return json.loads(docker(*args).stdout)
 
 
-def docker_to_file(target: Path, *args: str) -> bool:
-    """`docker ARGS…` with all its output in a file of mode 0600; whether it succeeded."""
+def docker_to_file(target: Path, *args: str) -> Result:
+    """`docker ARGS…` with all its output in a file of mode 0600; the result has what it complained of, and no more."""
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         done = subprocess.run(
             ("docker", *args),
             stdin=subprocess.DEVNULL,
             stdout=file,
-            stderr=subprocess.STDOUT if args[0] == "logs" else subprocess.DEVNULL,
+            stderr=subprocess.STDOUT if args[0] == "logs" else subprocess.PIPE,
             check=False,
             start_new_session=True,
         )
-    return done.returncode == 0
+    return Result(done.returncode, "", (done.stderr or b"").decode(errors="replace"))
 
 
 def foreground(command: Command, sleep: Callable[[float], None]) -> int:

@@ -63,7 +63,7 @@ class Saving:
     def _copy(self, name: str, *args: str) -> bool:
         """What `docker ARGS…` says, as a file of the directory; whether all of it is there."""
         try:
-            return docker_to_file(self.directory / name, *args)
+            return docker_to_file(self.directory / name, *args).code == 0
         except OSError:
             return False
 

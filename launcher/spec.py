@@ -167,6 +167,8 @@ class BottleSpec:
     slug: str | None = None
     sources: tuple[Path, ...] = field(default=(), compare=False)
     """The files that it was read from."""
+    bottles: tuple[str, ...] = field(default=(), compare=False)
+    """The manifest's bottles of which it is made, with their parents; the one whose keys come last is the first."""
 
     @property
     def used_daemons(self) -> tuple[str, ...]:
@@ -186,6 +188,7 @@ class BottleSpec:
         project = self.agent.project
         return {
             "sources": [str(path) for path in self.sources],
+            "bottles": list(self.bottles),
             "agent": self.agent.name or self.name,
             "missing_walls": list(self.missing_walls),
             "project": "" if project is None else project.mode,

@@ -91,6 +91,12 @@ def patch_path(slug: str) -> Path:
     return work_root() / f"{slug}.patch"
 
 
+def waiting() -> list[str]:
+    """The bottles that are gone, and whose patches nobody has brought home yet."""
+    names = (path.name.removesuffix(".patch") for path in sorted(work_root().glob("*.patch")))
+    return [name for name in names if not name.endswith(".applied")]
+
+
 def make_patch(slug: str, facts: dict[str, Any]) -> bytes:
     """What the agent has changed in its copy or clone of the project.
 
@@ -105,8 +111,12 @@ def make_patch(slug: str, facts: dict[str, Any]) -> bytes:
     target = work_root() / f"{slug}.new"
     try:
         argv = _looking(slug, facts, {"base": BASE_DIR, "project": str(facts["project_target"])}, PATCH)
-        if not docker_to_file(target, *argv):
-            raise LauncherError(f"the patch of {slug} could not be made: {target.read_text(errors='replace')[-500:]}")
+        made = docker_to_file(target, *argv)
+        if made.code:
+            raise LauncherError(
+                f"the patch of {slug} could not be made: {made.stderr.strip() or f'git ended with {made.code}'}",
+                hint=f"mend that and try again; `bottle down --discard {slug}` goes without it",
+            )
         return target.read_bytes()
     finally:
         target.unlink(missing_ok=True)
@@ -220,8 +230,12 @@ def keep_directory(slug: str, place: str, target: Path) -> None:
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     archive, fresh = target.with_name(target.name + ".tar.new"), target.with_name(target.name + ".new")
     try:
-        if not docker_to_file(archive, "cp", f"{object_name(slug, 'agent')}:{place}", "-"):
-            raise LauncherError(f"{place} of {slug} could not be kept", hint="`bottle down --discard` goes without it")
+        taken = docker_to_file(archive, "cp", f"{object_name(slug, 'agent')}:{place}", "-")
+        if taken.code:
+            raise LauncherError(
+                f"{place} of {slug} could not be kept: {taken.stderr.strip() or f'exit code {taken.code}'}",
+                hint=f"mend that and try again; `bottle down --discard {slug}` goes without it",
+            )
         with archive.open("rb") as source, gzip.open(fresh, "wb", compresslevel=3) as compressed:
             shutil.copyfileobj(source, compressed)
         fresh.chmod(0o600)
@@ -304,4 +318,4 @@ def saved_facts(name: str) -> dict[str, Any]:
 def in_words(patch: bytes) -> str:
     """The size of a patch, for people."""
     files = patch.count(b"\ndiff --git ") + patch.startswith(b"diff --git ")
-    return f"{files} files, {len(patch)} bytes"
+    return f"{files} {'file' if files == 1 else 'files'}, {len(patch)} bytes"

@@ -139,7 +139,7 @@ def allow(
         table = {key: value.split(",") for key, value in lists.items() if value} | (
             {"private": True} if private else {}
         )
-        path = add_host(_sources(name), host, table)
+        path = add_host(*_manifest_of(name), host, table)
         screen.print(Text(f"{host} is in {path}, for the bottles to come"))
 
 
@@ -157,7 +157,7 @@ def revoke(
     if keep:
         from launcher.manifest.editing import remove_host
 
-        removed = remove_host(_sources(name), what)
+        removed = remove_host(*_manifest_of(name), what)
         screen.print(Text(f"{what} is out of {removed}" if removed else f"{what} stands in no manifest of {name}'s"))
     try:
         said = bottles.in_bundle(backend, name, "bottle-revoke", what)
@@ -169,9 +169,10 @@ def revoke(
         _reload(backend, name)
 
 
-def _sources(slug: str) -> list[Path]:
+def _manifest_of(slug: str) -> tuple[list[Path], list[str]]:
+    """The files that a bottle is from, and its names in them."""
     facts = state.facts_of(state.state_root() / slug) or {}
-    return [Path(each) for each in facts.get("sources", ())]
+    return [Path(each) for each in facts.get("sources", ())], list(facts.get("bottles", ()))
 
 
 @app.command(rich_help_panel=ANSWER, epilog=example("bottle reload claude"))
@@ -182,15 +183,13 @@ def reload(slug: Slug = None) -> None:
 
 
 def _reload(backend: BottleBackend, slug: str) -> None:
-    from launcher.cli.lifecycle import spec_of
+    from launcher.manifest import again
     from launcher.policy import policy_toml
 
     facts = state.facts_of(state.state_root() / slug)
     if not facts or not facts.get("sources"):
         raise LauncherError(f"it is not known which manifest {slug} is from")
-    first = Path(str(facts["sources"][0]))
-    own = first.parent == state.own_root()
-    spec = spec_of(str(facts["agent"]) if own else str(first))
+    spec = again(facts)
     text = policy_toml(spec)
     said = bottles.in_bundle(backend, slug, "bottle-reload", "-", stdin=text.encode())
     screen.print(Text(printable(said.stdout.strip() or f"{slug} obeys the manifest as it is now")))
@@ -224,13 +223,10 @@ def _typed_or_piped(name: str) -> bytes:
 
 
 def _read_anew(slug: str, name: str) -> str:
-    from launcher.cli.lifecycle import spec_of
+    from launcher.manifest import again
     from launcher.policy import secret_value
 
-    facts = state.facts_of(state.state_root() / slug) or {}
-    sources = facts.get("sources") or [""]
-    own = not sources[0] or Path(sources[0]).parent == state.own_root()
-    spec = spec_of(str(facts.get("agent")) if own else str(sources[0]))
+    spec = again(state.facts_of(state.state_root() / slug) or {})
     for credential in spec.credentials:
         if credential.name == name:
             return secret_value(credential)

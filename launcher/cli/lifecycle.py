@@ -100,6 +100,8 @@ def start(
     from launcher.work import settled
 
     attached = not detach
+    if attached and spec.agent.tty:
+        _refuse_without_terminal(spec.agent.name)
     spec, stage_dir = bottles.fresh(replace(spec, lease=attached and not keep if spec.lease is None else spec.lease))
     say = (lambda _line: None) if quiet else tell
     slug = stage_dir.name
@@ -121,6 +123,15 @@ def start(
             settled(backend, slug, note)
             backend.stop(target, say)
     return code
+
+
+def _refuse_without_terminal(agent: str) -> None:
+    """Raises `LauncherError` where an agent that wants a terminal could not be given one: in a script, in a pipe."""
+    if not sys.stdin.isatty():
+        raise LauncherError(
+            f"{agent} wants a terminal, and there is none",
+            hint='--headless --prompt "TEXT" works without one; --detach leaves it up for `bottle attach`',
+        )
 
 
 def _give_up(backend: BottleBackend, slug: str, say: Tell) -> None:
@@ -158,6 +169,8 @@ def attach(slug: Slug = None) -> None:
 
 def _attach(backend: BottleBackend, slug: str) -> int:
     facts = state.facts_of(state.state_root() / slug) or {}
+    if facts.get("tty"):
+        _refuse_without_terminal(str(facts.get("agent") or slug))
     with hold_signals() as held:
         return backend.attach(object_name(slug, "agent"), bool(facts.get("tty")), held.sleep)
 

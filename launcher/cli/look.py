@@ -12,10 +12,11 @@ from rich.text import Text
 
 from launcher import bottles, history, state
 from launcher.backend import BottleBackend, get_bottle_backend
-from launcher.cli.console import printable, screen
+from launcher.cli.console import asks_a_person, printable, screen
 from launcher.cli.lifecycle import spec_of
 from launcher.cli.root import LOOK, Agent, Json, ProjectMode, ProjectPath, Prompt, Slug, app, example
 from launcher.docker import foreground, lines_of, run
+from launcher.errors import LauncherError
 from launcher.health import health_of
 from launcher.interrupts import hold_signals
 from launcher.status import COLUMNS, Status, row, statuses
@@ -114,9 +115,13 @@ def logs(
     """Show what a bottle's daemons and its agent have said, told apart; also of a bottle that is gone."""
     backend = get_bottle_backend()
     name = bottles.named(backend, slug, gone_too=True)
+    others = set()
+    told = False
     for line in _lines(backend, name, of, follow=follow):
         if of and line["of"] != of:
+            others.add(line["of"])
             continue
+        told = True
         if as_json:
             sys.stdout.write(json.dumps(line) + "\n")
             sys.stdout.flush()
@@ -124,6 +129,10 @@ def logs(
             screen.print(
                 Text.assemble((f"{line['at'][11:19]} ", "dim"), (f"{line['of']:10} ", "cyan"), printable(line["text"]))
             )
+    if of and not told:
+        raise LauncherError(
+            f"{of} has said nothing in {name}", hint=f"who has: {', '.join(sorted(others)) or 'nobody'}"
+        )
 
 
 def _lines(backend: BottleBackend, slug: str, of: str, *, follow: bool) -> Iterator[dict[str, str]]:
@@ -254,4 +263,6 @@ def ui() -> None:
     """Open the page on the terminal: bottles, what flows, what is refused, and what waits for an answer."""
     from launcher.page import Page
 
+    if not asks_a_person():
+        raise LauncherError("the page needs a terminal", hint="`bottle status` and `bottle requests` have --json")
     Page(get_bottle_backend()).run()

@@ -59,7 +59,7 @@ def build(
 
     spec = spec_of(target, to_build=True)
     ensure_engine(tell)
-    tell(f"building {spec.agent.image}")
+    tell(f"building {spec.agent.image}, which may take some minutes")
     with hold_signals() as held:
         screen.print(Text(f"{build_image(spec, held, verbose=verbose)} is built"))
 

@@ -8,24 +8,31 @@ import typer
 from rich.syntax import Syntax
 from rich.text import Text
 
-from launcher import bottles, state
+from launcher import bottles, history, state
 from launcher import work as kept
 from launcher.backend import get_bottle_backend
 from launcher.backend.docker.facts import find_images
 from launcher.cli.console import asks_a_person, printable, screen
-from launcher.cli.lifecycle import Detach, Quiet, spec_of, start
+from launcher.cli.lifecycle import Detach, Quiet, start
 from launcher.cli.root import WORK, Slug, app, complete_slug, example
 from launcher.errors import LauncherError
+from launcher.manifest import Wishes, again
 
 
 def _patch(slug: str | None) -> tuple[str, bytes, dict[str, object]]:
     """The patch of a bottle that is up or, kept when it went, of one that is gone."""
     backend = get_bottle_backend()
-    kept_already = [path.name.removesuffix(".patch") for path in kept.work_root().glob("*.patch")]
-    if slug in kept_already or (slug is None and not state.slugs() and len(kept_already) == 1):
-        name = slug or kept_already[0]
-        return name, kept.patch_path(name).read_bytes(), {}
-    name = bottles.named(backend, slug)
+    gone = [name for name in kept.waiting() if name not in state.slugs() and name.startswith(slug or "")]
+    try:
+        name = slug if slug is not None and slug in gone else bottles.named(backend, slug)
+    except LauncherError:
+        if not gone:
+            raise
+        if len(gone) > 1:
+            raise LauncherError("work of several bottles is kept", hint=f"name one: {', '.join(gone)}") from None
+        (name,) = gone
+    if name in gone:
+        return name, kept.patch_path(name).read_bytes(), history.facts_of(name) or {}
     facts = state.facts_of(state.state_root() / name) or {}
     return name, kept.make_patch(name, facts), facts
 
@@ -61,7 +68,7 @@ def apply(
         raise typer.Exit(1)
     kept.apply(patch, directory.resolve())
     kept.applied(name, patch)
-    screen.print(Text(f"{kept.in_words(patch)} are in {directory}"))
+    screen.print(Text(f"brought into {directory}: {kept.in_words(patch)}"))
 
 
 @app.command(rich_help_panel=WORK, epilog=example("bottle commit claude before-the-refactoring"))
@@ -87,9 +94,5 @@ def resume(
     name: Annotated[str, typer.Argument(help="What it was kept as.")], *, detach: Detach = False, quiet: Quiet = False
 ) -> None:
     """Start a bottle again with a home that was kept, on the image that it had, under the manifest as it is now."""
-    facts = kept.saved_facts(name)
-    sources = facts.get("sources") or []
-    agent = str(facts.get("agent", ""))
-    own = not sources or Path(sources[0]).is_relative_to(state.own_root())
-    spec = spec_of(agent if own else str(sources[0]))
+    spec = again(kept.saved_facts(name), Wishes())
     raise typer.Exit(start(get_bottle_backend(), kept.resumed(name, spec), detach=detach, quiet=quiet))

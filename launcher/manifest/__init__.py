@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.manifest.resolve import Wishes, find, from_document, load, own_sources
+from launcher.manifest.resolve import Wishes, again, find, from_document, load, own_sources
 from launcher.spec import AgentSpec, BottleSpec, Credential, Host, Project, Repository
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Project",
     "Repository",
     "Wishes",
+    "again",
     "find",
     "load",
     "own_sources",

@@ -1,16 +1,17 @@
 """From manifest files to one `BottleSpec`: the agent that was asked for, in its bottle."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from launcher import state
 from launcher.errors import LauncherError, ManifestError
 from launcher.manifest import schema
 from launcher.manifest.lines import Path as KeyPath
 from launcher.manifest.merge import Bottles
-from launcher.manifest.place import faults_of_place, faults_of_project_file, is_own, project_file
+from launcher.manifest.place import PROJECT_FILE, faults_of_place, faults_of_project_file, is_own, project_file
 from launcher.manifest.source import Fault, Source, parse, read
 from launcher.plan import ADDRESS_POOL, AGENT_IMAGE, AGENT_LIMITS, BUNDLE_IMAGE, BUNDLE_LIMITS, Bind, Limits, Subnets
 from launcher.spec import (
@@ -82,6 +83,18 @@ def find(name: str | None = None, wishes: Wishes = Wishes(), cwd: Path | None = 
     return _resolve(name, sources, Bottles(own), wishes)
 
 
+def again(facts: Mapping[str, Any], wishes: Wishes = Wishes(to_build=True)) -> BottleSpec:
+    """The bottle of which these facts were noted, as its manifest describes it now; raises as `load` does.
+
+    A project's own file is still no more than that, and the current directory need not be the bottle's.
+    """
+    first = Path(str((facts.get("sources") or [""])[0]))
+    agent = str(facts.get("agent", ""))
+    if first == Path() or first.parent == state.own_root():
+        return find(agent, wishes)
+    return find(agent, wishes, first.parent) if first.name == PROJECT_FILE else load(first, agent, wishes)
+
+
 def from_document(document: dict[str, object], path: Path) -> BottleSpec:
     """The bottle of the only agent in a document that was read from `path`."""
     source = parse(document, path)
@@ -121,8 +134,13 @@ def _resolve(name: str | None, sources: Sequence[Source], bottles: Bottles, wish
         spec = replace(
             spec, address_pool=pool, notify=next((tuple(each.notify) for each in settings if each.notify), ())
         )
-    whole = [bottles.sources[each] for each in _lineage(names, bottles)]
-    spec = replace(spec, sources=tuple(dict.fromkeys(each.path for each in (source, *whole))))
+    lineage = list(_lineage(names, bottles))
+    whole = [bottles.sources[each] for each in lineage]
+    spec = replace(
+        spec,
+        sources=tuple(dict.fromkeys(each.path for each in (source, *whole))),
+        bottles=tuple(dict.fromkeys((names[-1], *lineage))),
+    )
     faults = [
         (_where(path, names, bottles, source), Fault(path, words))
         for path, words in _faults_between_keys(spec, names[-1])
@@ -380,4 +398,4 @@ def _faults_of_project(spec: BottleSpec) -> Iterator[tuple[KeyPath, str]]:
         yield (*at, "project", "path"), f"{project.path} is no directory"
 
 
-__all__ = ["ManifestError", "Wishes", "find", "from_document", "load", "own_sources"]
+__all__ = ["ManifestError", "Wishes", "again", "find", "from_document", "load", "own_sources"]

@@ -226,6 +226,16 @@ def test_a_file_is_replaced_whole(home: Path, monkeypatch: pytest.MonkeyPatch) -
     assert sorted(home.glob("*.toml*")) == [manifest, link]
 
 
+def test_what_cannot_be_written_has_a_name(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """The kernel's answer to a write tells of no file. Here it is told of a device that is always full."""
+    opened = os.open
+    monkeypatch.setattr("os.open", lambda _path, *how: opened("/dev/full", os.O_WRONLY, *how[1:]))
+    monkeypatch.setattr("os.fchmod", lambda *_mode: None)
+    with pytest.raises(OSError, match="No space left on device") as told:
+        state.write(home / "made", "text", mode=0o600)
+    assert told.value.filename == str(home / "made")
+
+
 # What `status` says.
 
 

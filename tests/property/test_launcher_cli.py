@@ -87,6 +87,17 @@ def test_a_home_where_nothing_can_be_made(home: Path, args: tuple[str, ...]) -> 
     assert said.startswith("/proc/.claude-bottle")
 
 
+@pytest.mark.parametrize(("args", "words"), [(("up", "typed"), "--headless"), (("ui",), "--json")])
+def test_what_needs_a_terminal_says_so(home: Path, args: tuple[str, ...], words: str) -> None:
+    """In a script or a pipe, before anything is started."""
+    typed = '[agents.typed]\nbottle = "made"\ntty = true\n'
+    (home / ".claude-bottle" / "typed.toml").write_text(typed)
+    engine(home, f'echo "$*" >> {home}/asked')
+    code, said = bottle(home, *args)
+    assert (code, words in said) == (1, True), said
+    assert not (home / "asked").exists()
+
+
 # What is named.
 
 

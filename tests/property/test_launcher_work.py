@@ -1,16 +1,18 @@
 """What an agent has done is kept before its bottle goes, whatever goes wrong then, without an engine."""
 
 import errno
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from launcher import history, state, work
+from launcher import bottles, history, state, work
 from launcher.backend.base import Running
 from launcher.backend.docker import DockerBottleBackend, removal
 from launcher.cli.lifecycle import start
+from launcher.cli.work import _patch
 from launcher.docker import Command, Result
 from launcher.errors import Interrupted, LauncherError
 from launcher.spec import AgentSpec, BottleSpec
@@ -162,7 +164,7 @@ def test_a_half_written_archive_is_not_left(monkeypatch: pytest.MonkeyPatch, tmp
     def full(*_files: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(work, "docker_to_file", lambda target, *_args: bool(target.write_bytes(b"archive")))
+    monkeypatch.setattr(work, "docker_to_file", lambda target, *_args: Result(target.write_bytes(b""), "", ""))
     monkeypatch.setattr(shutil, "copyfileobj", full)
     target = tmp_path / "kept" / "home.tar.gz"
     target.parent.mkdir()
@@ -171,6 +173,56 @@ def test_a_half_written_archive_is_not_left(monkeypatch: pytest.MonkeyPatch, tmp
         work.keep_directory(SLUG, "/home/agent", target)
     assert list(target.parent.iterdir()) == [target]
     assert target.read_bytes() == b"the one before"
+
+
+# What waits to be brought home.
+
+
+def kept_work(*names: str) -> None:
+    for name in names:
+        work.keep(work.work_root() / f"{name}.patch", name.encode())
+
+
+def test_work_of_a_bottle_that_is_gone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its agent's name, as the guide has it, or by nothing; and not again once it has been brought home."""
+    monkeypatch.setattr("launcher.cli.work.get_bottle_backend", Engine)
+    monkeypatch.setattr(Engine, "running", lambda *_bottle, **_conditions: ())
+    kept_work("made-1234", "made-0000.applied")
+    history.remember("made-1234", {}, project_path="/where/it/is/from")
+    for name in (None, "made", "made-1234"):
+        slug, patch, facts = _patch(name)
+        assert (slug, patch, facts["project_path"]) == ("made-1234", b"made-1234", "/where/it/is/from")
+    kept_work("made-5678")
+    with pytest.raises(LauncherError, match="several"):
+        _patch("made")
+    with pytest.raises(LauncherError, match="no bottle other"):
+        _patch("other")
+
+
+def test_of_those_that_are_gone_the_last_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`bottle why claude`, every day anew; by time, and not by the alphabet."""
+    monkeypatch.setattr(Engine, "running", lambda *_bottle, **_conditions: ())
+    for at, slug in enumerate(("made-9999", "made-5555", "made-0000", "other-1")):
+        history.remember(slug, {}, agent="made")
+        os.utime(history.history_root() / slug / history.FACTS, (at, at))
+    assert bottles.named(Engine(), "made", gone_too=True) == "made-0000"
+    assert bottles.named(Engine(), None, gone_too=True) == "other-1"
+    state.create(state.state_root() / "made-7777", "made-7777", engine="docker")
+    assert bottles.named(Engine(), "made", gone_too=True) == "made-7777", "one that is there comes first"
+
+
+def test_what_stands_in_the_way_is_told(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """In the engine's words, and not as the end of half a patch."""
+    script = "echo half a patch; echo 'no space left on device' >&2; exit 1"
+    (home / "docker").write_text(f"#!/bin/sh\n{script}\n")
+    (home / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(home), prepend=":")
+    facts = {"project": "copy", "project_target": "/work"}
+    with pytest.raises(LauncherError, match=r"made: no space left on device$"):
+        work.make_patch(SLUG, facts)
+    with pytest.raises(LauncherError, match=r"kept: no space left on device$"):
+        work.keep_directory(SLUG, "/home/agent", work.work_root() / "home.tar.gz")
+    assert list(work.work_root().iterdir()) == []
 
 
 # Notes and memories.
