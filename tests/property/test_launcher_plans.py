@@ -326,14 +326,35 @@ def test_the_agent_has_one_network_and_no_privilege(spec: BottleSpec) -> None:
 
 
 @given(specs())
+def test_the_agent_asks_one_nameserver(spec: BottleSpec) -> None:
+    """One nameserver, for which a failed lookup does not wait, and no search list of the host's."""
+    argv = create(agent(filled(spec).agent))
+    assert values(argv, "--dns") in (["127.0.0.1"], ["10.213.0.34"])
+    assert values(argv, "--dns-search") == ["."]
+    assert values(argv, "--dns-option") == ["timeout:1", "attempts:1"]
+
+
+@given(specs())
+def test_nothing_is_pulled(spec: BottleSpec) -> None:
+    """What runs is what the operator has, also where the engine could fetch an image of that name."""
+    created = [step.command.argv for step in steps_of(spec).values() if step.command.argv[1] in ("create", "run")]
+    assert created
+    for argv in created:
+        assert values(argv, "--pull") == ["never"]
+
+
+@given(specs())
 def test_both_containers_are_limited(spec: BottleSpec) -> None:
     plan = filled(spec)
     for container in (agent(plan.agent), bundle(plan.proxy)):
         argv = create(container)
-        for option in ("--memory", "--memory-swap", "--cpu-quota", "--pids-limit"):
+        for option in ("--memory", "--memory-swap", "--cpu-period", "--cpu-quota", "--pids-limit"):
             (value,) = values(argv, option)
             assert int(value) > 0
-        assert len(values(argv, "--log-opt")) == 2
+        assert values(argv, "--memory-swap") == values(argv, "--memory"), "swap is no memory besides"
+        assert values(argv, "--log-driver") == ["json-file"]
+        size, files = (value.partition("=") for value in values(argv, "--log-opt"))
+        assert (size[0], int(size[2]) > 0, files) == ("max-size", True, ("max-file", "=", "2"))
 
 
 @given(specs())
@@ -472,10 +493,26 @@ def test_the_compose_file_says_what_the_lines_do(spec: BottleSpec) -> None:
         assert service["security_opt"] == values(argv, "--security-opt")
         assert [f"{name}={value}" for name, value in service.get("environment", {}).items()] == values(argv, "--env")
         assert [each["target"] for each in service["volumes"]] == [each["target"] for each in mounts(argv)]
+        assert [each["read_only"] for each in service["volumes"]] == ["readonly" in each for each in mounts(argv)]
         assert service["read_only"] is True
-        assert service["pids_limit"] == int(values(argv, "--pids-limit")[0])
+        assert service.get("user", "") == "".join(values(argv, "--user"))
+        assert service["tmpfs"] == values(argv, "--tmpfs")
+        assert [f"{name}={value}" for name, value in service["sysctls"].items()] == values(argv, "--sysctl")
+        for word, option in (("dns", "--dns"), ("dns_search", "--dns-search"), ("dns_opt", "--dns-option")):
+            assert service.get(word, []) == values(argv, option)
+        for word, option in (
+            ("pids_limit", "--pids-limit"),
+            ("mem_limit", "--memory"),
+            ("memswap_limit", "--memory-swap"),
+        ):
+            assert service[word] == int(values(argv, option)[0])
+        assert round(service["cpus"] * 100_000) == int(values(argv, "--cpu-quota")[0])
+        assert service["logging"]["driver"] == values(argv, "--log-driver")[0]
+        assert [f"{name}={value}" for name, value in service["logging"]["options"].items()] == values(argv, "--log-opt")
     assert document["services"]["agent"]["networks"] == ["internal"]
-    assert document["networks"]["internal"]["internal"] is True
+    internal = document["networks"]["internal"]
+    assert internal["internal"] is True
+    assert internal["driver_opts"]["com.docker.network.bridge.inhibit_ipv4"] == "true"
 
 
 @given(specs())

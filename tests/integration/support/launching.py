@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,13 +74,15 @@ class Bottle:
 
 
 @contextmanager
-def a_bottle(engine: Engine, directory: Path, spec: BottleSpec, *names: str) -> Iterator[Bottle]:
+def a_bottle(
+    engine: Engine, directory: Path, spec: BottleSpec, *names: str, of: Callable[[str, Path], Internet] = Internet
+) -> Iterator[Bottle]:
     """A bottle that runs, beside an internet of its own in which these names are; the bundle trusts its authority."""
     slug = new_slug(spec.name)
     backend = get_bottle_backend(engine.backend)
     stage_dir = directory / slug
     state.create(stage_dir, slug)
-    internet = Internet(slug, stage_dir)
+    internet = of(slug, stage_dir)
     authority = directory / f"{slug}.pem"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(directory))

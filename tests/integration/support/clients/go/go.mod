@@ -1,0 +1,3 @@
+module bottle/clients
+
+go 1.26
