@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bottle_init.bundle import reading
 from bottle_init.core.values import Value
 
 TYPE_CHECKING = False
@@ -62,8 +63,7 @@ def named(path: str, owners: tuple[tuple[str, str], ...]) -> str:
 def read_text(path: str) -> bytes:
     """The bytes of a bundle file. Raises BundleInvalid where they cannot be had."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
+        return reading.read(path)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise BundleInvalid(path, [("", f"the file cannot be read: {reason}")]) from None

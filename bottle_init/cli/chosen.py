@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from bottle_init.bundle import reading
 from bottle_init.cli.options import DEFAULT_CONTROL, names_in
 
 TYPE_CHECKING = False
@@ -44,8 +45,7 @@ def find_control(options: Options) -> None:
         return
     options.control = DEFAULT_CONTROL
     try:
-        with open(options.config, "rb", buffering=0) as file:
-            text = file.read()
+        text = reading.read(options.config)
     except (OSError, ValueError):
         return
     if b"control" in text or b"\\" in text:

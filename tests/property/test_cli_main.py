@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -233,6 +234,27 @@ def test_a_missing_file_is_78_and_named(tmp_path: Path) -> None:
         "",
         f"bottle-init: {missing}: not a valid bundle (1 fault)\n  the file cannot be read: No such file or directory\n",
     )
+
+
+@pytest.mark.parametrize("command", [(), ("check",), ("health",)], ids=["run", "check", "health"])
+@pytest.mark.parametrize("kind", ["endless", "fifo"])
+def test_no_file_makes_a_command_wait(tmp_path: Path, kind: str, command: tuple[str, ...]) -> None:
+    """The defences are the limit of `reading.read`, and its O_NONBLOCK: a FIFO without a writer is empty."""
+    path = "/dev/zero" if kind == "endless" else str(tmp_path / "fifo")
+    if kind == "fifo":
+        os.mkfifo(path)
+    ended = subprocess.run(
+        [sys.executable, "-I", "-m", "bottle_init", *command],
+        env={"BOTTLE_INIT_CONFIG": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)),
+    )
+    assert (ended.returncode, "Traceback" in ended.stderr) == (1 if command == ("health",) else 78, False)
+    if command != ("health",):
+        assert ("longer than 4 MiB" if kind == "endless" else "nothing to run") in ended.stderr
 
 
 def test_no_file_at_all_gets_a_way_on(

@@ -60,8 +60,10 @@ class Listener:
         try:
             self._socket = self._listen()
         except OSError as problem:
-            taken = problem.errno == errno.EADDRINUSE
-            reason = "somebody else listens there, or it is no socket" if taken else problem.strerror or str(problem)
+            reason = problem.strerror or str(problem)
+            if problem.errno == errno.EADDRINUSE:
+                is_path = self.family == _socket.AF_UNIX and not self._address.startswith("@")
+                reason = f"another process listens there{', or it is not a socket' if is_path else ''}"
             return f"{self._address}: {reason}"
         self._poller.watch(self._socket.fileno(), EPOLLIN, self._accept)
         return ""

@@ -472,7 +472,7 @@ def test_a_taken_address_is_said_and_harms_nothing(tmp_path: Path, operator: Ope
         first.bind("\0" + _address(operator)[1:])
         with running(tmp_path, TWO) as init:
             said = init.event("control_unavailable")
-            assert said["reason"] == f"{_address(operator)}: somebody else listens there, or it is no socket"
+            assert said["reason"] == f"{_address(operator)}: another process listens there"
             assert init.stop() == 0
 
 

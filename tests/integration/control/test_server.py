@@ -631,7 +631,8 @@ def test_a_living_init_is_left_alone(tmp_path: Path, kind: str) -> None:
     first, problem = opened(address)
     assert problem == ""
     second, problem = opened(address)
-    assert problem == f"{address}: somebody else listens there, or it is no socket"
+    more = ", or it is not a socket" if kind == "path" else ""
+    assert problem == f"{address}: another process listens there{more}"
     closed(second)
     assert first.ask(b"health").startswith("starting\n")
     closed(first)
@@ -641,7 +642,7 @@ def test_a_file_is_never_removed(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
     served, problem = opened(str(path))
-    assert problem == f"{path}: somebody else listens there, or it is no socket"
+    assert problem == f"{path}: another process listens there, or it is not a socket"
     closed(served)
     assert path.read_text() == "data"
 
