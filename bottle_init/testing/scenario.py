@@ -66,7 +66,7 @@ class Remnant:
     `kept`: its parent is a process that has fled to another session, and reaps it itself.
     `run_ms` is its natural life, `stop_ms` how long it takes to die of TERM, `kill_ms` of KILL; None
     is for ever. Before it ends of its own accord or of TERM it forks another like itself, `heirs` times in a row.
-    `refuses`: the kernel lets the init send it no signal.
+    `refuses`: the kernel lets the init send it no signal. `probes`: it is an exec probe, which the init has started.
     """
 
     born_ms: int = 0
@@ -78,6 +78,7 @@ class Remnant:
     stop_ms: int | None = 0
     kill_ms: int | None = 0
     refuses: bool = False
+    probes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,9 @@ class Life:
     `stopped_ms`: when somebody sends it SIGSTOP. `refuses` is what the kernel does not let the init send it from
     `refuses_ms` on, as after a change of user: `all`, `stop` for all but SIGKILL, or `kill` for SIGKILL alone.
 
-    `ready_ms`: when its port begins to answer. A probe takes `probe_ms`; within a span of `sick` its
-    answer is no, within one of `hangs` there is none. `writes` are its lines.
+    `ready_ms`: when its port begins to answer. A probe takes `probe_ms`, and an exec probe that is killed is gone
+    after `kill_ms` as well; within a span of `sick` its answer is no, within one of `hangs` there is none.
+    `writes` are its lines.
     """
 
     fork_error: str = ""

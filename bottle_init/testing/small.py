@@ -83,6 +83,17 @@ def corners() -> Iterator[Scenario]:
     yield _ordered_again_while_what_was_given_up_lives()
     yield _not_scheduled_while_the_reader_comes_back()
     yield _a_signal_is_passed_on_between_the_last_two_surveys()
+    yield from _stopped_while_a_probe_is_dying()
+
+
+def _stopped_while_a_probe_is_dying() -> Iterator[Scenario]:
+    """The last daemon has ended, and the probe that was out, which was killed, takes longer to be gone."""
+    ready = Ready(Probe("exec", command=("x",)), timeout_ms=2_000)
+    check = Check(Probe("exec", command=("x",)), 300, 200, 3, 0)
+    for spec in (Spec("a", DAEMON, ("a",), ready=ready), Spec("a", DAEMON, ("a",), health=check)):
+        for kill_ms, stop_at_ms in product((1, 400, 1_500, None), (100, 350, 700)):
+            life = Life(catches=(TERM,), stop_ms=50, kill_ms=kill_ms, probe_ms=10, hangs=((0, 9_000),))
+            yield Scenario(Bundle((spec,)), ((life,),), stop_at_ms=stop_at_ms)
 
 
 def _a_signal_is_passed_on_between_the_last_two_surveys() -> Scenario:

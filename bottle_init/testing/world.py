@@ -148,6 +148,7 @@ class World:
         self._leaders: dict[tuple[int, int], Process] = {}
         self._living: dict[int, Process] = {}
         self._probes: dict[tuple[int, int, int], bool] = {}
+        self._probing: dict[tuple[int, int, int], Process] = {}
         self._pids = 1
         self._free_pids: list[int] = []
         self._agenda: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -387,6 +388,9 @@ class World:
             spec = self._scenario.bundle.children[process.child]
             self._has_user |= process.life.makes_user and end.signal == 0 and end.code in spec.success_codes
             self._reap_child(process, end)
+        elif remnant.probes:
+            self._reap(process)
+            self._count_probe()
         elif not remnant.kept and (leader is None or leader.ended is not None or remnant.adopted):
             self._reap(process)
             self._orphans += 1
@@ -397,6 +401,10 @@ class World:
                 self._reap(process)
             else:
                 leader.zombies += 1
+
+    def _count_probe(self) -> None:
+        """To whoever waits for the last process, a probe's end is one like an orphan's."""
+        self._orphans += 1
 
     def _reap(self, process: Process) -> None:
         """Its parent has taken it away; its pid is free, unless that is the number of a session still (setsid(2))."""
@@ -602,11 +610,17 @@ class World:
         key = (action.child, action.generation, action.probe)
         self._probes[key] = True
         process = self._leaders[action.child, action.generation]
+        if action.how.kind == "exec" and process.life.kill_ms != 0:
+            own = Remnant(escapes=True, stop_ms=None, kill_ms=process.life.kill_ms, probes=True)
+            self._probing[key] = self._create(action.child, action.generation, process.life, own, process)
         self._after(process.life.probe_ms, self._answer_probe, process, key)
 
     def _cancel_probe(self, action: CancelProbe) -> None:
+        key = (action.child, action.generation, action.probe)
         if not self._scenario.late_answers:
-            self._probes[action.child, action.generation, action.probe] = False
+            self._probes[key] = False
+        if key in self._probing:
+            self._signal(self._probing.pop(key), KILL)
 
     def _answer_probe(self, process: Process, key: tuple[int, int, int]) -> None:
         if not self._probes.pop(key):
@@ -619,6 +633,8 @@ class World:
             works = self._is_ready(process, since_ms) and not _within(life.sick, since_ms)
             works = None if _within(life.hangs, since_ms) else works
         if works is not None:
+            if key in self._probing:
+                self._die(self._probing.pop(key), End())
             self._see(happened.ProbeSucceeded(*key) if works else happened.ProbeFailed(*key, "connection refused"))
 
     def _is_ready(self, process: Process, since_ms: int) -> bool:

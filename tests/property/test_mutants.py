@@ -41,6 +41,7 @@ from bottle_init.core.transitions import TABLE, Row
 from bottle_init.core.words import EX_UNAVAILABLE, GOING_DOWN, HALT_REQUEST, NATURAL, NEXT_START, REQUESTED, UP, WAITING
 from bottle_init.testing import INVARIANTS, check, ledger, scenario_of, simulate, small_worlds
 from bottle_init.testing.small import corners
+from bottle_init.testing.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -782,6 +783,12 @@ def what_the_init_brought_about_counts(surgeon: Surgeon) -> None:
         return found
 
     surgeon.replace(whole, answer)
+
+
+@mutant("ends-at-once")
+def the_end_of_a_probe_is_nobodys(surgeon: Surgeon) -> None:
+    """Not of the core but of what tells it: a probe that was found dying was waited for until the deadline."""
+    surgeon.set(World, "_count_probe", nothing)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -289,6 +289,23 @@ def test_a_storm_of_orphans_changes_nothing() -> None:
     assert code(trace) == 0
 
 
+@pytest.mark.parametrize(
+    ("kill_ms", "end_ms"),
+    [(1, 150), (400, 500), (1_500, 1_600), (None, 9_100)],
+    ids=["quick", "slow", "slower", "never"],
+)
+def test_a_dying_probe_is_waited_for(kill_ms: int | None, end_ms: int) -> None:
+    """An exec probe that was killed is gone once the kernel says so.
+
+    The bundle ends with it and no later, and where it is never gone, at the deadline. The daemon itself needs 50 ms.
+    """
+    asked = Ready(Probe("exec", command=("x",)), timeout_ms=30_000)
+    hangs = Life(catches=(TERM,), stop_ms=50, kill_ms=kill_ms, hangs=((0, 60_000),))
+    trace = live((spec("a", ready=asked),), hangs, stop_at_ms=100)
+    assert trace.end_ms == end_ms
+    assert code(trace) == 0
+
+
 def test_a_machine_suspended_past_all_deadlines() -> None:
     """A machine was suspended past all deadlines.
 
