@@ -56,9 +56,9 @@ def test_what_tests_say_they_hold_is_promised() -> None:
 @pytest.mark.parametrize("defence", defences.defences(), ids=lambda each: f"{each.wall}: {each.without}")
 def test_each_defence_can_be_taken_away(defence: defences.Defence) -> None:
     """The edit that takes it away still fits, and docs/defences.md says which of the wall's tests failed without it."""
-    assert defence.taken((defences.GO / defence.file).read_text(encoding="utf-8"))
+    assert defence.taken((ROOT / defence.path).read_text(encoding="utf-8"))
     seen = defences.read()[defence.key]
-    tests = {f"{package}::{test}" for package, tests in defences.tests_of(defence.wall).items() for test in tests}
+    tests = {f"{package}::{test}" for package, tests in defences.tests_of(defence).items() for test in tests}
     assert set(re.findall(r"`([^`]+)`", seen)) <= tests
 
 
