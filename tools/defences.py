@@ -35,8 +35,8 @@ INTRODUCTION = """\
 
 A test that passes because another wall stands before the one it means proves nothing. So each defence of
 `tests/defences.toml` was taken away in the source of the daemons or the launcher, the tests that [walls.md](walls.md)
-names for that wall were run, and these failed. `python -m tools.defences` does it again;
-`tests/property/test_walls.py` holds that each edit still fits the source.
+names for that wall were run, and these failed. `python -m tools.defences` does it again; `tests/property/test_walls.py`
+holds that each edit still fits the source.
 
 The kernel rules are not here: `image/test_kernel_rules::test_each_rule_is_what_its_promise_stands_on` takes them away
 itself, each time it runs.
