@@ -132,13 +132,21 @@ def docker_json(*args: str) -> Any:
 
 
 def docker_to_file(target: Path, *args: str) -> Result:
-    """`docker ARGS…` with all its output in a file of mode 0600; the result has what it complained of, and no more."""
+    """`docker ARGS…` with all its output in a file, as `to_file`; the two streams of `docker logs` are one there."""
+    return to_file(target, Command(("docker", *args)), both=args[0] == "logs")
+
+
+def to_file(target: Path, command: Command, *, both: bool = False) -> Result:
+    """Run a command with all its output in a file of mode 0600; the result has what it complained of, and no more.
+
+    With `both` its complaints are in the file too.
+    """
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         done = subprocess.run(
-            ("docker", *args),
+            command.argv,
             stdin=subprocess.DEVNULL,
             stdout=file,
-            stderr=subprocess.STDOUT if args[0] == "logs" else subprocess.PIPE,
+            stderr=subprocess.STDOUT if both else subprocess.PIPE,
             check=False,
             start_new_session=True,
         )

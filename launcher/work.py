@@ -15,7 +15,7 @@ from typing import Any
 
 from launcher import state
 from launcher.backend import BottleBackend
-from launcher.docker import Command, docker, docker_to_file, run
+from launcher.docker import Command, docker, docker_to_file, run, to_file
 from launcher.errors import LauncherError
 from launcher.plan import BASE_DIR, BUNDLE_IMAGE, PROJECT_DIR, RUNTIME_DIR, object_name
 from launcher.spec import BottleSpec
@@ -67,6 +67,9 @@ for root in sys.argv[1:]:
         if directory.count("/") - root.count("/") >= 4:
             names.clear()
 """
+
+
+_PYTHON = (f"{RUNTIME_DIR}/bin/python3", "-I", "-S", "-c")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +155,8 @@ def unsaved(backend: BottleBackend, slug: str, facts: dict[str, Any]) -> list[Un
 
     Raises `LauncherError` where the engine does not show them.
     """
-    home, target = str(facts.get("home", "")), str(facts.get("project_target", ""))
-    places = {"home": home, **({"project": target} if facts.get("project") in ("copy", "clone") else {})}
-    python = (f"{RUNTIME_DIR}/bin/python3", "-I", "-S", "-c", TREES)
-    there = run(backend.in_agent(slug, *python, *places.values()), check=False)
+    places = _places(facts)
+    there = run(backend.in_agent(slug, *_PYTHON, TREES, *places.values()), check=False)
     if there.code == 0 and not there.stdout.strip():
         return []
     places = {role: place for role, place in places.items() if _is_there(slug, role)}
@@ -184,6 +185,9 @@ def settled(backend: BottleBackend, slug: str, say: Say) -> None:
 
 
 def _keep_all(backend: BottleBackend, slug: str, facts: dict[str, Any], say: Say) -> None:
+    if not backend.shows_volumes:
+        _keep_from_agent(backend, slug, facts, say)
+        return
     if facts.get("project") in ("copy", "clone") and _is_there(slug, "project"):
         patch = make_patch(slug, facts)
         if patch and _digest(patch) != facts.get("applied"):
@@ -192,8 +196,29 @@ def _keep_all(backend: BottleBackend, slug: str, facts: dict[str, Any], say: Say
     found = unsaved(backend, slug, facts)
     for name, place, trees in _by_place(facts, found):
         target = work_root() / f"{slug}-{name}.tar.gz"
-        keep_directory(slug, place, target)
+        keep_directory(backend, slug, place, target)
         say("\n".join([f"not pushed, and kept in {target}:", *(f"  {each}" for each in trees)]))
+
+
+def _keep_from_agent(backend: BottleBackend, slug: str, facts: dict[str, Any], say: Say) -> None:
+    """Where no volume can be looked at: each place with a work tree, as it is, pushed or not."""
+    places = _places(facts)
+    there = run(backend.in_agent(slug, *_PYTHON, TREES, *places.values()), check=False)
+    if there.code:
+        if "project" in places:
+            say(f"the agent of {slug} has ended, and its files with it: what it had not pushed cannot be kept")
+        return
+    for name, place in places.items():
+        if any(Path(tree).is_relative_to(place) for tree in there.stdout.splitlines()):
+            target = work_root() / f"{slug}-{name}.tar.gz"
+            keep_directory(backend, slug, place, target)
+            say(f"{place} is kept in {target}, since what of it is not pushed cannot be told on this engine")
+
+
+def _places(facts: dict[str, Any]) -> dict[str, str]:
+    """Where an agent works, by the volumes' roles."""
+    project = {"project": str(facts.get("project_target", ""))} if facts.get("project") in ("copy", "clone") else {}
+    return {"home": str(facts.get("home", "")), **project}
 
 
 def _by_place(facts: dict[str, Any], found: Sequence[Unsaved]) -> Iterator[tuple[str, str, list[Unsaved]]]:
@@ -222,7 +247,7 @@ def keep(target: Path, content: bytes) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def keep_directory(slug: str, place: str, target: Path) -> None:
+def keep_directory(backend: BottleBackend, slug: str, place: str, target: Path) -> None:
     """A directory of the agent's as a compressed archive.
 
     Raises `LauncherError` where the engine does not give it.
@@ -230,7 +255,7 @@ def keep_directory(slug: str, place: str, target: Path) -> None:
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     archive, fresh = target.with_name(target.name + ".tar.new"), target.with_name(target.name + ".new")
     try:
-        taken = docker_to_file(archive, "cp", f"{object_name(slug, 'agent')}:{place}", "-")
+        taken = to_file(archive, backend.archive(slug, place))
         if taken.code:
             raise LauncherError(
                 f"{place} of {slug} could not be kept: {taken.stderr.strip() or f'exit code {taken.code}'}",
@@ -285,11 +310,11 @@ def saved_root() -> Path:
     return state.own_root() / "saved"
 
 
-def commit(slug: str, name: str, facts: dict[str, Any], image_id: str) -> Path:
+def commit(backend: BottleBackend, slug: str, name: str, facts: dict[str, Any], image_id: str) -> Path:
     """Keep a bottle's home under a name, beside what is needed to start it again."""
     directory = saved_root() / name
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    keep_directory(slug, str(facts["home"]), directory / "home.tar.gz")
+    keep_directory(backend, slug, str(facts["home"]), directory / "home.tar.gz")
     state.write(directory / "saved.json", json.dumps(facts | {"image_id": image_id}, indent=1) + "\n", mode=0o600)
     return directory
 

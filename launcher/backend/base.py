@@ -60,6 +60,8 @@ class BottleBackend(ABC):
     """What `CLAUDE_BOTTLE_BACKEND` calls it, and the notes of its bottles."""
     lost: tuple[tuple[str, str], ...] = ()
     """The walls of docs/walls.md that cannot stand on this engine as they do on Docker, and why."""
+    shows_volumes = True
+    """Whether a bottle's volumes can be looked at beside its containers, and after they have ended."""
 
     @abstractmethod
     def prepare(self, spec: BottleSpec, stage_dir: Path) -> BottlePlan:
@@ -152,6 +154,10 @@ class BottleBackend(ABC):
     @abstractmethod
     def in_agent(self, slug: str, *command: str, tty: bool = False) -> Command:
         """The command line that runs a command beside the agent, as its user."""
+
+    @abstractmethod
+    def archive(self, slug: str, place: str) -> Command:
+        """The command line that writes a directory of the agent's as a tar archive."""
 
     @abstractmethod
     def on_host(self, slug: str, *command: str) -> Command:

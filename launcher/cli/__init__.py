@@ -2,7 +2,12 @@
 
 import io
 import os
+import signal
 import sys
+from typing import NoReturn
+
+INTERRUPTED = 130
+"""128 + SIGINT, as a shell says it."""
 
 
 def main() -> None:
@@ -26,7 +31,17 @@ def main() -> None:
         print(f"{error.filename}: {words}" if error.filename else words, file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(130)
+        _leave_interrupted()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer makes one of the other.
+            _leave_interrupted()
+        raise
+
+
+def _leave_interrupted() -> NoReturn:
+    """End at once, whatever else is pressed: Python would wait for commands of the engine's client that only look."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os._exit(INTERRUPTED)
 
 
 def _run() -> None:

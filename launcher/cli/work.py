@@ -34,6 +34,11 @@ def _patch(slug: str | None) -> tuple[str, bytes, dict[str, object]]:
     if name in gone:
         return name, kept.patch_path(name).read_bytes(), history.facts_of(name) or {}
     facts = state.facts_of(state.state_root() / name) or {}
+    if not backend.shows_volumes:
+        raise LauncherError(
+            f"no patch can be made on {backend.name}",
+            hint=f"let the agent push; `bottle down {name}` keeps its work tree",
+        )
     return name, kept.make_patch(name, facts), facts
 
 
@@ -85,7 +90,7 @@ def commit(
     if facts is None:
         raise LauncherError(f"nothing is known of {found} on this machine")
     (image,) = find_images(str(facts["image"]))
-    directory = kept.commit(found, name, facts, str(image["Id"]))
+    directory = kept.commit(backend, found, name, facts, str(image["Id"]))
     screen.print(Text(f"{found} is kept in {directory}; `bottle resume {name}` goes on from there"))
 
 

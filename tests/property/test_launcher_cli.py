@@ -74,8 +74,8 @@ def test_a_reader_may_have_gone(home: Path) -> None:
 
 @pytest.mark.parametrize("args", [("status",), ("down", "made")])
 def test_ctrl_c_ends_with_130(home: Path, args: tuple[str, ...]) -> None:
-    """Wherever it comes; here while the engine is asked."""
-    engine(home, 'kill -INT "$PPID"; sleep 60')
+    """Wherever it comes, and how often; here while the engine is asked, by several commands at once."""
+    engine(home, 'kill -INT "$PPID"; sleep 3')
     assert bottle(home, *args)[0] == 130
 
 

@@ -4,6 +4,8 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from launcher import bottles, history, state, work
 from launcher.backend.base import Running
 from launcher.backend.docker import DockerBottleBackend, removal
+from launcher.backend.kubernetes import KubernetesBottleBackend
 from launcher.cli.lifecycle import start
 from launcher.cli.work import _patch
 from launcher.docker import Command, Result
@@ -164,15 +167,46 @@ def test_a_half_written_archive_is_not_left(monkeypatch: pytest.MonkeyPatch, tmp
     def full(*_files: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(work, "docker_to_file", lambda target, *_args: Result(target.write_bytes(b""), "", ""))
+    monkeypatch.setattr(work, "to_file", lambda target, *_args: Result(target.write_bytes(b""), "", ""))
     monkeypatch.setattr(shutil, "copyfileobj", full)
     target = tmp_path / "kept" / "home.tar.gz"
     target.parent.mkdir()
     target.write_bytes(b"the one before")
     with pytest.raises(OSError, match="No space"):
-        work.keep_directory(SLUG, "/home/agent", target)
+        work.keep_directory(Engine(), SLUG, "/home/agent", target)
     assert list(target.parent.iterdir()) == [target]
     assert target.read_bytes() == b"the one before"
+
+
+class Pod(KubernetesBottleBackend):
+    """A cluster whose agent's pod is this machine."""
+
+    ended = False
+
+    def in_agent(self, slug: str, *command: str, tty: bool = False) -> Command:  # noqa: ARG002
+        words = (sys.executable, *command[1:]) if command[0].endswith("python3") else command
+        return Command(("false",) if self.ended else words)
+
+
+def test_work_in_a_pod_is_kept_as_it_is(tmp_path: Path) -> None:
+    """No volume of a pod's can be looked at, so what may not be pushed is kept whole. Defence: `_keep_from_agent`."""
+    place, home = tmp_path / "work tree", tmp_path / "home"
+    (place / ".git").mkdir(parents=True)
+    (place / "new.txt").write_text("nowhere else")
+    home.mkdir()
+    state.create(state.state_root() / SLUG, SLUG, home=str(home), project="clone", project_target=str(place))
+    said: list[str] = []
+    work.settled(Pod(), SLUG, said.append)
+    (kept,) = work.work_root().iterdir()
+    assert str(kept) in said[0]
+    with tarfile.open(kept) as archive:
+        file = archive.extractfile("work tree/new.txt")
+        assert file is not None
+        assert file.read() == b"nowhere else"
+    pod = Pod()
+    pod.ended = True
+    work.settled(pod, SLUG, said.append)
+    assert "cannot be kept" in said[1]
 
 
 # What waits to be brought home.
@@ -221,7 +255,7 @@ def test_what_stands_in_the_way_is_told(monkeypatch: pytest.MonkeyPatch, home: P
     with pytest.raises(LauncherError, match=r"made: no space left on device$"):
         work.make_patch(SLUG, facts)
     with pytest.raises(LauncherError, match=r"kept: no space left on device$"):
-        work.keep_directory(SLUG, "/home/agent", work.work_root() / "home.tar.gz")
+        work.keep_directory(Engine(), SLUG, "/home/agent", work.work_root() / "home.tar.gz")
     assert list(work.work_root().iterdir()) == []
 
 

@@ -197,6 +197,9 @@ class DockerBottleBackend(BottleBackend):
         options = ("--interactive", "--tty") if tty else ("--interactive",)
         return Command(("docker", "exec", *options, object_name(slug, "agent"), *command))
 
+    def archive(self, slug: str, place: str) -> Command:
+        return Command(("docker", "cp", f"{object_name(slug, 'agent')}:{place}", "-"))
+
     def on_host(self, slug: str, *command: str) -> Command:
         labels = ("--label", f"{LABEL_SLUG}={slug}", "--label", f"{LABEL_ROLE}=neighbour")
         confined = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only", "--no-healthcheck")

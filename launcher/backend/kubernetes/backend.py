@@ -68,6 +68,7 @@ class KubernetesBottleBackend(BottleBackend):
 
     name = "kubernetes"
     lost = LOST
+    shows_volumes = False
 
     def __init__(self, cluster: Cluster | None = None) -> None:
         self._cluster = cluster
@@ -173,6 +174,10 @@ class KubernetesBottleBackend(BottleBackend):
         return Command(
             ("kubectl", "--namespace", object_name(slug, "agent"), "exec", *options, *container, AGENT, "--", *command)
         )
+
+    def archive(self, slug: str, place: str) -> Command:
+        parent, _, name = place.rstrip("/").rpartition("/")
+        return self.in_agent(slug, "tar", "-C", parent or "/", "-cf", "-", "--", name)
 
     def on_host(self, slug: str, *command: str) -> Command:
         """A pod with the network of the bundle's node, in a namespace that nothing fences."""
