@@ -229,10 +229,15 @@ def give_up(turn: Turn, child: Child, event: Event) -> None:
 
 
 def reap_late(turn: Turn, child: Child, event: ChildExited) -> None:
-    """A child that was given up has ended after all."""
+    """A child that was given up has ended after all. What it has left in its session goes before a successor comes."""
     child.ghost_pid = 0
     turn.log("child_reaped_late", child, code=event.code, signal=event.signal or None)
     turn.others_ended = True
+    if turn.state.phase == UP and child.status == STOPPED:
+        child.session_cleared = False
+        child.next = NEXT_HOLD
+        turn.move(child, CLEARING)
+        clear_by_force(turn, child, event)
 
 
 def leave_to_all(turn: Turn, child: Child, event: Event) -> None:

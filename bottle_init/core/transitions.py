@@ -276,7 +276,7 @@ TABLE: Final[Mapping[str, Mapping[type[Event], Cell]]] = {
         **_without_process(),
         **impossible("nobody has ordered that", StartDue),
         **ignore("it is stopped", StopDue, KillOrdered),
-        ChildExited: Row(dying.reap_late),
+        ChildExited: Row(dying.reap_late, (CLEARING,)),
         ChildStopOrdered: Row(control.is_stopped),
         ChildStartOrdered: Row(control.start, (WAITING,)),
         ChildRestartOrdered: Row(control.start, (WAITING,)),

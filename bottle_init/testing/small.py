@@ -81,6 +81,7 @@ def corners() -> Iterator[Scenario]:
     yield from _disabled()
     yield _ready_before_its_stop_signal_is_refused()
     yield _ordered_again_while_what_was_given_up_lives()
+    yield from _ordered_again_after_what_was_given_up_has_ended()
     yield _not_scheduled_while_the_reader_comes_back()
     yield _a_signal_is_passed_on_between_the_last_two_surveys()
     yield from _stopped_while_a_probe_is_dying()
@@ -277,6 +278,15 @@ def _ordered_again_while_what_was_given_up_lives() -> Scenario:
     lives = ((Life(catches=(TERM,), stop_ms=None, refuses="kill"), Life()), (Life(),))
     orders = (Request(100, happened.ChildStopOrdered(0, 1)), Request(800, happened.ChildStartOrdered(0, 2)))
     return Scenario(bundle, lives, orders, stop_at_ms=3_000)
+
+
+def _ordered_again_after_what_was_given_up_has_ended() -> Iterator[Scenario]:
+    """It ends by itself, and leaves something in its session that SIGKILL does, does late, or may not end."""
+    bundle = Bundle((Spec("a", DAEMON, ("a",), stop_timeout_ms=400), Spec("b", DAEMON, ("b",))))
+    for remnant, again_at_ms in product((Remnant(), Remnant(kill_ms=900), Remnant(refuses=True)), (750, 1_200, 4_000)):
+        first = Life(catches=(TERM,), stop_ms=600, refuses="kill", leaves=(remnant,))
+        orders = (Request(100, happened.ChildStopOrdered(0, 1)), Request(again_at_ms, happened.ChildStartOrdered(0, 2)))
+        yield Scenario(bundle, ((first, Life()), (Life(),)), orders, stop_at_ms=8_000)
 
 
 def _disabled() -> Iterator[Scenario]:
