@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -142,6 +142,15 @@ def test_a_lease_that_cannot_be_had(tmp_path: Path, kind: str) -> None:
     assert (told["code"], told["kind"], told["deaths"]) == (69, "policy", [])
 
 
+def waits_for_signals(pid: int) -> bool:
+    """Whether it has a signalfd(2). What it closes meanwhile is none."""
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if "signalfd" in os.readlink(fd):
+                return True
+    return False
+
+
 def test_a_stop_while_the_lease_is_awaited(tmp_path: Path) -> None:
     """Nothing is started then either."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
@@ -151,8 +160,7 @@ def test_a_stop_while_the_lease_is_awaited(tmp_path: Path) -> None:
             one.connect_ex(server.getsockname())
         address = f"tcp:127.0.0.1:{server.getsockname()[1]}"
         with running("touch", f"{tmp_path}/ran", options=[f"--lease={address}"]) as it:
-            links = f"/proc/{it.process.pid}/fd"
-            eventually(lambda: any("signalfd" in os.readlink(f"{links}/{fd}") for fd in os.listdir(links)), "the wait")
+            eventually(lambda: waits_for_signals(it.process.pid), "the wait")
             it.send(15)
             assert it.wait() == 143
         for one in waiting:
