@@ -21,7 +21,6 @@ from tests.integration.support.image import (
     check,
     eventually,
     run,
-    skip_without,
 )
 
 pytestmark = pytest.mark.docker
@@ -40,10 +39,8 @@ def running(
     request: pytest.FixtureRequest, bundle_image: str, agent_image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Bottle]:
     """A healthy bottle with one engine. Each test leaves it as it was."""
-    engine = str(request.param)
-    skip_without(engine, bundle_image)
     stage = tmp_path_factory.mktemp("stage")
-    with bottle(bundle_image, agent_image, stage, POLICY + PATHS, environment={"PIPELOCK_ENGINE": engine}) as started:
+    with bottle(bundle_image, agent_image, stage, POLICY + PATHS, engine=request.param) as started:
         yield started
 
 

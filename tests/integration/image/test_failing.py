@@ -21,7 +21,6 @@ from tests.integration.support.image import (
     bottle,
     check,
     eventually,
-    skip_without,
 )
 
 pytestmark = pytest.mark.docker
@@ -64,11 +63,8 @@ def running(
     request: pytest.FixtureRequest, bundle_image: str, agent_image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Bottle]:
     """A healthy bottle whose /run can be filled. Each test leaves it as it was."""
-    engine = str(request.param)
-    skip_without(engine, bundle_image)
-    stage, environment = tmp_path_factory.mktemp("stage"), {"PIPELOCK_ENGINE": engine}
-    images = (bundle_image, agent_image)
-    with bottle(*images, stage, POLICY + ASKED, environment=environment, run_mode="0755,size=32m") as started:
+    images, stage = (bundle_image, agent_image), tmp_path_factory.mktemp("stage")
+    with bottle(*images, stage, POLICY + ASKED, engine=request.param, run_mode="0755,size=32m") as started:
         yield started
 
 

@@ -163,7 +163,7 @@ def place(bundle_image: str, agent_image: str, tmp_path_factory: pytest.TempPath
                 internet=internet,
                 nameserver=outside["IPAddress"],
                 # The other one's user is sent to egress whatever it connects to.
-                environment={"PIPELOCK_ENGINE": "portable"},
+                engine="portable",
             )
         )
         _, inside = _listener(stack, bundle_image, made.inside)

@@ -35,9 +35,7 @@ def conforming(
 ) -> Iterator[Bottle]:
     """A healthy bottle with one engine. Each test leaves it as it was."""
     engine = str(request.param)
-    skip_without(engine, bundle_image)
-    stage = tmp_path_factory.mktemp("stage")
-    with bottle(bundle_image, agent_image, stage, environment={"PIPELOCK_ENGINE": engine}) as started:
+    with bottle(bundle_image, agent_image, tmp_path_factory.mktemp("stage"), engine=engine) as started:
         assert check(started.bundle.container, "cat", "/run/bottle/engine") == f"{engine}\n"
         yield started
 

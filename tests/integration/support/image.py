@@ -400,15 +400,17 @@ def bottle(
     policy: str = POLICY,
     *,
     capabilities: Sequence[str] = CAPABILITIES,
-    environment: Mapping[str, str] | None = None,
+    engine: str = "",
     internet: Network | None = None,
     nameserver: str = "",
     **options: Any,
 ) -> Iterator[Bottle]:
     """A whole bottle, healthy. The agent's network is internal; only the bundle is in both.
 
-    The engine's resolver asks `nameserver` for what no container is called. `options` are the bundle's.
+    Skips the test where the image does not have pipelock's `engine`; without one it is the image's own choice. The
+    container engine's resolver asks `nameserver` for what no container is called. `options` are the bundle's.
     """
+    skip_without(engine, bundle_image)
     if nameserver:
         options["dns"] = [nameserver]
     with ExitStack() as stack:
@@ -424,7 +426,7 @@ def bottle(
                 network=inside,
                 origins=check(origin, "cat", "/tmp/cert.pem"),
                 capabilities=capabilities,
-                environment=environment,
+                environment={"PIPELOCK_ENGINE": engine} if engine else None,
                 **options,
             )
         )
