@@ -15,7 +15,7 @@ from typing import Any
 
 from launcher import state
 from launcher.backend import BottleBackend
-from launcher.docker import Command, docker, docker_to_file, run, to_file
+from launcher.docker import Command, Result, docker, docker_to_file, run, to_file
 from launcher.errors import LauncherError
 from launcher.plan import BASE_DIR, BUNDLE_IMAGE, PROJECT_DIR, RUNTIME_DIR, object_name
 from launcher.spec import BottleSpec
@@ -69,9 +69,6 @@ for root in sys.argv[1:]:
 """
 
 
-_PYTHON = (f"{RUNTIME_DIR}/bin/python3", "-I", "-S", "-c")
-
-
 @dataclass(frozen=True, slots=True)
 class Unsaved:
     """A work tree with something that is nowhere else."""
@@ -105,7 +102,7 @@ def make_patch(slug: str, facts: dict[str, Any]) -> bytes:
 
     Raises `LauncherError` for a bottle that has none, or where the engine cannot make it.
     """
-    if facts.get("project") not in ("copy", "clone"):
+    if "project" not in _places(facts):
         raise LauncherError(
             f"{slug} has no copy of a project",
             hint="what an agent changes in a directory that is mounted is in the directory itself",
@@ -118,7 +115,7 @@ def make_patch(slug: str, facts: dict[str, Any]) -> bytes:
         if made.code:
             raise LauncherError(
                 f"the patch of {slug} could not be made: {made.stderr.strip() or f'git ended with {made.code}'}",
-                hint=f"mend that and try again; `bottle down --discard {slug}` goes without it",
+                hint=_either_way(slug),
             )
         return target.read_bytes()
     finally:
@@ -156,7 +153,7 @@ def unsaved(backend: BottleBackend, slug: str, facts: dict[str, Any]) -> list[Un
     Raises `LauncherError` where the engine does not show them.
     """
     places = _places(facts)
-    there = run(backend.in_agent(slug, *_PYTHON, TREES, *places.values()), check=False)
+    there = _seen_by_agent(backend, slug, places)
     if there.code == 0 and not there.stdout.strip():
         return []
     places = {role: place for role, place in places.items() if _is_there(slug, role)}
@@ -180,7 +177,7 @@ def settled(backend: BottleBackend, slug: str, say: Say) -> None:
     except OSError as error:
         raise LauncherError(
             f"the work in {slug} cannot be kept: {error.filename or work_root()}: {error.strerror}",
-            hint=f"mend that and try again; `bottle down --discard {slug}` goes without it",
+            hint=_either_way(slug),
         ) from None
 
 
@@ -188,31 +185,46 @@ def _keep_all(backend: BottleBackend, slug: str, facts: dict[str, Any], say: Say
     if not backend.shows_volumes:
         _keep_from_agent(backend, slug, facts, say)
         return
-    if facts.get("project") in ("copy", "clone") and _is_there(slug, "project"):
+    if "project" in _places(facts) and _is_there(slug, "project"):
         patch = make_patch(slug, facts)
         if patch and _digest(patch) != facts.get("applied"):
             keep(patch_path(slug), patch)
             say(f"what the agent changed in the project is in {patch_path(slug)}; `bottle apply {slug}` brings it home")
     found = unsaved(backend, slug, facts)
     for name, place, trees in _by_place(facts, found):
-        target = work_root() / f"{slug}-{name}.tar.gz"
-        keep_directory(backend, slug, place, target)
+        target = _keep_place(backend, slug, name, place)
         say("\n".join([f"not pushed, and kept in {target}:", *(f"  {each}" for each in trees)]))
 
 
 def _keep_from_agent(backend: BottleBackend, slug: str, facts: dict[str, Any], say: Say) -> None:
     """Where no volume can be looked at: each place with a work tree, as it is, pushed or not."""
     places = _places(facts)
-    there = run(backend.in_agent(slug, *_PYTHON, TREES, *places.values()), check=False)
+    there = _seen_by_agent(backend, slug, places)
     if there.code:
         if "project" in places:
             say(f"the agent of {slug} has ended, and its files with it: what it had not pushed cannot be kept")
         return
     for name, place in places.items():
         if any(Path(tree).is_relative_to(place) for tree in there.stdout.splitlines()):
-            target = work_root() / f"{slug}-{name}.tar.gz"
-            keep_directory(backend, slug, place, target)
+            target = _keep_place(backend, slug, name, place)
             say(f"{place} is kept in {target}, since what of it is not pushed cannot be told on this engine")
+
+
+def _seen_by_agent(backend: BottleBackend, slug: str, places: dict[str, str]) -> Result:
+    """The work trees in these places, a line each, as long as the agent runs."""
+    python = (f"{RUNTIME_DIR}/bin/python3", "-I", "-S", "-c")
+    return run(backend.in_agent(slug, *python, TREES, *places.values()), check=False)
+
+
+def _keep_place(backend: BottleBackend, slug: str, name: str, place: str) -> Path:
+    target = work_root() / f"{slug}-{name}.tar.gz"
+    keep_directory(backend, slug, place, target)
+    return target
+
+
+def _either_way(slug: str) -> str:
+    """What to do where work cannot be kept."""
+    return f"mend that and try again; `bottle down --discard {slug}` goes without it"
 
 
 def _places(facts: dict[str, Any]) -> dict[str, str]:
@@ -259,7 +271,7 @@ def keep_directory(backend: BottleBackend, slug: str, place: str, target: Path) 
         if taken.code:
             raise LauncherError(
                 f"{place} of {slug} could not be kept: {taken.stderr.strip() or f'exit code {taken.code}'}",
-                hint=f"mend that and try again; `bottle down --discard {slug}` goes without it",
+                hint=_either_way(slug),
             )
         with archive.open("rb") as source, gzip.open(fresh, "wb", compresslevel=3) as compressed:
             shutil.copyfileobj(source, compressed)

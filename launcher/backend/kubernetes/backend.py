@@ -16,6 +16,7 @@ from launcher import history, state
 from launcher.backend.base import BottleBackend, Running, Tell
 from launcher.backend.docker.render import PUBLISH
 from launcher.backend.kubernetes.bottle_plan import Cluster, KubernetesBottlePlan
+from launcher.backend.kubernetes.kubectl import kubectl
 from launcher.backend.kubernetes.look import look
 from launcher.backend.kubernetes.render import (
     AGENT,
@@ -29,7 +30,7 @@ from launcher.backend.kubernetes.render import (
     walls,
 )
 from launcher.backend.shared import each_second
-from launcher.docker import Command, CommandError, Result, foreground, run
+from launcher.docker import Command, CommandError, foreground
 from launcher.errors import LauncherError
 from launcher.finding import Finding
 from launcher.interrupts import hold_signals
@@ -121,7 +122,7 @@ class KubernetesBottleBackend(BottleBackend):
         in_turn(_bundle_steps(plan), check)
         tell(f"the bundle is ready after {time.monotonic() - began:.1f} s")
         state.discard_secrets(plan.stage_dir)
-        address = _kubectl(
+        address = kubectl(
             plan.bundle_namespace, "get", "pod", BUNDLE, "--output", "jsonpath={.status.podIP}"
         ).stdout.strip()
         in_turn(_agent_steps(replace(plan, bundle_address=address)), check)
@@ -157,7 +158,7 @@ class KubernetesBottleBackend(BottleBackend):
         selector = f"{LABEL_SLUG}={slug}" if slug else LABEL_SLUG
         selector += f",{LABEL_OPERATOR}={operator}" if operator else ""
         kinds = "pods" if containers_alone else "pods,namespaces"
-        result = _kubectl("", "get", kinds, "--all-namespaces", "--selector", selector, "--output", "json")
+        result = kubectl("", "get", kinds, "--all-namespaces", "--selector", selector, "--output", "json")
         return tuple(_object(each) for each in json.loads(result.stdout)["items"])
 
     def in_bundle(self, slug: str, *command: str, stdin: bool = False, tty: bool = False, user: str = "") -> Command:
@@ -181,7 +182,7 @@ class KubernetesBottleBackend(BottleBackend):
 
     def on_host(self, slug: str, *command: str) -> Command:
         """A pod with the network of the bundle's node, in a namespace that nothing fences."""
-        node = _kubectl(object_name(slug, "bundle"), "get", "pod", BUNDLE, "--output", "json").stdout
+        node = kubectl(object_name(slug, "bundle"), "get", "pod", BUNDLE, "--output", "json").stdout
         described = json.loads(node)["spec"]
         container = {
             "name": "neighbour",
@@ -203,14 +204,14 @@ class KubernetesBottleBackend(BottleBackend):
         return Command(("sh", "-c", RUN_AND_SHOW, *arguments))
 
     def host_addresses(self, slug: str) -> tuple[str, ...]:
-        pod = json.loads(_kubectl(object_name(slug, "agent"), "get", "pod", AGENT, "--output", "json").stdout)
+        pod = json.loads(kubectl(object_name(slug, "agent"), "get", "pod", AGENT, "--output", "json").stdout)
         address = pod["status"]["podIP"]
         # A pod's gateway is, with the usual plugins, the first address of its node's part.
         gateway = ".".join([*address.split(".")[:3], "1"])
         return tuple(dict.fromkeys((pod["status"]["hostIP"], gateway)))
 
     def bundle_address_outside(self, slug: str) -> str:
-        pod = json.loads(_kubectl(object_name(slug, "bundle"), "get", "pod", BUNDLE, "--output", "json").stdout)
+        pod = json.loads(kubectl(object_name(slug, "bundle"), "get", "pod", BUNDLE, "--output", "json").stdout)
         return str(pod["status"]["podIP"])
 
     def look(self, tell: Tell) -> Generator[Finding, None, bool]:
@@ -259,14 +260,9 @@ def _agent_steps(plan: KubernetesBottlePlan) -> tuple[Step, ...]:
     )
 
 
-def _kubectl(namespace: str, *arguments: str, check: bool = True) -> Result:
-    within = ("--namespace", namespace) if namespace else ()
-    return run(Command(("kubectl", *within, *arguments)), check=check)
-
-
 def _pod(namespace: str, name: str) -> dict[str, Any]:
     """A pod as the cluster has it; empty where there is none."""
-    result = _kubectl(namespace, "get", "pod", name, "--ignore-not-found", "--output", "json")
+    result = kubectl(namespace, "get", "pod", name, "--ignore-not-found", "--output", "json")
     return json.loads(result.stdout) if result.stdout.strip() else {}
 
 
@@ -306,7 +302,7 @@ def _words_of_bundle(plan: KubernetesBottlePlan) -> LauncherError | None:
             ended = each["state"].get("terminated")
             if ended:
                 words = (ended.get("message") or "").strip()
-                words = words or _kubectl(plan.bundle_namespace, "logs", f"--tail={LAST_LINES}", BUNDLE).stdout.strip()
+                words = words or kubectl(plan.bundle_namespace, "logs", f"--tail={LAST_LINES}", BUNDLE).stdout.strip()
                 return LauncherError(f"the bundle ended with {ended['exitCode']}", hint=words)
     return None
 
@@ -362,7 +358,7 @@ def _remember(slug: str, found: tuple[Running, ...]) -> None:
     for each in found:
         if each.kind == "container" and each.role in parts:
             part, log = parts[each.role]
-            logs[log] = _kubectl(object_name(slug, part), "logs", "--timestamps", each.role, check=False).stdout
+            logs[log] = kubectl(object_name(slug, part), "logs", "--timestamps", each.role, check=False).stdout
             states[f"{part}_state"] = {"Status": each.state, "Error": ""}
     history.remember(slug, logs, **states)
 
@@ -371,6 +367,6 @@ def _remove(slug: str) -> bool:
     """The agent's namespace first, so that it never runs without its bundle; whether there was any."""
     there = False
     for part in ("agent", "bundle"):
-        result = _kubectl("", "delete", "namespace", object_name(slug, part), "--ignore-not-found", "--wait=true")
+        result = kubectl("", "delete", "namespace", object_name(slug, part), "--ignore-not-found", "--wait=true")
         there = there or bool(result.stdout.strip())
     return there

@@ -5,7 +5,8 @@ from collections.abc import Generator
 from typing import Any
 
 from launcher.backend.kubernetes.bottle_plan import PREFIX, Cluster
-from launcher.docker import Command, CommandError, run
+from launcher.backend.kubernetes.kubectl import kubectl
+from launcher.docker import CommandError
 from launcher.engine import advice
 from launcher.errors import LauncherError
 from launcher.finding import Finding
@@ -20,7 +21,7 @@ def look(cluster: Cluster) -> Generator[Finding, None, bool]:
     Its images cannot be looked for: a node tells of one that is missing once a pod asks for it.
     """
     try:
-        versions = json.loads(_kubectl("version", "--output", "json"))
+        versions = json.loads(kubectl("", "version", "--output", "json").stdout)
     except LauncherError as error:
         yield Finding("cluster", False, str(error), advice(error))
         return False
@@ -33,7 +34,7 @@ def look(cluster: Cluster) -> Generator[Finding, None, bool]:
     yield from _runtime_class(cluster.runtime_class)
     able = True
     for verb, kind in NEEDED:
-        answer = run(Command(("kubectl", "auth", "can-i", verb, kind, "--all-namespaces")), check=False)
+        answer = kubectl("", "auth", "can-i", verb, kind, "--all-namespaces", check=False)
         if answer.stdout.strip() != "yes":
             able = False
             to_do = "let the cluster's administrator grant it, or take another context of kubectl's"
@@ -45,7 +46,7 @@ def look(cluster: Cluster) -> Generator[Finding, None, bool]:
 
 def _nodes() -> Generator[Finding, None, None]:
     try:
-        nodes = json.loads(_kubectl("get", "nodes", "--output", "json"))["items"]
+        nodes = json.loads(kubectl("", "get", "nodes", "--output", "json").stdout)["items"]
     except CommandError as error:
         yield Finding("nodes", True, f"this user may not see them: {error}")
         return
@@ -72,13 +73,7 @@ def _runtime_class(name: str) -> Generator[Finding, None, None]:
             "runtime", True, f"the nodes' own; ${PREFIX}RUNTIME_CLASS chooses gVisor or Kata where there is one"
         )
         return
-    found = run(
-        Command(("kubectl", "get", "runtimeclass", name, "--ignore-not-found", "--output", "name")), check=False
-    )
+    found = kubectl("", "get", "runtimeclass", name, "--ignore-not-found", "--output", "name", check=False)
     there = bool(found.stdout.strip())
     words = f"RuntimeClass {name}" if there else f"the cluster has no RuntimeClass {name}"
     yield Finding("runtime", there, words, f"${PREFIX}RUNTIME_CLASS names it: `kubectl get runtimeclass` shows all")
-
-
-def _kubectl(*arguments: str) -> str:
-    return run(Command(("kubectl", *arguments))).stdout

@@ -18,8 +18,9 @@ import pytest
 from launcher import state
 from launcher.backend import BottleBackend, get_bottle_backend
 from launcher.backend.docker.removal import remove
+from launcher.backend.kubernetes.kubectl import kubectl
 from launcher.demo import Answer, Internet, ask
-from launcher.docker import Command, Result, docker, run
+from launcher.docker import Result, docker, run
 from launcher.plan import LABEL_ROLE, LABEL_SLUG, new_slug
 from launcher.spec import BottleSpec
 from launcher.trial import Trial
@@ -68,7 +69,7 @@ class Bottle:
         if not self.engine.is_docker:
             condition = f"{LABEL_SLUG}={self.slug}"
             every = ("pods,configmaps,secrets,namespaces", "--all-namespaces", "--selector", condition)
-            return run(Command(("kubectl", "get", *every, "--output", "json"))).stdout
+            return kubectl("", "get", *every, "--output", "json").stdout
         names = docker("container", "ls", "--all", "--quiet", "--filter", f"label={LABEL_SLUG}={self.slug}")
         return docker("container", "inspect", *names.stdout.split()).stdout
 
