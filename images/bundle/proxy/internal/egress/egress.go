@@ -121,8 +121,10 @@ func (r *Role) Prepare(x *proxy.Exchange, out *http.Request) {
 	}
 	x.Used(names)
 	if x.State.Judge.HasCredential(x.Host.Name) {
-		// The answer is looked through for credentials.
+		// The answer is looked through for credentials. In parts of it, each asked for by itself, none would be found.
 		out.Header.Set("Accept-Encoding", "identity")
+		out.Header.Del("Grpc-Accept-Encoding")
+		out.Header.Del("Range")
 	}
 }
 

@@ -292,7 +292,9 @@ func TestEchoes(t *testing.T) {
 			if err != nil {
 				return
 			}
-			io.WriteString(both, strings.ReplaceAll(text, "ECHO", r.Header.Get("Authorization")))
+			echoed := r.Header.Get("Authorization")
+			_, named, _ := strings.Cut(echoed, " ")
+			io.WriteString(both, strings.NewReplacer("ECHO", echoed, "NAMED", named).Replace(text))
 			both.Flush()
 			conn.Close()
 		}
@@ -301,6 +303,10 @@ func TestEchoes(t *testing.T) {
 		"an informational answer": "HTTP/1.1 103 Early Hints\r\nLink: ECHO\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
 		"the reason phrase":       "HTTP/1.1 200 ECHO\r\nContent-Length: 0\r\n\r\n",
 		"a header field":          "HTTP/1.1 302 Found\r\nLocation: /?token=ECHO\r\nContent-Length: 0\r\n\r\n",
+		"a field's name":          "HTTP/1.1 200 OK\r\nX-NAMED: 1\r\nContent-Length: 0\r\n\r\n",
+		"a trailer's name":        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-NAMED\r\n\r\n0\r\nX-NAMED: 1\r\n\r\n",
+		"a silent trailer's name": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-NAMED: 1\r\n\r\n",
+		"a hint's field's name":   "HTTP/1.1 103 Early Hints\r\nX-NAMED: 1\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
 		"a trailer":               "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n0\r\nX-Sum: ECHO\r\n\r\n",
 		"the status line":         "ECHO\r\n\r\n",
 		"the version":             "HTTP/ECHO 200 OK\r\n\r\n",
@@ -317,7 +323,7 @@ func TestEchoes(t *testing.T) {
 			b := newBench(t, compiled)
 			raw(b, text)
 			answer := b.write(policy.Agent, "GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nConnection: close\r\n\r\n")
-			if strings.Contains(answer, "must-not-see") || strings.Contains(answer, "bXVzdC1ub3Qtc2Vl") || strings.Contains(answer, "bm90LXNlZ") {
+			if strings.Contains(strings.ToLower(answer), "must-not-see") || strings.Contains(answer, "bXVzdC1ub3Qtc2Vl") || strings.Contains(answer, "bm90LXNlZ") {
 				t.Errorf("the agent sees %q", answer)
 			}
 			if !strings.Contains(answer, "HTTP/1.1 ") {
@@ -343,6 +349,67 @@ func TestEchoes(t *testing.T) {
 			t.Errorf("%q %v", got, err)
 		}
 	})
+}
+
+// Of a host that gets a credential the agent can ask for nothing that could not be looked through: no part of an answer by
+// itself, in which half a credential would not be known, and no compressed messages.
+func TestAnswersThatCannotBeLookedThroughAreNotAskedFor(t *testing.T) {
+	b := newBench(t, standard())
+	asked := make(chan http.Header, 1)
+	compressed := false
+	b.origin = func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Header
+		if compressed {
+			w.Header().Set("Grpc-Encoding", "gzip")
+		}
+		w.Write([]byte("whole"))
+	}
+	fields := []string{"Range", "bytes=3-9", "If-Range", `"tag"`, "Grpc-Accept-Encoding", "gzip", "Accept-Encoding", "zstd", "TE", "trailers"}
+	if status, text := b.get("agent", "GET", "https://origin.test/", nil, fields...); status != 200 || text != "whole" {
+		t.Errorf("%d %q", status, text)
+	}
+	if seen := <-asked; seen.Get("Range") != "" || seen.Get("Grpc-Accept-Encoding") != "" || seen.Get("Accept-Encoding") != "identity" {
+		t.Errorf("the host was asked for %v", seen)
+	}
+	b.get("agent", "GET", "https://plain.test/", nil, fields...)
+	if seen := <-asked; seen.Get("Range") != "bytes=3-9" || seen.Get("Grpc-Accept-Encoding") != "gzip" || seen.Get("Accept-Encoding") != "zstd" {
+		t.Errorf("another host was asked for %v", seen)
+	}
+	compressed = true
+	if status, text := b.get("agent", "GET", "https://origin.test/", nil); status != 502 || !strings.Contains(text, "its messages are compressed") {
+		t.Errorf("%d %q", status, text)
+	}
+	<-asked
+}
+
+// What belongs to one connection ends there, in both directions (RFC 9110, 7.6.1): what its Connection field names, and the
+// usual ones, whether they are named or not.
+func TestHopByHopFieldsEndHere(t *testing.T) {
+	b := newBench(t, standard())
+	asked := make(chan http.Header, 1)
+	b.origin = func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Header
+		conn, both, _ := http.NewResponseController(w).Hijack()
+		hops := "Connection: keep-alive, X-Theirs\r\nX-Theirs: 1\r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: Basic\r\nProxy-Connection: close\r\n"
+		io.WriteString(both, "HTTP/1.1 103 Early Hints\r\n"+hops+"Content-Length: 7\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n"+hops+"X-Kept: 1\r\nContent-Length: 2\r\n\r\nok")
+		both.Flush()
+		conn.Close()
+	}
+	answer := b.write(policy.Agent, "GET http://plain.test/ HTTP/1.1\r\nHost: plain.test\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=5\r\nProxy-Authorization: Basic eA==\r\nProxy-Connection: close\r\nTE: gzip\r\nX-Kept: 1\r\n\r\n")
+	seen := <-asked
+	for _, name := range []string{"X-Mine", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "Te"} {
+		if seen.Get(name) != "" {
+			t.Errorf("the host sees %s: %s", name, seen.Get(name))
+		}
+	}
+	for _, name := range []string{"X-Theirs", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Content-Length: 7"} {
+		if strings.Contains(answer, name) {
+			t.Errorf("the agent sees %s: %q", name, answer)
+		}
+	}
+	if seen.Get("X-Kept") != "1" || strings.Count(answer, "Link: x") != 1 || strings.Count(answer, "X-Kept: 1") != 1 || !strings.HasSuffix(answer, "\r\n\r\nok") {
+		t.Errorf("%v %q", seen, answer)
+	}
 }
 
 // A stream of events is looked through as it comes: nothing but what may be the beginning of a credential waits.

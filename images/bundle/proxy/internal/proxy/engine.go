@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,8 @@ type State struct {
 	Scan *scan.Set
 	// Secrets are what no answer may hold.
 	Secrets *scan.Set
+	// names are the credentials as they would be the name of a field, whose case tells nothing.
+	names []string
 	// Transport carries requests to the next hop: those of a consumer, to a host that may be at a private address or not.
 	// It is the state's own, so that no connection outlives what allowed it.
 	Transport func(consumer string, private bool) http.RoundTripper
@@ -61,8 +64,19 @@ func (s *State) prepare() (err error) {
 	if s.Scan, err = scan.New(p.Pipelock.Patterns, known, placeholders); err != nil {
 		return err
 	}
+	for _, secret := range known {
+		if len(secret.Value) >= scan.SecretMin {
+			s.names = append(s.names, strings.ToLower(secret.Value))
+		}
+	}
 	s.Secrets, err = scan.New(nil, known, nil)
 	return err
+}
+
+// isNamed reports whether a field's name holds a credential.
+func (s *State) isNamed(field string) bool {
+	field = strings.ToLower(field)
+	return slices.ContainsFunc(s.names, func(name string) bool { return strings.Contains(field, name) })
 }
 
 // secretsOf are what is secret about a header's value: itself, and without the scheme the token, or user and password.

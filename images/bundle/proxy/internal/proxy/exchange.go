@@ -330,6 +330,8 @@ func (x *Exchange) trace() *httptrace.ClientTrace {
 				return nil
 			}
 			header := x.writer.Header()
+			x.clear(http.Header(fields))
+			fields.Del("Content-Length") // It frames nothing here (RFC 9110, 8.6).
 			for name, values := range fields {
 				header[name] = x.blotAll(x.blotting(), values)
 			}
@@ -405,7 +407,8 @@ func (x *Exchange) answer(answer *http.Response) {
 		return
 	}
 	header := x.writer.Header()
-	removeHops(answer.Header)
+	x.clear(answer.Header)
+	x.unname(answer.Trailer)
 	blotting := x.blotting()
 	source, refusal := x.decoded(answer, blotting)
 	if refusal != nil {
@@ -441,6 +444,7 @@ func (x *Exchange) answer(answer *http.Response) {
 		x.ended(err, received, answer.StatusCode)
 		panic(http.ErrAbortHandler)
 	}
+	x.unname(answer.Trailer) // Some are not announced.
 	for name, values := range answer.Trailer {
 		header[http.TrailerPrefix+name] = x.blotAll(blotting, values)
 	}
@@ -473,6 +477,24 @@ func (x *Exchange) ended(err error, received int64, status int) {
 		x.engine.refused(entry)
 	} else {
 		x.engine.Audit.Write(entry)
+	}
+}
+
+// clear takes out of an answer's fields what the agent does not get: what belongs to the connection to the host, and
+// fields that are called like a credential.
+func (x *Exchange) clear(fields http.Header) {
+	removeHops(fields)
+	x.unname(fields)
+}
+
+func (x *Exchange) unname(fields http.Header) {
+	if x.blotting().Empty() {
+		return
+	}
+	for name := range fields {
+		if x.State.isNamed(name) {
+			delete(fields, name)
+		}
 	}
 }
 
@@ -532,6 +554,9 @@ func (x *Exchange) blotting() *scan.Set {
 // decoded is the answer's body as it can be looked through. Hosts that get a credential are asked for no encoding; one
 // that uses some all the same has it taken off.
 func (x *Exchange) decoded(answer *http.Response, blotting *scan.Set) (io.Reader, *judge.Refusal) {
+	if within := answer.Header.Get("Grpc-Encoding"); !blotting.Empty() && within != "" && within != "identity" {
+		return nil, judge.Refuse(502, "the host's answer can't be looked through for credentials: its messages are compressed (%q)", judge.Cut(within))
+	}
 	if blotting.Empty() || answer.Body == http.NoBody || answer.Header.Get("Content-Encoding") == "" {
 		return answer.Body, nil
 	}

@@ -24,7 +24,7 @@ func (x *Exchange) switched(answer *http.Response) {
 		return
 	}
 	header := response.Header()
-	removeHops(answer.Header)
+	x.clear(answer.Header)
 	for name, values := range answer.Header {
 		header[name] = x.blotAll(x.blotting(), values)
 	}

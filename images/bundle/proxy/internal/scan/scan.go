@@ -17,8 +17,8 @@ const (
 	// Window is the longest match that is certain to be found, in bytes. A pattern's shortest match counts: what may follow
 	// is open.
 	Window = 4096
-	// secretMin is the shortest known secret that is looked for: shorter ones would be found everywhere.
-	secretMin = 8
+	// SecretMin is the shortest known secret that is looked for, in bytes: shorter ones would be found everywhere.
+	SecretMin = 8
 )
 
 // A Finding is a secret that was found.
@@ -117,11 +117,11 @@ func New(patterns []policy.Pattern, secrets []Secret, exempt []string) (*Set, er
 		}
 	}
 	for _, secret := range secrets {
-		if len(secret.Value) < secretMin {
+		if len(secret.Value) < SecretMin {
 			continue
 		}
 		for _, spelling := range append(spellings(secret.Value), secret.Value) {
-			if len(spelling) >= secretMin {
+			if len(spelling) >= SecretMin {
 				add(spelling, target{secret: spelling, name: secret.Name})
 				s.longest = max(s.longest, len(spelling))
 			}
