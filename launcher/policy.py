@@ -25,7 +25,7 @@ def policy_toml(spec: BottleSpec) -> str:
         "walls": spec.walls,
         "transparent": spec.transparent,
         "egress": egress,
-        "pipelock": {"engine": spec.engine} | _given(patterns=patterns),
+        "pipelock": {"engine": spec.engine} | _given(inspect=spec.inspect, patterns=patterns),
     }
     git = _given(quota=spec.git_quota, repos={each.name: _repository(each) for each in spec.repositories})
     supervise = _given(answer_timeout=spec.answer_timeout, max_questions=spec.max_questions)

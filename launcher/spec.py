@@ -150,6 +150,7 @@ class BottleSpec:
     scan_limit: str | None = None
     credentials: tuple[Credential, ...] = ()
     engine: str = "auto"
+    inspect: bool = False
     patterns: tuple[tuple[str, str], ...] = ()
     repositories: tuple[Repository, ...] = ()
     git_quota: str | None = None

@@ -165,6 +165,8 @@ class Pipelock(Table):
 
     engine: Literal["auto", "pipelock", "portable"] = "auto"
     """Which engine: the real pipelock, ours, or the first of these that the image has."""
+    inspect: bool = False
+    """Whether the real pipelock looks into TLS as well, besides egress: it holds each answer as a whole then."""
     patterns: list[Pattern] = []
     """Patterns of your own."""
 

@@ -131,36 +131,43 @@ def _raise_walls(policy: Policy, engine_name: str) -> None:
     print(f"walls: {policy.walls}; {listening}", flush=True)
 
 
-def _make_ca(user: str, directory: Path, common_name: str, public: Path) -> None:
-    """A certificate authority for this container's life: the key is its daemon's alone, and on the tmpfs only."""
+def _made_ca(common_name: str) -> tuple[str, str]:
+    """The key and the certificate of a certificate authority for this container's life, both in PEM."""
     made = run((_PROXY, "ca", "--name", common_name))
     if made.code:
         raise StagingError(f"the {common_name}: {made.errors.decode('utf-8', 'replace').strip()}", EX_CANTCREAT)
     key, begin, rest = made.output.decode("ascii").partition("-----BEGIN CERTIFICATE-----")
-    _place_ca(user, directory, key, begin + rest, public)
+    return key, begin + rest
 
 
 def _place_ca(user: str, directory: Path, key: str, certificate: str, public: Path) -> None:
+    """The key is its daemon's alone, and on the tmpfs only."""
     write_private(user, directory / layout.CA_KEY, key)
     write_private(user, directory / layout.CA_CERTIFICATE, certificate)
     write_private(user, directory / layout.CA_WITH_KEY, key + certificate)
     write_public(public, certificate)
 
 
-def _authorities() -> None:
-    """egress's authority and pipelock's. That one may be handed in: where nothing can be copied out of the bundle."""
-    _make_ca("egress", layout.EGRESS, "bottle egress CA", layout.EGRESS_CA)
+def _authorities(engine_name: str) -> None:
+    """egress's authority and pipelock's. That one may be handed in: where nothing can be copied out of the bundle.
+
+    The real pipelock passes TLS on unopened, so that the agent's programs meet egress: both then have the one that the
+    agent trusts.
+    """
     key, certificate = (
         staging.place(name, layout.MOUNTED_SECRETS / name)
         for name in (layout.HANDED_IN_KEY, layout.HANDED_IN_CERTIFICATE)
     )
     if not key.exists() and not certificate.exists():
-        _make_ca("pipelock", layout.PIPELOCK, "bottle pipelock CA", layout.PIPELOCK_CA)
-        return
-    texts = [staging.read_as_owner(path, "the certificate authority") for path in (key, certificate)]
-    if "PRIVATE KEY-----" not in texts[0] or "-----BEGIN CERTIFICATE-----" not in texts[1]:
-        raise StagingError(f"{key}, {certificate}: must be a private key and its certificate, in PEM")
-    _place_ca("pipelock", layout.PIPELOCK, texts[0], texts[1], layout.PIPELOCK_CA)
+        agents = _made_ca("bottle pipelock CA")
+    else:
+        read = [staging.read_as_owner(path, "the certificate authority") for path in (key, certificate)]
+        agents = (read[0], read[1])
+        if "PRIVATE KEY-----" not in agents[0] or "-----BEGIN CERTIFICATE-----" not in agents[1]:
+            raise StagingError(f"{key}, {certificate}: must be a private key and its certificate, in PEM")
+    _place_ca("pipelock", layout.PIPELOCK, *agents, layout.PIPELOCK_CA)
+    own = agents if engine_name == "pipelock" else _made_ca("bottle egress CA")
+    _place_ca("egress", layout.EGRESS, *own, layout.EGRESS_CA)
 
 
 def _check_mode(path: Path) -> None:
@@ -181,7 +188,7 @@ def _prepare(policy: Policy) -> None:
     if handed_in.expected():
         handed_in.wait_for(lambda: staging.missing_secrets(policy))
     staging.write(staging.read(policy))
-    _authorities()
+    _authorities(choice.name)
     write_public(layout.COMPILED_POLICY, as_json(policy))
     write_public(layout.ENGINE, f"{choice.name}\n")
     print(f"pipelock engine: {choice.name} ({choice.reason})", flush=True)

@@ -26,6 +26,7 @@ def compiled(policy: Policy) -> dict[str, Any]:
         },
         "pipelock": {
             "engine": policy.engine,
+            "inspect": policy.inspect,
             "patterns": [{"name": pattern.name, "regex": pattern.regex} for pattern in policy.patterns],
         },
         "git": {

@@ -436,7 +436,7 @@ def parse(content: Mapping[str, Any]) -> tuple[Policy, Faults]:
     inside = partial(_inside, root, faults)
     egress, pipelock, git, supervise = (inside(key) for key in ("egress", "pipelock", "git", "supervise"))
     egress.allow(EGRESS_KEYS)
-    pipelock.allow(("engine", "patterns"))
+    pipelock.allow(("engine", "inspect", "patterns"))
     git.allow(("directory", "quota", "repos"))
     supervise.allow(("answer_timeout", "allowed_hosts", "max_questions"))
     served = repositories("git.repos", git.read("repos", table, {}), faults)
@@ -449,6 +449,7 @@ def parse(content: Mapping[str, Any]) -> tuple[Policy, Faults]:
         scan_limit=egress.read("scan_limit", size_between(64 * KIB, 1 << 30), default.scan_limit),
         credentials=_credentials(egress, hosts, faults),
         engine=pipelock.read("engine", choice(model.ENGINES), default.engine),
+        inspect=pipelock.read("inspect", boolean, default.inspect),
         patterns=_patterns(pipelock, faults),
         directory=git.read("directory", absolute_path, default.directory),
         quota=git.read("quota", size_between(MIB, _LARGEST), default.quota),

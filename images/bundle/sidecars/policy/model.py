@@ -138,6 +138,8 @@ class Policy(Value):
     scan_limit: int = 8 * MIB
     credentials: tuple[Credential, ...] = ()
     engine: str = "auto"
+    inspect: bool = False
+    """Whether the real pipelock opens TLS, besides egress."""
     patterns: tuple[Pattern, ...] = BUILT_IN
     directory: str = str(STATE / "git")
     quota: int = GIB

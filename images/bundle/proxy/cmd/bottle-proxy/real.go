@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -86,10 +85,11 @@ func serveReal() error {
 }
 
 // serveNames answers what the engine asks a nameserver. It looks a name up before it connects, and the kernel sends its
-// connections to egress whatever the address: so every name leads to this container, and nobody outside is asked.
+// connections to egress whatever the address: so every name has one that is made up, by which egress knows it again, and
+// nobody outside is asked.
 func serveNames() error {
 	names := &resolver.Resolver{
-		Address: anyAddress(),
+		Of:      judge.StandIn,
 		Allowed: func(string) bool { return true },
 		Asked:   func(string, bool) {},
 	}
@@ -108,20 +108,6 @@ func serveNames() error {
 		}
 	}
 	return nil
-}
-
-// anyAddress is one to which a connection can be made: an IPv4 address of this container's, or, where it has none yet, one
-// that its default route will lead to (RFC 5737 keeps it from being anybody's).
-func anyAddress() netip.Addr {
-	addresses, _ := net.InterfaceAddrs()
-	for _, address := range addresses {
-		if own, ok := address.(*net.IPNet); ok {
-			if found, ok := netip.AddrFromSlice(own.IP.To4()); ok && !found.IsLoopback() {
-				return found
-			}
-		}
-	}
-	return netip.AddrFrom4([4]byte{192, 0, 2, 1})
 }
 
 // A realState is what the engine's own health route does not tell: which policy it obeys, and how a reload went.

@@ -2,6 +2,7 @@
 package judge
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -25,6 +26,16 @@ func (h Host) String() string {
 func (h Host) Address() (netip.Addr, bool) {
 	address, err := netip.ParseAddr(h.Name)
 	return address, err == nil
+}
+
+// StandIn is the address that a name has inside the bundle, where pipelock asks for one before it connects: no host's, and
+// each name's own, so that egress knows by it which name a connection was made for. An address stands for itself.
+func StandIn(name string) netip.Addr {
+	if address, err := netip.ParseAddr(name); err == nil {
+		return address
+	}
+	sum := sha256.Sum256([]byte(name))
+	return netip.AddrFrom4([4]byte{10, sum[0], sum[1], sum[2]})
 }
 
 // ParseHost reads HOST[:PORT] as it stands in a request. defaultPort stands in for a port that is not there.

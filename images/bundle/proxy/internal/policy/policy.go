@@ -127,6 +127,7 @@ type Policy struct {
 	} `json:"egress"`
 	Pipelock struct {
 		Engine   string    `json:"engine"`
+		Inspect  bool      `json:"inspect"` // whether the real engine opens TLS
 		Patterns []Pattern `json:"patterns"`
 	} `json:"pipelock"`
 	Git struct {

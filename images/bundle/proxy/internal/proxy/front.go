@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -38,8 +39,8 @@ type front struct {
 	tunnel *judge.Host
 	secure bool
 	sni    string
-	// port is where a redirected connection was going; 0 for others.
-	port int
+	// destination is where a redirected connection was going: judge.StandIn of the name that it was made for.
+	destination netip.AddrPort
 }
 
 func (f *front) serve() {
@@ -47,7 +48,7 @@ func (f *front) serve() {
 	case TransparentTLS:
 		f.serveTLS(f.conn, bufio.NewReaderSize(f.conn, readBuffer))
 	case Redirected:
-		f.port = originalPort(f.conn)
+		f.destination = originalDestination(f.conn)
 		in := bufio.NewReaderSize(f.conn, readBuffer)
 		f.conn.SetReadDeadline(time.Now().Add(handshakeTimeout))
 		first, err := in.Peek(1)
@@ -66,20 +67,21 @@ func (f *front) serve() {
 	}
 }
 
-// originalPort is where a redirected connection was going (SO_ORIGINAL_DST of netfilter), or 0.
-func originalPort(conn *live.Conn) (port int) {
+// originalDestination is where a redirected connection was going (SO_ORIGINAL_DST of netfilter), or the zero address.
+func originalDestination(conn *live.Conn) (destination netip.AddrPort) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return 0
+		return destination
 	}
 	raw.Control(func(descriptor uintptr) {
 		// A sockaddr_in has the size of the structure that this call fills in.
 		address, err := syscall.GetsockoptIPv6Mreq(int(descriptor), syscall.SOL_IP, 80)
 		if err == nil {
-			port = int(address.Multiaddr[2])<<8 | int(address.Multiaddr[3])
+			told := address.Multiaddr
+			destination = netip.AddrPortFrom(netip.AddrFrom4([4]byte(told[4:8])), uint16(told[2])<<8|uint16(told[3]))
 		}
 	})
-	return port
+	return destination
 }
 
 func (f *front) handler() http.Handler {
@@ -176,12 +178,15 @@ func (f *front) certificate(name string) (*tls.Certificate, error) {
 		f.sni = normal
 	}
 	if f.tunnel == nil {
-		if f.sni == "" {
-			return nil, judge.Refuse(403, "a TLS connection without a server name leads nowhere")
-		}
 		host := judge.Host{Name: f.sni, Port: 443}
-		if f.port != 0 {
-			host.Port = f.port
+		if f.kind == Redirected {
+			host.Port = int(f.destination.Port())
+			if f.sni == "" { // An address is no server name (RFC 6066, 3).
+				host.Name = f.destination.Addr().String()
+			}
+		}
+		if host.Name == "" {
+			return nil, judge.Refuse(403, "a TLS connection without a server name leads nowhere")
 		}
 		f.tunnel = &host // A host that is not allowed is refused at the first request, in words that its client shows.
 	}
@@ -376,8 +381,13 @@ func (f *front) target(r *http.Request) (host judge.Host, scheme string, refusal
 	}
 	if host.Name == "" { // A transparent connection without TLS: the Host header is all there is.
 		host = named
-		if f.port != 0 && f.port != host.Port {
-			return host, "", judge.Refuse(403, "the Host header names %s, and the connection goes to port %d", named, f.port)
+	}
+	if f.kind == Redirected {
+		switch address := judge.StandIn(host.Name); {
+		case int(f.destination.Port()) != host.Port:
+			return host, "", judge.Refuse(403, "the request is for %s, and the connection goes to port %d", host, f.destination.Port())
+		case f.destination.Addr() != address:
+			return host, "", judge.Refuse(403, "the request is for %s, and the connection was made for another host", host)
 		}
 	}
 	if named != host {

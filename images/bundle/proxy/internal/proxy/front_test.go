@@ -13,14 +13,18 @@ import (
 // Every place that a request names has to be the same one (W6), whatever door it came by. Held by front.target.
 func TestEveryPlaceIsTheSame(t *testing.T) {
 	tunnel := &judge.Host{Name: "plain.test", Port: 443}
+	to := func(name string, port uint16) netip.AddrPort { return netip.AddrPortFrom(judge.StandIn(name), port) }
 	for name, row := range map[string]struct {
 		front        front
 		target, host string
 		want         string // of the refusal; "" for none
 	}{
-		"a redirected connection":                  {front{kind: Redirected, port: 80}, "/", "plain.test", ""},
-		"a redirected connection, to another port": {front{kind: Redirected, port: 8080}, "/", "plain.test", "goes to port 8080"},
-		"the same, named":                          {front{kind: Redirected, port: 8080}, "/", "plain.test:8080", ""},
+		"a redirected connection":                  {front{kind: Redirected, destination: to("plain.test", 80)}, "/", "plain.test", ""},
+		"a redirected connection, to another port": {front{kind: Redirected, destination: to("plain.test", 8080)}, "/", "plain.test", "goes to port 8080"},
+		"the same, named":                          {front{kind: Redirected, destination: to("plain.test", 8080)}, "/", "plain.test:8080", ""},
+		"a redirected connection, to another host": {front{kind: Redirected, destination: to("origin.test", 80)}, "/", "plain.test", "was made for another host"},
+		"the same, by TLS":                         {front{kind: Redirected, destination: to("origin.test", 443), secure: true, sni: "plain.test", tunnel: tunnel}, "/", "plain.test", "was made for another host"},
+		"a redirected connection of nowhere":       {front{kind: Redirected}, "/", "plain.test", "goes to port 0"},
 		"the absolute form":                        {front{}, "http://plain.test/", "plain.test", ""},
 		"the absolute form, to another host":       {front{}, "http://plain.test/", "origin.test", "the Host header names origin.test:80"},
 		"a tunnel":                                 {front{tunnel: tunnel, secure: true, sni: "plain.test"}, "/", "plain.test", ""},

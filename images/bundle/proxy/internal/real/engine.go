@@ -142,19 +142,20 @@ func listens(pid int) bool {
 	return false
 }
 
-// Reload takes a policy. The process refuses patterns that change while it runs, so it is replaced then; other changes it
-// reads by itself.
+// Reload takes a policy. The process refuses patterns that change while it runs, and what it opens, so it is replaced then;
+// other changes it reads by itself.
 func (e *Engine) Reload(p *policy.Policy) error {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
-	restart := !slices.Equal(e.policy.Pipelock.Patterns, p.Pipelock.Patterns)
+	before, now := e.policy.Pipelock, p.Pipelock
+	restart := !slices.Equal(before.Patterns, now.Patterns) || before.Inspect != now.Inspect
 	if err := e.write(p); err != nil {
 		return err
 	}
 	if !restart {
 		return e.child.Process.Signal(syscall.SIGHUP)
 	}
-	audit.Print("pipelock.restarted", map[string]any{"reason": "the patterns have changed"})
+	audit.Print("pipelock.restarted", map[string]any{"reason": "the patterns, or inspect, have changed"})
 	e.leaving = true
 	e.stop()
 	e.leaving = false

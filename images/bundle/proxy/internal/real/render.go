@@ -70,8 +70,13 @@ func Render(p *policy.Policy, paths Paths) ([]byte, error) {
 				"entropy_threshold": noEntropy, "subdomain_entropy_threshold": noEntropy},
 		},
 		"forward_proxy": object{"enabled": true, "max_tunnel_seconds": dayS, "idle_timeout_seconds": 3600},
-		"tls_interception": object{"enabled": true, "ca_cert": paths.Certificate, "ca_key": paths.Key,
+		// What it opens it holds as a whole, and looks through by patterns that are built in, at seconds of CPU time for a
+		// megabyte. What it does not open it passes on as it comes, to egress, which opens all of it and judges and scans each
+		// request. The name that the TLS asks for has to be the tunnel's in either case.
+		"tls_interception": object{"enabled": p.Pipelock.Inspect, "ca_cert": paths.Certificate, "ca_key": paths.Key,
 			"max_response_bytes": answerLimit},
+		// By default it takes the metadata out of images, and refuses audio, video and most kinds of images.
+		"media_policy": object{"enabled": false},
 		"request_body_scanning": object{"enabled": true, "action": "block", "scan_headers": true, "header_mode": "all",
 			"max_body_bytes": bodyLimit},
 		// What a model streams is not cut because it speaks of instructions. Its patterns would be told of in the log alone,

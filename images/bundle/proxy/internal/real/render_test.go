@@ -18,6 +18,7 @@ type config struct {
 	} `json:"dlp"`
 	KillSwitch map[string]string `json:"kill_switch"`
 	Sentry     map[string]bool   `json:"sentry"`
+	TLS        map[string]any    `json:"tls_interception"`
 	SSRF       struct {
 		Allow []string `json:"ip_allowlist"`
 	} `json:"ssrf"`
@@ -63,6 +64,13 @@ func TestItEnforcesTheAgentsHostsAndThePolicysPatterns(t *testing.T) {
 	}
 }
 
+// It opens TLS where the policy says so, and egress does in any case.
+func TestItOpensTLSWhereThePolicySaysSo(t *testing.T) {
+	if c := render(t, `{"pipelock": {"inspect": true}}`); c.TLS["enabled"] != true {
+		t.Errorf("%v", c.TLS)
+	}
+}
+
 func TestNothingIsAllowedWhereNothingIsListed(t *testing.T) {
 	if c := render(t, `{}`); !slices.Equal(c.Allow, []string{"nothing.invalid"}) {
 		t.Errorf("hosts %v", c.Allow)
@@ -105,6 +113,8 @@ func TestItsLimitsAreNotInTheWay(t *testing.T) {
 		"seed_phrase_detection.enabled":                      false,
 		"dlp.scan_env":                                       false,
 		"metrics_listen":                                     "127.0.0.1:18888",
+		"tls_interception.enabled":                           false,
+		"media_policy.enabled":                               false,
 	} {
 		var found any = rendered
 		for _, key := range strings.Split(path, ".") {

@@ -22,10 +22,12 @@ const (
 	connections = 32
 )
 
-// A Resolver answers for one address.
+// A Resolver answers for one address, or for one of each name's.
 type Resolver struct {
 	// Address is the bundle's, where allowed names lead.
 	Address netip.Addr
+	// Of is where an allowed name leads by itself; nil where all lead to Address.
+	Of func(name string) netip.Addr
 	// Allowed decides about a normalized name.
 	Allowed func(name string) bool
 	// Asked is told of each name that was asked for.
@@ -48,14 +50,18 @@ func (r *Resolver) answer(query []byte) []byte {
 	name, err := judge.Normalize(question.Name.String())
 	allowed := err == nil && r.Allowed(name)
 	r.Asked(judge.Cut(strings.TrimSuffix(question.Name.String(), ".")), allowed)
+	address := r.Address
+	if allowed && r.Of != nil {
+		address = r.Of(name)
+	}
 	message := dnsmessage.Message{Header: reply, Questions: []dnsmessage.Question{question}}
 	switch {
 	case !allowed:
 		message.RCode = dnsmessage.RCodeNameError
-	case question.Type == dnsmessage.TypeA && r.Address.Is4():
-		message.Answers = []dnsmessage.Resource{{Header: resource(question), Body: &dnsmessage.AResource{A: r.Address.As4()}}}
-	case question.Type == dnsmessage.TypeAAAA && r.Address.Is6():
-		message.Answers = []dnsmessage.Resource{{Header: resource(question), Body: &dnsmessage.AAAAResource{AAAA: r.Address.As16()}}}
+	case question.Type == dnsmessage.TypeA && address.Is4():
+		message.Answers = []dnsmessage.Resource{{Header: resource(question), Body: &dnsmessage.AResource{A: address.As4()}}}
+	case question.Type == dnsmessage.TypeAAAA && address.Is6():
+		message.Answers = []dnsmessage.Resource{{Header: resource(question), Body: &dnsmessage.AAAAResource{AAAA: address.As16()}}}
 	}
 	return pack(message)
 }
