@@ -34,7 +34,12 @@ def bundle_image(once: Callable[[str, Callable[[], str]], str]) -> str:
 
 
 def build_images() -> str:
-    """Build what is not up to date. Returns what the build said where it failed."""
+    """Build what is not up to date. Returns what the build said where it failed.
+
+    With BOTTLE_TEST_AS_BUILT they are taken as they are: `tools.defences` runs changed sources beside them.
+    """
+    if os.environ.get("BOTTLE_TEST_AS_BUILT"):
+        return ""
     build: list[str | Path] = [ROOT / "images/bundle/build", "--tag", TAG]
     done = subprocess.run(build, capture_output=True, text=True, check=False)
     return (done.stdout + done.stderr or "no output") if done.returncode else ""

@@ -69,7 +69,7 @@ def test_exactly_the_grammars_keys_are_documented() -> None:
     """Every key of the grammar is documented, and no other."""
     page = (ROOT / "docs/policy.md").read_text("utf-8").split("## Compiled")[0]
     keys = {*grammar.EGRESS_KEYS, *grammar.HOST_KEYS, *grammar.CREDENTIAL_KEYS, *grammar.REPOSITORY_KEYS}
-    keys |= {*grammar.PUSH_KEYS, *grammar.LIMIT_KEYS, "walls", "transparent", "engine", "patterns"}
+    keys |= {*grammar.PUSH_KEYS, *grammar.LIMIT_KEYS, "walls", "transparent", "engine", "inspect", "patterns"}
     keys |= {"directory", "quota", "answer_timeout", "allowed_hosts", "max_questions"}
     assert documented_rows(page) == keys
 

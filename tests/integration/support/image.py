@@ -37,6 +37,8 @@ def label(image: str) -> str:
 
 
 BUNDLE = f"claude-bottle-sidecars:{os.environ.get('BOTTLE_TEST_TAG', 'latest')}"
+# Files that lie over the image's own: `tools.defences` takes defences away by them.
+REPLACED = [tuple(pair.split(":")) for pair in os.environ.get("BOTTLE_TEST_MOUNTS", "").split(",") if pair]
 # What tests of the data path run with. An image that has not been built yet may turn out to have either.
 ENGINES = {"portable": ["portable"]}.get(label(BUNDLE), ["portable", "pipelock"])
 
@@ -334,6 +336,8 @@ def bundle(
         .with_envs(**dict(environment or {}))
         .with_kwargs(read_only=True, cap_drop=["ALL"], cap_add=list(capabilities), **options)
     )
+    for path, place in REPLACED:
+        container = container.with_volume_mapping(path, place, "ro")
     for name, content in (secrets or {}).items():
         (stage / name).write_text(content)
         (stage / name).chmod(0o600)
