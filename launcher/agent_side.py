@@ -1,11 +1,14 @@
 """What an agent finds in its container: its variables, its git configuration, its prompt and skills, its project."""
 
 import json
+import os
+import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
 
 from launcher import state
+from launcher.errors import LauncherError
 from launcher.plan import (
     CA_STORE,
     GIT_CONFIG,
@@ -147,14 +150,52 @@ def _texts(spec: BottleSpec) -> Iterator[tuple[str, str, str]]:
 def project_binds(project: Project) -> tuple[Bind, ...]:
     """The project's directory, and over it what the operator's own git would run or obey, read-only.
 
-    `.git` is a mount by itself, so that it can't be moved away and another one put in its place.
+    `.git` is a mount by itself, so that it can't be moved away and another one put in its place; where it is a file, as
+    in a linked work tree, it is read-only.
     """
     if project.path is None:
         return ()
     binds = [Bind(project.path, project.target, read_only=False)]
     git = project.path / ".git"
-    if git.is_dir() and not git.is_symlink():
+    if git.is_file():
+        binds.append(Bind(git, f"{project.target}/.git"))
+    elif git.is_dir():
         binds.append(Bind(git, f"{project.target}/.git", read_only=False))
-        guarded = [each for each in (git / "config", git / "hooks") if each.exists()]
-        binds += [Bind(each, f"{project.target}/.git/{each.name}") for each in guarded]
+        obeyed = dict.fromkeys((*_obeyed(git), *_obeyed_of_submodules(project.path)))
+        binds += [Bind(each, f"{project.target}/{each.relative_to(project.path)}") for each in obeyed]
     return tuple(binds)
+
+
+def _obeyed(git: Path) -> Iterator[Path]:
+    """What git obeys in a repository's own directory. Hooks that are not there yet could be made (`guarded`)."""
+    yield from (each for each in (git / "config", git / "config.worktree") if each.exists())
+    yield git / "hooks"
+
+
+def _obeyed_of_submodules(root: Path) -> Iterator[Path]:
+    """The same of its submodules, which `git status` looks into, and the files that say where each has it."""
+    for directory, names, files in os.walk(root / ".git" / "modules"):
+        module = Path(directory)
+        if not {*names, *files} >= {"HEAD", "config", "objects"}:
+            continue
+        names[:] = ["modules"] if "modules" in names else []
+        yield from _obeyed(module)
+        if found := re.search(r"^\s*worktree = (.+)$", (module / "config").read_text(errors="replace"), re.MULTILINE):
+            link = (module / found[1]).resolve() / ".git"
+            if link.is_file() and link.is_relative_to(root):
+                yield link
+
+
+def guarded(project: Project) -> None:
+    """Make the directories of hooks that the project has not: what is not there cannot be mounted over.
+
+    Raises `LauncherError` where `.git` is a link, in whose place the agent could put another one.
+    """
+    if project.path is not None and (project.path / ".git").is_symlink():
+        raise LauncherError(
+            f"{project.path / '.git'} is a link, and the agent could put another one in its place",
+            hint="--mode copy gives it a copy of the project",
+        )
+    for bind in project_binds(project):
+        if bind.source.name == "hooks" and not bind.source.exists():
+            bind.source.mkdir()

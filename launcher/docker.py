@@ -6,9 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import termios
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +168,38 @@ def foreground(command: Command, sleep: Callable[[float], None]) -> int:
             _end(process)
             raise
     return process.returncode
+
+
+def watched(command: Command, *, stdin: bytes, tell: Callable[[str], None], sleep: Callable[[float], None]) -> Result:
+    """Run a command to its end, with its complaints among its output, each line of which is told as it comes.
+
+    `sleep` is called meanwhile; where it raises, the command is ended before the exception goes on.
+
+    Raises `LauncherError` where it is not installed.
+    """
+    with _known(command), tempfile.TemporaryFile() as source, ThreadPoolExecutor(1) as pool:
+        source.write(stdin)
+        source.seek(0)
+        with subprocess.Popen(
+            command.argv, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        ) as process:
+            reading = pool.submit(_told, process, tell)
+            try:
+                while not reading.done():
+                    sleep(TELLS)
+            except BaseException:
+                _end(process)
+                raise
+    return Result(process.returncode, reading.result(), "")
+
+
+def _told(process: "subprocess.Popen[bytes]", tell: Callable[[str], None]) -> str:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line.decode(errors="replace"))
+        tell(lines[-1].rstrip("\n"))
+    return "".join(lines)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

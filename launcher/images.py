@@ -3,9 +3,10 @@
 import io
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
-from launcher.docker import Command, run
+from launcher.docker import Command, watched
 from launcher.errors import LauncherError
 from launcher.interrupts import HeldSignals
 from launcher.plan import AGENT_IMAGE
@@ -54,8 +55,8 @@ def context(dockerfile: Path) -> bytes:
     return buffer.getvalue()
 
 
-def build(spec: BottleSpec, held: HeldSignals, *, verbose: bool) -> str:
-    """Build the image of a bottle's agent; returns its name.
+def build(spec: BottleSpec, held: HeldSignals, tell: Callable[[str], None]) -> str:
+    """Build the image of a bottle's agent, and tell what docker says as it says it; returns the image's name.
 
     Raises `LauncherError` where there is no Dockerfile, or the build fails.
     """
@@ -81,10 +82,7 @@ def build(spec: BottleSpec, held: HeldSignals, *, verbose: bool) -> str:
     command = ("docker", "build", "--tag", image, "--file", dockerfile.name, *known, "-")
     archive = context(dockerfile)
     held.check()
-    result = run(Command(command), stdin=archive, check=False)
-    if verbose:
-        print(result.stdout, end="")
+    result = watched(Command(command), stdin=archive, tell=tell, sleep=held.sleep)
     if result.code:
-        said = (result.stdout + result.stderr)[-6000:]
-        raise LauncherError(f"building {image} failed:\n{said}")
+        raise LauncherError(f"building {image} failed:\n{result.stdout[-6000:]}")
     return image

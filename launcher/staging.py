@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from launcher import state
-from launcher.agent_side import write_agent_files
+from launcher.agent_side import guarded, write_agent_files
 from launcher.errors import LauncherError
 from launcher.plan import BottlePlan, PipelockProxyPlan, new_slug
 from launcher.planning import proxy_plan
@@ -49,6 +49,8 @@ def staged(spec: BottleSpec, plan: BottlePlan, engine: str) -> Iterator[None]:
         for name, value in values.items():
             state.write(secret_path(plan.stage_dir, name), value, mode=0o600)
         write_agent_files(spec, plan.stage_dir)
+        if spec.agent.project is not None and spec.agent.project.mode == "bind":
+            guarded(spec.agent.project)
         yield
     except BaseException:
         state.discard(plan.stage_dir, plan.slug)

@@ -87,9 +87,11 @@ def _project(spec: BottleSpec) -> str:
         return "none: what is not pushed when the bottle goes is kept as an archive"
     if project.mode == "clone":
         return f"a clone of {project.repository} at {project.target}"
+    linked = project.path is not None and (project.path / ".git").is_file()
+    no_git = "; git does not work there, as this work tree's repository is elsewhere" if linked else ""
     if project.mode == "copy":
-        return f"a copy of {project.path} at {project.target}; `bottle diff` and `bottle apply` bring it home"
-    return f"{project.path} itself at {project.target}, writable"
+        return f"a copy of {project.path} at {project.target}; `bottle diff` and `bottle apply` bring it home{no_git}"
+    return f"{project.path} itself at {project.target}, writable{no_git}"
 
 
 def _limits(limits: Any) -> str:

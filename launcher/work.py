@@ -7,9 +7,12 @@ patch or as an archive: the operator's machine runs no git in a directory that a
 import gzip
 import hashlib
 import json
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,52 +20,22 @@ from launcher import state
 from launcher.backend import BottleBackend
 from launcher.docker import Command, Result, docker, docker_to_file, run, to_file
 from launcher.errors import LauncherError
-from launcher.plan import BASE_DIR, BUNDLE_IMAGE, PROJECT_DIR, RUNTIME_DIR, object_name
+from launcher.plan import BASE_DIR, BUNDLE_IMAGE, LABEL_ROLE, LABEL_SLUG, PROJECT_DIR, RUNTIME_DIR, object_name
 from launcher.spec import BottleSpec
 
 Say = Callable[[str], None]
 
-# git without any configuration files, and with its objects in a directory apart.
-_GIT = """
-set -eu
-export HOME=/scratch GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1 GIT_CONFIG_COUNT=2
-export GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*' GIT_CONFIG_KEY_1=core.fileMode GIT_CONFIG_VALUE_1=true
-"""
-# What the agent's copy has and the base has not, as one patch; what is ignored by .gitignore is left out.
-PATCH = (
-    _GIT
-    + """
-export GIT_DIR=/scratch/git
-git init --quiet --bare "$GIT_DIR"
-git config core.bare false
-GIT_WORK_TREE=$BASE git add --all >/dev/null 2>&1
-base=$(git write-tree)
-GIT_WORK_TREE=$PROJECT git add --all >/dev/null 2>&1
-git diff --cached --binary --no-ext-diff --no-textconv "$base"
-"""
-)
-# Work trees of git with something that no remote has: numbers and path of each, with a NUL after it. The agent chose
-# the paths, so no other byte separates them; and a repository whose filters never end counts as changed.
-UNSAVED = (
-    _GIT
-    + """
-find "$@" -xdev -maxdepth 5 -name .git -exec sh -c '
-lines() { timeout 60 git -C "$tree" -c core.fsmonitor=false "$@" 2>/dev/null || [ $? != 124 ] || echo; }
-for found do
-    tree=${found%/.git}
-    changed=$(lines status --porcelain | wc -l)
-    commits=$(lines log --oneline --branches --not --remotes | wc -l)
-    [ "$changed$commits" = 00 ] || printf "%d %d %s\\0" "$changed" "$commits" "$tree"
-done
-' sh {} +
-"""
-)
+TIMED_OUT = 124
+"""The exit code of timeout(1)."""
+PATCH_WITHIN_S = 600
+"""After that, what the agent changed is kept as it is: it may have made files whose reading never ends."""
 # Whether there is any work tree at all; this one runs beside the agent, which need not have git.
 TREES = """
 import os, sys
 for root in sys.argv[1:]:
-    for directory, names, _ in os.walk(root):
-        if ".git" in names:
+    for directory, names, files in os.walk(root):
+        bare = {"HEAD", "objects", "refs"} <= {*names, *files} and "/." not in directory
+        if bare or ".git" in (*names, *files):
             print(directory)
         if directory.count("/") - root.count("/") >= 4:
             names.clear()
@@ -97,10 +70,14 @@ def waiting() -> list[str]:
     return [name for name in names if not name.endswith(".applied")]
 
 
+class PatchError(LauncherError):
+    """No patch could be made, whatever is in the way."""
+
+
 def make_patch(slug: str, facts: dict[str, Any]) -> bytes:
     """What the agent has changed in its copy or clone of the project.
 
-    Raises `LauncherError` for a bottle that has none, or where the engine cannot make it.
+    Raises `LauncherError` for a bottle that has none, `PatchError` where it cannot be made.
     """
     if "project" not in _places(facts):
         raise LauncherError(
@@ -110,11 +87,13 @@ def make_patch(slug: str, facts: dict[str, Any]) -> bytes:
     work_root().mkdir(mode=0o700, parents=True, exist_ok=True)
     target = work_root() / f"{slug}.new"
     try:
-        argv = _looking(slug, facts, {"base": BASE_DIR, "project": str(facts["project_target"])}, PATCH)
-        made = docker_to_file(target, *argv)
+        volumes = {"base": BASE_DIR, "project": str(facts["project_target"])}
+        with _looking(slug, facts, volumes, "patch") as argv:
+            made = docker_to_file(target, *argv)
         if made.code:
-            raise LauncherError(
-                f"the patch of {slug} could not be made: {made.stderr.strip() or f'git ended with {made.code}'}",
+            words = f"it was not made within {PATCH_WITHIN_S} s" if made.code == TIMED_OUT else made.stderr.strip()
+            raise PatchError(
+                f"the patch of {slug} could not be made: {words or f'git ended with {made.code}'}",
                 hint=_either_way(slug),
             )
         return target.read_bytes()
@@ -122,29 +101,41 @@ def make_patch(slug: str, facts: dict[str, Any]) -> bytes:
         target.unlink(missing_ok=True)
 
 
+@contextmanager
 def _looking(
-    slug: str, facts: dict[str, Any], volumes: dict[str, str], script: str, *arguments: str
-) -> tuple[str, ...]:
-    """A container of the bundle's image that looks at volumes and may do nothing else."""
+    slug: str, facts: dict[str, Any], volumes: dict[str, str], what: str, *places: str
+) -> Iterator[tuple[str, ...]]:
+    """The command line of a container of the bundle's image that looks at volumes and may do nothing else.
+
+    It does not outlive the block, even if the client that started it does not live to see its end.
+    """
+    name = object_name(slug, f"look-{secrets.token_hex(3)}")
+    labels = ((LABEL_SLUG, slug), (LABEL_ROLE, "look"))
     mounts = [
         word
         for role, target in volumes.items()
         for word in ("--mount", f"type=volume,source={object_name(slug, role)},target={target},readonly")
     ]
-    return (
-        *("run", "--rm", "--pull", "never", "--network", "none", "--read-only", "--cap-drop", "ALL"),
-        *("--cap-add", "DAC_OVERRIDE", "--security-opt", "no-new-privileges", "--user", "0:0"),
-        *("--mount", "type=volume,target=/scratch", *mounts),
-        *("--env", f"BASE={BASE_DIR}", "--env", f"PROJECT={facts.get('project_target') or PROJECT_DIR}"),
-        *("--no-healthcheck", "--entrypoint", "sh", str(facts.get("bundle_image") or BUNDLE_IMAGE)),
-        *("-c", script, "sh", *arguments),
-    )
+    source = (files("launcher") / "inspection.py").read_text()
+    try:
+        yield (
+            *("run", "--rm", "--pull", "never", "--network", "none", "--read-only", "--cap-drop", "ALL"),
+            *("--cap-add", "DAC_OVERRIDE", "--security-opt", "no-new-privileges", "--user", "0:0", "--name", name),
+            *(word for key, value in labels for word in ("--label", f"{key}={value}")),
+            *("--mount", "type=volume,target=/scratch", *mounts, "--no-healthcheck", "--entrypoint", "timeout"),
+            *(str(facts.get("bundle_image") or BUNDLE_IMAGE), "--kill-after=5", str(PATCH_WITHIN_S)),
+            *("python3", "-I", "-S", "-c", source, what, BASE_DIR, str(facts.get("project_target") or PROJECT_DIR)),
+            *places,
+        )
+    except BaseException:
+        docker("container", "rm", "--force", "--volumes", name, check=False)
+        raise
 
 
-def _is_there(slug: str, role: str) -> bool:
-    """Whether the engine has a volume: a container that names one makes it."""
-    name = object_name(slug, role)
-    return name in docker("volume", "ls", "--quiet", "--filter", f"name={name}").stdout.split()
+def _there(slug: str, places: dict[str, str]) -> dict[str, str]:
+    """Those of the volumes that the engine has: a container that names one makes it."""
+    names = docker("volume", "ls", "--quiet", "--filter", f"name={object_name(slug, '')}").stdout.split()
+    return {role: place for role, place in places.items() if object_name(slug, role) in names}
 
 
 def unsaved(backend: BottleBackend, slug: str, facts: dict[str, Any]) -> list[Unsaved]:
@@ -156,10 +147,12 @@ def unsaved(backend: BottleBackend, slug: str, facts: dict[str, Any]) -> list[Un
     there = _seen_by_agent(backend, slug, places)
     if there.code == 0 and not there.stdout.strip():
         return []
-    places = {role: place for role, place in places.items() if _is_there(slug, role)}
+    volumes = _there(slug, {**places, "base": BASE_DIR})
+    places = {role: place for role, place in places.items() if role in volumes}
     if not places:
         return []
-    told = docker(*_looking(slug, facts, places, UNSAVED, *places.values())).stdout
+    with _looking(slug, facts, volumes, "unsaved", *places.values()) as argv:
+        told = docker(*argv).stdout
     found = [each.split(" ", 2) for each in told.split("\0") if each]
     return [Unsaved(tree, int(changed), int(commits)) for changed, commits, tree in found]
 
@@ -185,15 +178,25 @@ def _keep_all(backend: BottleBackend, slug: str, facts: dict[str, Any], say: Say
     if not backend.shows_volumes:
         _keep_from_agent(backend, slug, facts, say)
         return
-    if "project" in _places(facts) and _is_there(slug, "project"):
-        patch = make_patch(slug, facts)
-        if patch and _digest(patch) != facts.get("applied"):
-            keep(patch_path(slug), patch)
-            say(f"what the agent changed in the project is in {patch_path(slug)}; `bottle apply {slug}` brings it home")
+    if "project" in _there(slug, _places(facts)):
+        _keep_patch(backend, slug, facts, say)
     found = unsaved(backend, slug, facts)
     for name, place, trees in _by_place(facts, found):
         target = _keep_place(backend, slug, name, place)
         say("\n".join([f"not pushed, and kept in {target}:", *(f"  {each}" for each in trees)]))
+
+
+def _keep_patch(backend: BottleBackend, slug: str, facts: dict[str, Any], say: Say) -> None:
+    """What the agent changed in the project: as a patch, or, where none can be made, the whole project."""
+    try:
+        patch = make_patch(slug, facts)
+    except PatchError as error:
+        target = _keep_place(backend, slug, "project", str(facts["project_target"]))
+        say(f"{error}\nso the agent's copy of the project is kept whole, in {target}")
+        return
+    if patch and _digest(patch) != facts.get("applied"):
+        keep(patch_path(slug), patch)
+        say(f"what the agent changed in the project is in {patch_path(slug)}; `bottle apply {slug}` brings it home")
 
 
 def _keep_from_agent(backend: BottleBackend, slug: str, facts: dict[str, Any], say: Say) -> None:
@@ -236,7 +239,7 @@ def _places(facts: dict[str, Any]) -> dict[str, str]:
 def _by_place(facts: dict[str, Any], found: Sequence[Unsaved]) -> Iterator[tuple[str, str, list[Unsaved]]]:
     """What has to be kept as a whole, by its volume: of the project the patch has the files, not the commits."""
     in_project = [each for each in found if _in_project(each, facts)]
-    if with_commits := [each for each in in_project if each.commits and facts.get("project") == "clone"]:
+    if with_commits := [each for each in in_project if each.commits]:
         yield "project", str(facts["project_target"]), with_commits
     if in_home := [each for each in found if each not in in_project]:
         yield "home", str(facts["home"]), in_home
@@ -354,5 +357,5 @@ def saved_facts(name: str) -> dict[str, Any]:
 
 def in_words(patch: bytes) -> str:
     """The size of a patch, for people."""
-    files = patch.count(b"\ndiff --git ") + patch.startswith(b"diff --git ")
-    return f"{files} {'file' if files == 1 else 'files'}, {len(patch)} bytes"
+    count = patch.count(b"\ndiff --git ") + patch.startswith(b"diff --git ")
+    return f"{count} {'file' if count == 1 else 'files'}, {len(patch)} bytes"

@@ -13,7 +13,18 @@ from launcher import bottles, state
 from launcher.backend import BottleBackend, get_bottle_backend
 from launcher.backend.base import Tell
 from launcher.cli.console import asks_a_person, note, screen, tell
-from launcher.cli.root import START, Agent, ProjectMode, ProjectPath, Prompt, Slug, app, complete_slug, example
+from launcher.cli.root import (
+    START,
+    Agent,
+    AgentOfFile,
+    ProjectMode,
+    ProjectPath,
+    Prompt,
+    Slug,
+    app,
+    complete_slug,
+    example,
+)
 from launcher.docker import foreground, replaced_by
 from launcher.errors import LauncherError
 from launcher.interrupts import hold_signals
@@ -28,10 +39,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what
 
 
 def spec_of(
-    target: str | None, *, project: Path | None = None, mode: str = "", prompt: str = "", headless: bool = False,
-    command: tuple[str, ...] = (), tty: bool | None = None, to_build: bool = False,
+    target: str | None, *, agent: str | None = None, project: Path | None = None, mode: str = "", prompt: str = "",
+    headless: bool = False, command: tuple[str, ...] = (), tty: bool | None = None, to_build: bool = False,
 ) -> BottleSpec:  # fmt: skip
-    """The bottle of an agent's name or of a manifest file.
+    """The bottle of an agent's name or of a manifest file, of which `agent` says whose.
 
     Raises `LauncherError` where it cannot be found or has faults.
     """
@@ -41,14 +52,25 @@ def spec_of(
         raise LauncherError(f"--mode {mode}: bind, copy or clone is needed")
     wishes = Wishes(command, prompt, headless, project, mode, tty, to_build)
     if target is not None and ("/" in target or target.endswith(".toml")):
-        return load(Path(target), None, wishes)
-    return find(target, wishes)
+        return load(Path(target), agent, wishes)
+    if target is not None and agent is not None and target != agent:
+        raise LauncherError(
+            f"two agents were named: {target} and {agent}",
+            hint=f"--agent chooses one of a FILE; is {target} a file, call it ./{target}",
+        )
+    return find(target or agent, wishes)
 
 
-@app.command(rich_help_panel=START, epilog=example("bottle up claude", "bottle up -d codex --project ~/src/app"))
+@app.command(
+    rich_help_panel=START,
+    epilog=example(
+        "bottle up claude", "bottle up -d codex --project ~/src/app", "bottle up ./team.toml --agent reviewer"
+    ),
+)
 def up(
     target: Agent = None,
     *,
+    agent: AgentOfFile = None,
     detach: Detach = False,
     keep: Keep = False,
     new: New = False,
@@ -59,7 +81,7 @@ def up(
     quiet: Quiet = False,
 ) -> None:
     """Start an agent in its bottle, show what it says until it ends, and take everything down."""
-    spec = spec_of(target, project=project, mode=mode, prompt=prompt, headless=headless)
+    spec = spec_of(target, agent=agent, project=project, mode=mode, prompt=prompt, headless=headless)
     backend = get_bottle_backend()
     if not new and (there := bottles.of_agent(backend, spec.agent.name)):
         raise typer.Exit(_already_up(backend, spec.agent.name, there))
@@ -75,6 +97,7 @@ def run(
     target: Agent = None,
     command: Annotated[list[str] | None, typer.Argument(help="The command, after --.")] = None,
     *,
+    agent: AgentOfFile = None,
     project: ProjectPath = None,
     mode: ProjectMode = "",
 ) -> None:
@@ -83,7 +106,7 @@ def run(
     if not words:
         raise LauncherError("no command was given", hint="bottle run AGENT -- COMMAND ARGUMENTS…")
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    spec = spec_of(target, project=project, mode=mode, command=words, tty=terminal)
+    spec = spec_of(target, agent=agent, project=project, mode=mode, command=words, tty=terminal)
     raise typer.Exit(start(get_bottle_backend(), spec, quiet=True))
 
 

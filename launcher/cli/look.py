@@ -14,7 +14,7 @@ from launcher import bottles, history, state
 from launcher.backend import BottleBackend, get_bottle_backend
 from launcher.cli.console import asks_a_person, printable, screen
 from launcher.cli.lifecycle import spec_of
-from launcher.cli.root import LOOK, Agent, Json, ProjectMode, ProjectPath, Prompt, Slug, app, example
+from launcher.cli.root import LOOK, Agent, AgentOfFile, Json, ProjectMode, ProjectPath, Prompt, Slug, app, example
 from launcher.docker import foreground, lines_of, run
 from launcher.errors import LauncherError
 from launcher.health import health_of
@@ -31,6 +31,7 @@ _TAGGED = re.compile(r"\[(?P<daemon>[A-Za-z0-9_-]+)\] (?P<text>.*)")
 def plan(
     target: Agent = None,
     *,
+    agent: AgentOfFile = None,
     as_json: Json = False,
     argv: Annotated[bool, typer.Option("--argv", help="The command lines that `up` would run.")] = False,
     project: ProjectPath = None,
@@ -40,7 +41,7 @@ def plan(
     """Show what will be allowed, mounted and run, and do nothing."""
     from launcher.words import as_data, in_words
 
-    spec, stage_dir = bottles.fresh(spec_of(target, project=project, mode=mode, prompt=prompt))
+    spec, stage_dir = bottles.fresh(spec_of(target, agent=agent, project=project, mode=mode, prompt=prompt))
     backend = get_bottle_backend()
     if argv:
         for line in backend.preview(spec, stage_dir):
@@ -227,6 +228,7 @@ def audit(
 def render(
     target: Agent = None,
     *,
+    agent: AgentOfFile = None,
     policy: Annotated[bool, typer.Option("--policy", help="The bundle's policy file.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="The JSON Schema of manifests.")] = False,
     swarm: Annotated[bool, typer.Option("--swarm", help="The command lines of a Docker swarm.")] = False,
@@ -241,7 +243,7 @@ def render(
     if schema:
         sys.stdout.write(schema_text())
         return
-    spec, stage_dir = bottles.fresh(spec_of(target))
+    spec, stage_dir = bottles.fresh(spec_of(target, agent=agent))
     if policy:
         sys.stdout.write(policy_toml(spec))
     elif kubernetes:

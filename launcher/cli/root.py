@@ -61,6 +61,9 @@ Agent = Annotated[
         autocompletion=complete_agent,
     ),
 ]
+AgentOfFile = Annotated[
+    str | None, typer.Option("--agent", metavar="NAME", help="Which agent of a manifest FILE. Default: the only one.")
+]
 Json = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 ProjectPath = Annotated[
     Path | None, typer.Option("--project", metavar="DIRECTORY", help="The directory that the agent works in.")

@@ -12,7 +12,7 @@ from launcher import state
 from launcher.backend import get_bottle_backend
 from launcher.cli.console import note, screen, tell
 from launcher.cli.lifecycle import spec_of
-from launcher.cli.root import SETUP, Agent, Json, app, example
+from launcher.cli.root import SETUP, Agent, AgentOfFile, Json, app, example
 from launcher.errors import LauncherError
 from launcher.interrupts import hold_signals
 
@@ -51,17 +51,18 @@ def init(
 def build(
     target: Agent = None,
     *,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="All that docker says.")] = False,
+    agent: AgentOfFile = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="All that docker says, as it says it.")] = False,
 ) -> None:
     """Build the image of an agent from the Dockerfile that its manifest names."""
     from launcher.engine import ensure_engine
     from launcher.images import build as build_image
 
-    spec = spec_of(target, to_build=True)
+    spec = spec_of(target, agent=agent, to_build=True)
     ensure_engine(tell)
     tell(f"building {spec.agent.image}, which may take some minutes")
     with hold_signals() as held:
-        screen.print(Text(f"{build_image(spec, held, verbose=verbose)} is built"))
+        screen.print(Text(f"{build_image(spec, held, tell if verbose else lambda _line: None)} is built"))
 
 
 @app.command(rich_help_panel=SETUP, epilog=example("bottle doctor"))

@@ -49,7 +49,7 @@ def own_sources() -> list[Source]:
     """The operator's manifests: ~/.claude-bottle/*.toml, bottle.toml first. What begins with a dot is an editor's."""
     visible = (path for path in state.own_root().glob("*.toml") if not path.name.startswith("."))
     paths = sorted(visible, key=lambda path: (path.name != "bottle.toml", path.name))
-    return [_placed(read(path)) for path in paths if path.read_bytes().strip()]
+    return [_placed(read(path)) for path in paths]
 
 
 def load(path: Path, agent: str | None = None, wishes: Wishes = Wishes()) -> BottleSpec:
@@ -58,6 +58,8 @@ def load(path: Path, agent: str | None = None, wishes: Wishes = Wishes()) -> Bot
     Raises `ManifestError` with every fault, `LauncherError` where the file can't be read.
     """
     named = _placed(read(path))
+    if not (named.manifest.agents or named.manifest.bottles):
+        raise LauncherError(f"{path} defines no agent and no bottle", hint="docs/launcher.md shows what a manifest is")
     others = [source for source in own_sources() if source.path.resolve() != named.path.resolve()]
     return _resolve(agent, [named], Bottles(_without_doubles(named, others)), wishes)
 
@@ -169,13 +171,12 @@ def _chosen(name: str | None, sources: Sequence[Source], bottles: Bottles) -> tu
     for source in sources:
         for each, agent in source.manifest.agents.items():
             agents.setdefault(each, (source, agent))
-    if name is None and len(agents) == 1:
-        (name,) = agents
-    elif name is None and not agents and len(bottles.sources) == 1:
-        (name,) = bottles.sources
+    meant = list(agents) or [each for source in sources for each in source.manifest.bottles]
+    if name is None and len(meant) == 1:
+        (name,) = meant
     if name is None:
         known = ", ".join(sorted({*agents, *bottles.sources})) or "none"
-        raise LauncherError("which agent is not said", hint=f"name one: {known}")
+        raise LauncherError("which agent is not said", hint=f"name one (of a FILE by --agent NAME): {known}")
     if name in agents:
         source, agent = agents[name]
         return source, name, agent

@@ -76,6 +76,8 @@ def read(path: Path) -> Source:
         raise ManifestError(str(path), (str(error),)) from None
     except (RecursionError, ValueError):  # Python's own limits, for lists in lists and for digits.
         raise ManifestError(str(path), ("nested too deep, or a number of thousands of digits",)) from None
+    if not document:  # The first form would take it for a bottle that needs nothing.
+        return Source(path.absolute(), Manifest(), {}, {})
     return parse(document, path.absolute(), positions(text))
 
 

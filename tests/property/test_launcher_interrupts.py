@@ -3,11 +3,14 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
 
+from launcher.docker import Command, watched
 from launcher.errors import Interrupted
 from launcher.interrupts import HELD, hold_signals
 
@@ -90,3 +93,40 @@ def test_in_a_thread_nothing_is_held(arrived: list[int]) -> None:
     thread.join()
     assert told == [True]
     assert arrived == []
+
+
+# A build, which may take minutes.
+
+
+def test_what_a_build_says_is_told_as_it_comes(tmp_path: Path) -> None:
+    """The command goes on only once its first line has been told. Defence: `_told`."""
+    os.mkfifo(tmp_path / "go")
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        if line == "first":
+            (tmp_path / "go").write_text("go\n")
+
+    deadline = time.monotonic() + 60
+
+    def sleep(seconds: float) -> None:
+        time.sleep(seconds)
+        if time.monotonic() > deadline:
+            raise TimeoutError
+
+    script = f"cat; echo first; read word <'{tmp_path}/go'; echo $word >&2; exit 3"
+    done = watched(Command(("sh", "-c", script)), stdin=b"from stdin\n", tell=tell, sleep=sleep)
+    assert told == ["from stdin", "first", "go"]
+    assert (done.code, done.stdout) == (3, "from stdin\nfirst\ngo\n")
+
+
+def test_an_interrupt_ends_a_build(tmp_path: Path) -> None:
+    """At once, and not when it is built. Defence: `_end`."""
+    os.mkfifo(tmp_path / "never")
+
+    def sleep(_seconds: float) -> None:
+        raise Interrupted(2, "SIGINT")
+
+    with pytest.raises(Interrupted):
+        watched(Command(("cat", str(tmp_path / "never"))), stdin=b"", tell=print, sleep=sleep)

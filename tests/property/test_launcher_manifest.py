@@ -16,6 +16,7 @@ import launcher
 from launcher import state
 from launcher.backend import _BACKENDS, get_bottle_backend
 from launcher.backend.docker import DockerBottleBackend
+from launcher.cli.lifecycle import spec_of as spec_of_target
 from launcher.errors import LauncherError, ManifestError
 from launcher.manifest import (
     AgentSpec,
@@ -554,6 +555,30 @@ def test_an_agent_of_the_operators_comes_before_theirs(
     assert launcher.manifest.find("same").agent.command == ("mine",)
 
 
+@pytest.mark.parametrize("text", ["", "# nothing\n", 'notify = ["true"]\n'])
+def test_a_file_without_an_agent_is_no_bottle(tmp_path: Path, home: Path, text: str) -> None:
+    """`bottle up /dev/null`; and in the operator's directory such a file is in nobody's way."""
+    path = write(tmp_path / "nothing.toml", text)
+    write(home / "mine.toml", '[bottles.mine]\n[agents.mine]\nbottle = "mine"\n')
+    write(home / "nothing.toml", text)
+    with pytest.raises(LauncherError, match="defines no agent"):
+        load(path)
+    assert launcher.manifest.find().agent.name == "mine"
+
+
+def test_the_bottle_of_a_file_is_meant_and_not_the_operators(tmp_path: Path, home: Path) -> None:
+    write(home / "mine.toml", "[bottles.mine]\n[bottles.other]\n")
+    assert load(write(tmp_path / "one.toml", "[bottles.theirs]\n")).agent.name == "theirs"
+
+
+@pytest.mark.usefixtures("home")
+def test_an_agent_of_a_file_is_chosen_by_name(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "two.toml", SMALL + '[agents.z]\nbottle = "b"\n'))
+    assert spec_of_target(path, agent="z").agent.name == "z"
+    with pytest.raises(LauncherError, match="two agents were named: x and z"):
+        spec_of_target("x", agent="z")
+
+
 @pytest.mark.usefixtures("home")
 def test_which_agent_is_asked_and_not_guessed(tmp_path: Path) -> None:
     path = write(tmp_path / "two.toml", SMALL + '[agents.z]\nbottle = "b"\n')
@@ -777,7 +802,7 @@ def imports(path: Path) -> set[str]:
 
 def test_one_module_runs_subprocesses() -> None:
     """One file shows what the launcher runs on the host. What is copied into a container is not the launcher's own."""
-    copied = {"demo_origin.py"}
+    copied = {"demo_origin.py", "inspection.py"}
     own = [path for path in Path(launcher.__path__[0]).rglob("*.py") if path.name not in copied]
     running = {path.name for path in own if imports(path) & {"subprocess", "pty", "multiprocessing"}}
     assert running == {"docker.py"}

@@ -21,7 +21,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher import sandbox
-from launcher.agent_side import EXTRA_VARIABLES, PROXY_VARIABLES, STORE_VARIABLES, agent_env, git_config
+from launcher.agent_side import (
+    EXTRA_VARIABLES,
+    PROXY_VARIABLES,
+    STORE_VARIABLES,
+    agent_env,
+    git_config,
+    guarded,
+    project_binds,
+)
 from launcher.backend.docker import (
     Agent,
     DockerBottleBackend,
@@ -34,6 +42,7 @@ from launcher.backend.docker import (
 from launcher.backend.docker.argv import create
 from launcher.backend.docker.render import early_steps, render, without
 from launcher.containers import agent, bundle, gate
+from launcher.errors import LauncherError
 from launcher.host_rules import remove_rules, set_rules, table_name
 from launcher.plan import (
     CA_STORE,
@@ -477,6 +486,47 @@ def test_a_projects_git_is_no_trap_for_its_operator(tmp_path: Path) -> None:
     spec = BottleSpec("x", agent=AgentSpec(project=Project("bind", tmp_path, target="/w")))
     found = [(bind.target, bind.read_only) for bind in filled(spec).agent.binds]
     assert found == [("/w", False), ("/w/.git", False), ("/w/.git/config", True), ("/w/.git/hooks", True)]
+
+
+def test_hooks_that_are_not_there_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    project = Project("bind", tmp_path, target="/w")
+    guarded(project)
+    assert ("/w/.git/hooks", True) in [(bind.target, bind.read_only) for bind in project_binds(project)]
+    assert (tmp_path / ".git/hooks").is_dir()
+
+
+def test_a_git_that_is_elsewhere_is_no_trap_either(tmp_path: Path) -> None:
+    """The file of a linked work tree says where; a link could be replaced, so such a project is not mounted."""
+    tree, linked = tmp_path / "tree", tmp_path / "linked"
+    for each in (tree, linked):
+        each.mkdir()
+    (tree / ".git").write_text("gitdir: /elsewhere\n")
+    (linked / ".git").symlink_to("/elsewhere")
+    binds = project_binds(Project("bind", tree, target="/w"))
+    assert [(bind.target, bind.read_only) for bind in binds] == [("/w", False), ("/w/.git", True)]
+    with pytest.raises(LauncherError, match="is a link"):
+        guarded(Project("bind", linked, target="/w"))
+
+
+def test_submodules_are_no_trap_either(tmp_path: Path) -> None:
+    """`git status` looks into them, and obeys their configuration. The path of one is its operator's choice."""
+    module = tmp_path / ".git/modules/lib/deep"
+    for name in ("objects", "hooks", "modules/inner/objects"):
+        (module / name).mkdir(parents=True)
+    for place, tree in ((module, "../../../../sub dir"), (module / "modules/inner", "/nowhere")):
+        (place / "HEAD").touch()
+        (place / "config").write_text(f"[core]\n\tworktree = {tree}\n")
+    (tmp_path / "sub dir").mkdir()
+    (tmp_path / "sub dir/.git").write_text("gitdir: ../.git/modules/lib/deep\n")
+    guarded(project := Project("bind", tmp_path, target="/w"))
+    read_only = [bind.target for bind in project_binds(project) if bind.read_only]
+    deep = "/w/.git/modules/lib/deep"
+    assert read_only == [
+        "/w/.git/hooks",
+        *(f"{deep}/config", f"{deep}/hooks", "/w/sub dir/.git"),
+        *(f"{deep}/modules/inner/config", f"{deep}/modules/inner/hooks"),
+    ]
 
 
 @given(specs())

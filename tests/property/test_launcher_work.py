@@ -30,7 +30,7 @@ class Engine(DockerBottleBackend):
     stopped = False
 
     def launch(self, *_plan: object, **_start: object) -> str:
-        state.create(state.state_root() / SLUG, SLUG, home="/home/agent", project="copy", project_target="/work")
+        state.create(state.state_root() / SLUG, SLUG, home="/home/agent", project="copy", project_target="/nowhere")
         return f"bottle-{SLUG}-agent"
 
     def prepare(self, *_wanted: object) -> object:  # type: ignore[override]
@@ -62,8 +62,7 @@ def engine_has(monkeypatch: pytest.MonkeyPatch, *volumes: str) -> list[tuple[str
         asked.append(args)
         if args[0] == "volume":
             return Result(0, "\n".join(volumes), "")
-        at = args.index("-c")
-        done = subprocess.run(("sh", "-c", *args[at + 1 :]), capture_output=True, text=True, check=check)
+        done = subprocess.run((sys.executable, *args[args.index("-I") :]), capture_output=True, text=True, check=check)
         return Result(done.returncode, done.stdout, done.stderr)
 
     monkeypatch.setattr(work, "docker", docker)
@@ -156,7 +155,7 @@ def test_an_engine_that_fails_hides_no_work(monkeypatch: pytest.MonkeyPatch) -> 
 def test_looking_makes_no_volume(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bottle whose volumes somebody has removed by hand: a container that names one would make it anew."""
     asked = engine_has(monkeypatch)
-    state.create(state.state_root() / SLUG, SLUG, home="/home/agent", project="copy", project_target="/work")
+    state.create(state.state_root() / SLUG, SLUG, home="/home/agent", project="copy", project_target="/nowhere")
     work.settled(Engine(), SLUG, print)
     assert {args[0] for args in asked} == {"volume"}
 
