@@ -54,6 +54,8 @@ def main() -> int:
         for peer in lent:
             peer.find(cache())
         return image.run(cache(), lent, [word for word in sys.argv[1:] if word != "--image"])
+    if image.COMMAND not in os.environ and interpreter.INSIDE not in os.environ:
+        interpreter.keep_before(cache())
     venv = cache() / "peers"
     if chosen.install:
         install.install(venv, chosen.python)
@@ -70,7 +72,8 @@ def main() -> int:
         present = [
             peer for peer in peers if peer.program and (not chosen.peers or peer.name in chosen.peers.split(","))
         ]
-        cast = schedule.Cast(Init(python), BundleOfOne(python, scratch), Bare(python), present)
+        before = [Init(python, before=True), BundleOfOne(python, scratch, before=True)] if python.has_before else []
+        cast = schedule.Cast(Init(python), BundleOfOne(python, scratch), Bare(python), present, before)
         programme = schedule.groups(cast, short=chosen.short)
         if chosen.only:
             programme = [group for group in programme if group.name in chosen.only.split(",")]

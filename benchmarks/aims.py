@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.contenders import BARE, BUNDLE, INIT
+from benchmarks.contenders import BARE, BEFORE, BUNDLE, INIT
 
 if TYPE_CHECKING:
     from benchmarks.figures import Samples, Spread
@@ -63,6 +63,7 @@ LABELS = {
     "orphans.per_s": "orphans a second",
     "orphans.cpu_us": "CPU for each orphan, µs",
     "4.start_ms": "exec → four daemons executed, ms",
+    "uncompiled.start_ms": "exec → four daemons of a file that was never compiled, ms",
     "4.stop_ms": "TERM → gone, four daemons, ms",
     "4.pss_mb": "PSS with four daemons, MB",
     "idle.wakeups_per_min": "wake-ups a minute, idle",
@@ -91,15 +92,16 @@ LABELS = {
 
 AIMS = (
     Aim("start, one command", "one.start_ms", 1.5, "bare.run_ms", (BARE,)),
-    Aim("start, four daemons of a bundle file", "4.start_ms", 2, "bare.run_ms", (BARE,)),
+    Aim("start, four daemons of a bundle file", "4.start_ms", 1.6, "bare.run_ms", (BARE,)),
     Aim("the same, against Pebble", "4.start_ms", 1, "4.start_ms", ("Pebble",)),
+    Aim("four daemons, their file never compiled", "uncompiled.start_ms", 0.6, "uncompiled.start_ms", (BEFORE,)),
     Aim("signal → child has it, p50", "signal.p50_us", 1, "signal.p50_us", ("tini",)),
     Aim("signal → child has it, p99", "signal.p99_us", 1, "signal.p99_us", ("tini",)),
-    Aim("the same through a bundle, p50", "signal.p50_us", 1, "signal.p50_us", ("tini",), contender=BUNDLE),
+    Aim("the same through a bundle, p50", "signal.p50_us", 1.5, "signal.p50_us", ("tini",), contender=BUNDLE),
     Aim("the same through a bundle, p99", "signal.p99_us", 1, "signal.p99_us", ("tini",), contender=BUNDLE),
     Aim("TERM → gone, one child", "one.stop_ms", 2, "one.stop_ms", ("tini",)),
     Aim("TERM → gone, four daemons", "4.stop_ms", 1, "4.stop_ms", ("s6",)),
-    Aim("memory with four daemons", "4.pss_mb", 1.5, "bare.pss_mb", (BARE,)),
+    Aim("memory with four daemons", "4.pss_mb", 1.35, "bare.pss_mb", (BARE,)),
     Aim("the same, against Pebble", "4.pss_mb", 1, "4.pss_mb", ("Pebble",)),
     Aim("wake-ups a minute, idle", "idle.wakeups_per_min", 0),
     Aim("20,000 orphans: pace", "orphans.per_s", 0.95, "orphans.per_s", ("tini",), at_least=True),
@@ -116,5 +118,5 @@ AIMS = (
     Aim("100 daemons: stop", "100.stop_ms", 1, "100.stop_ms", PYTHON_PEERS),
     Aim("100 daemons: memory", "100.pss_mb", 1, "100.pss_mb", PYTHON_PEERS),
     Aim("`health` as the HEALTHCHECK", "health.run_ms", 2, "bare.run_ms", (BARE,)),
-    Aim("simulated events a minute, one core", "simulated.per_min", 1_000_000, at_least=True),
+    Aim("simulated events a minute, one core", "simulated.per_min", 3_000_000, at_least=True),
 )

@@ -23,8 +23,10 @@ from typing import NamedTuple
 
 from benchmarks import table
 from benchmarks.aims import Aim
-from benchmarks.data_path import BEFORE_COMMIT, REPOSITORY, ROOT, Fault, docker, made_by, make_before, write_before
+from benchmarks.containers import used
+from benchmarks.data_path import REPOSITORY, ROOT, Fault, docker, made_by, make_before, write_before
 from benchmarks.figures import Samples, spread
+from benchmarks.interpreter import BEFORE_COMMIT
 from benchmarks.schedule import say
 
 DOCUMENT = ROOT / "docs/benchmarks-bottles.md"
@@ -166,9 +168,9 @@ def many(launcher: Launcher, count: int, idle_s: float, samples: Samples) -> Non
         raise Fault(f"of {count} bottles: {', '.join(states)}")
     ends = max(1, count // 5)
     found = {"first_ms": spread(took[:ends]).median, "last_ms": spread(took[-ends:]).median}
-    before, began = _used(), time.monotonic()
+    before, began = used(), time.monotonic()
     time.sleep(idle_s)
-    cpu_s = _used()["cpu_s"] - before["cpu_s"]
+    cpu_s = used()["cpu_s"] - before["cpu_s"]
     found["idle_percent"] = 100 * cpu_s / (time.monotonic() - began) / count
     found["pss_mb"] = before["pss_mb"] / count
     found["down_ms"] = launcher.run("down", "--all")["ms"] / count
@@ -180,44 +182,6 @@ def _states(launcher: Launcher) -> list[str]:
     command = [sys.executable, "-m", "launcher", "status", "--json"]
     done = subprocess.run(command, cwd=launcher.tree, env=env, capture_output=True, text=True, check=False)
     return [each["state"] for each in json.loads(done.stdout)]
-
-
-ENGINE = ("dockerd", "containerd", "containerd-shim")
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def _used() -> dict[str, float]:
-    """CPU seconds of the engine and of all containers so far, what they have reaped included, and the PSS of shims and
-    containers in MB: a health check is what it costs the engine as well.
-    """
-    processes: dict[int, tuple[int, str, float]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            head, _, rest = path.read_text().rpartition(") ")
-        except OSError:
-            continue
-        fields = rest.split()
-        cpu_s = sum(map(int, fields[11:15])) / TICKS
-        processes[int(path.parent.name)] = (int(fields[1]), head.partition("(")[2][:15], cpu_s)
-    engine = {pid for pid, (_, name, _) in processes.items() if name in ENGINE}
-    shims = {pid for pid in engine if processes[pid][1] == "containerd-shim"}
-    inside = {pid for pid in processes if _descends(pid, shims, processes)}
-    pss_mb = sum(map(_pss_mb, shims | inside))
-    return {"cpu_s": sum(processes[pid][2] for pid in engine | inside), "pss_mb": pss_mb}
-
-
-def _descends(pid: int, from_: set[int], processes: dict[int, tuple[int, str, float]]) -> bool:
-    while pid in processes and pid not in from_:
-        pid = processes[pid][0]
-    return pid in from_
-
-
-def _pss_mb(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
 
 
 def report(samples: Samples, names: list[str], facts: list[str]) -> str:

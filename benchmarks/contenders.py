@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from benchmarks.interpreter import BEFORE_COMMIT, PACKAGE, PACKAGE_BEFORE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 INIT = "bottle_init"
 BUNDLE = "bottle_init, bundle of one"
 BARE = "bare interpreter"
+BEFORE = f"bottle_init of {BEFORE_COMMIT}"
+BUNDLE_BEFORE = f"{BEFORE}, bundle of one"
 SIMULATE = """
 import sys
 from bottle_init.testing.fuzz import fuzz
@@ -43,14 +47,15 @@ class Contender(Protocol):
 
 
 class Init:
-    """The init as the image runs it, its bundle file compiled."""
+    """The init as the image runs it, its bundle file compiled; or that of an earlier build."""
 
     slow = False
     settles_s = 0.0
     stop: int = signal.SIGTERM
 
-    def __init__(self, interpreter: Interpreter) -> None:
-        self.name = INIT
+    def __init__(self, interpreter: Interpreter, *, before: bool = False) -> None:
+        self.name = BEFORE if before else INIT
+        self.package = PACKAGE_BEFORE if before else PACKAGE
         self.interpreter = interpreter
         self.control = f"@bottle-bench-{os.getpid()}"
         self.environ: dict[str, str] = {}
@@ -58,24 +63,30 @@ class Init:
     @property
     def version(self) -> str:
         """Its own word."""
-        return subprocess.run(
-            self.interpreter.init("--version"), check=True, capture_output=True, text=True
-        ).stdout.strip()
+        return subprocess.run(self._run("--version"), check=True, capture_output=True, text=True).stdout.strip()
+
+    def _run(self, *arguments: str) -> list[str]:
+        return self.interpreter.init(*arguments, package=self.package)
 
     def one(self, command: Sequence[str]) -> list[str]:
         """One command."""
-        return self.interpreter.init("--", *command)
+        return self._run("--", *command)
 
     def many(self, directory: Path, commands: Mapping[str, Sequence[str]]) -> list[str]:
         """A bundle of daemons without probes, which are executed at once, and get the signal that is measured."""
+        argv = self.uncompiled(directory, commands)
+        compile_it = self._run("check", "--compile", str(directory / "bundle.toml"))
+        subprocess.run(compile_it, check=True, stdout=subprocess.PIPE)
+        return argv
+
+    def uncompiled(self, directory: Path, commands: Mapping[str, Sequence[str]]) -> list[str]:
+        """The same with its bundle file as it was written."""
         file = directory / "bundle.toml"
         text = f"[bundle]\ncontrol = {json.dumps(self.control)}\n"
         for name, command in commands.items():
             text += f"[daemons.{name}]\ncommand = {json.dumps(list(command))}\nsignals = {{ USR1 = 'USR1' }}\n"
         file.write_text(text)
-        compile_it = self.interpreter.init("check", "--compile", str(file))
-        subprocess.run(compile_it, check=True, stdout=subprocess.PIPE)
-        return self.interpreter.init("--policy=exit-on-child-death", f"--config={file}")
+        return self._run("--policy=exit-on-child-death", f"--config={file}")
 
     def simulate(self, seed: str, seconds: float) -> list[str]:
         """What fuzzes random bundles for so long, and prints how many events and seconds it took, and what broke."""
@@ -83,15 +94,15 @@ class Init:
 
     def health(self) -> list[str]:
         """What asks it for its health."""
-        return self.interpreter.health(f"--control={self.control}")
+        return self._run("health", f"--control={self.control}")
 
 
 class BundleOfOne(Init):
     """One command as a bundle with a single daemon."""
 
-    def __init__(self, interpreter: Interpreter, directory: Path) -> None:
-        super().__init__(interpreter)
-        self.name = BUNDLE
+    def __init__(self, interpreter: Interpreter, directory: Path, *, before: bool = False) -> None:
+        super().__init__(interpreter, before=before)
+        self.name = BUNDLE_BEFORE if before else BUNDLE
         self.directory = directory
 
     def one(self, command: Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from benchmarks import table
 from benchmarks.aims import Aim
 from benchmarks.figures import Samples
+from benchmarks.interpreter import BEFORE_COMMIT
 from benchmarks.schedule import say
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs/benchmarks-data-path.md"
 REPOSITORY = "claude-bottle-sidecars"
 LOAD = "claude-bottle-load"
-BEFORE_COMMIT = "50dedf2"
-"""The last build whose proxies were mitmproxy 12.2.3."""
 
 DIRECT, BEFORE, MINIMAL, OURS = "no proxy", f"mitmproxy ({BEFORE_COMMIT})", "mitmproxy, minimal", "bottle-proxy"
 BASES = ("debian:trixie-slim", "bottle-base:trixie")

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from benchmarks.install import DEBIAN_PACKAGES
-from benchmarks.interpreter import ROOT
+from benchmarks.interpreter import ROOT, keep_before
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,9 @@ def run(cache: Path, peers: list[Peer], arguments: list[str]) -> int:
         print(f"There must be an image {BUNDLE} to build upon: `make image` builds it.", file=sys.stderr)
         return built.returncode
     inside = cache / "image"
-    inside.mkdir(exist_ok=True)
+    kept = inside / cache.name
+    kept.mkdir(parents=True, exist_ok=True)
+    keep_before(kept)
     mounts = [f"{ROOT}:{PROJECT}:ro", f"{ROOT / 'docs'}:{PROJECT}/docs", f"{inside}:/cache", f"{TRUSTED}:{TRUSTED}:ro"]
     mounts += [f"{peer.program}:/usr/local/bin/{peer.executable or peer.name}:ro" for peer in peers if peer.program]
     command = shlex.join(["python", "-m", "benchmarks", "--image", *arguments])

@@ -18,6 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DOCKERFILE = ROOT / "images/bundle/Dockerfile"
 INSIDE = "BENCHMARKS_MOUNT_NAMESPACE"
+BEFORE_COMMIT = "50dedf2"
+"""An earlier build that takes part as a peer."""
+PACKAGE, PACKAGE_BEFORE = "bottle_init", "bottle_init_before"
 WAITING = "import _signal; _signal.pause()"
 
 
@@ -50,16 +53,19 @@ class Interpreter:
     def __init__(self, program: str, cache: Path) -> None:
         self.program = program
         self.flags = entrypoint_flags()
-        package = cache / f"site-{self.ask('import sys; print(sys.implementation.cache_tag)')}" / "bottle_init"
-        shutil.rmtree(package.parent, ignore_errors=True)
-        shutil.copytree(ROOT / "bottle_init", package, ignore=shutil.ignore_patterns("__pycache__"))
-        self.run("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(package))
+        site = cache / f"site-{self.ask('import sys; print(sys.implementation.cache_tag)')}"
+        shutil.rmtree(site, ignore_errors=True)
+        shutil.copytree(ROOT / PACKAGE, site / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+        self.has_before = (cache / PACKAGE_BEFORE).exists()
+        if self.has_before:
+            shutil.copytree(cache / PACKAGE_BEFORE, site / PACKAGE_BEFORE)
+        self.run("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(site))
         if INSIDE in os.environ:
             self.how = "in a mount namespace, as the image has it"
-            self._mount(package.parent, cache)
+            self._mount(site, cache)
         else:
             self.how = "in a virtual environment (no root, or no unshare)"
-            self._make_venv(package, cache)
+            self._make_venv(site, cache)
 
     def _mount(self, site: Path, cache: Path) -> None:
         """The package, and nothing else that the machine may have installed: each .pth file costs a start."""
@@ -74,12 +80,12 @@ class Interpreter:
         for source, target in [(str(site), known[0]), *mounts]:
             subprocess.run(["mount", "--bind", source, target], check=True)
 
-    def _make_venv(self, package: Path, cache: Path) -> None:
+    def _make_venv(self, packages: Path, cache: Path) -> None:
         venv = cache / "interpreter"
         self.run("-m", "venv", "--clear", "--without-pip", str(venv))
         self.program = str(venv / "bin/python")
         site = self.ask("import site; print(site.getsitepackages()[0])")
-        shutil.copytree(package, Path(site) / package.name)
+        shutil.copytree(packages, site, dirs_exist_ok=True)
 
     def run(self, *argv: str) -> str:
         """Run it, not isolated; returns what it prints. Raises CalledProcessError."""
@@ -103,13 +109,22 @@ class Interpreter:
         """The interpreter, asleep; `_signal` is built into it."""
         return [self.program, *self.flags, "-c", WAITING]
 
-    def init(self, *arguments: str) -> list[str]:
+    def init(self, *arguments: str, package: str = PACKAGE) -> list[str]:
         """The init."""
-        return [self.program, *self.flags, "-m", "bottle_init", *arguments]
+        return [self.program, *self.flags, "-m", package, *arguments]
 
-    def health(self, *arguments: str) -> list[str]:
-        """A HEALTHCHECK that asks the init."""
-        return self.init("health", *arguments)
+
+def keep_before(cache: Path) -> None:
+    """Put the earlier build's package into the cache, under a name of its own, if this clone's history has it."""
+    shutil.rmtree(cache / PACKAGE_BEFORE, ignore_errors=True)
+    command = ["git", "-C", str(ROOT), "archive", BEFORE_COMMIT, PACKAGE]
+    archive = subprocess.run(command, capture_output=True, check=False)
+    if archive.returncode:
+        return
+    subprocess.run(["tar", "-xC", str(cache)], input=archive.stdout, check=True)
+    (cache / PACKAGE).rename(cache / PACKAGE_BEFORE)
+    for path in (cache / PACKAGE_BEFORE).rglob("*.py"):
+        path.write_text(re.sub(rf"\b{PACKAGE}\b", PACKAGE_BEFORE, path.read_text()))
 
 
 def entrypoint_flags() -> list[str]:

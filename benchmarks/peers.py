@@ -89,10 +89,10 @@ HOW_TO_GET = {
 
 
 def said_by(*argv: str) -> str:
-    """The first line that a program prints, empty where it fails."""
+    """The first line with a digit that a program prints, or else its first; empty where it fails."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    lines = done.stdout.split("\n") if done.returncode == 0 else [""]
-    return lines[0].strip()
+    lines = done.stdout.strip().split("\n") if done.returncode == 0 else [""]
+    return next((line for line in lines if any(map(str.isdigit, line))), lines[0]).strip()
 
 
 def plain_one(*options: str) -> Callable[[str, Sequence[str]], list[str]]:

@@ -116,6 +116,15 @@ def several(number: int) -> Callable[[Bench, Contender], Metrics]:
     return measure
 
 
+def uncompiled(bench: Bench, init: Init) -> Metrics:
+    """Four children of a bundle file that was never compiled."""
+    directory = Path(tempfile.mkdtemp(dir=bench.directory))
+    bench.probe.wire.clear()
+    with Running(init.uncompiled(directory, bench.commands("sleep", 4)), init.environ) as running:
+        said = bench.probe.wire.all("start", 4, running)
+        return {"uncompiled.start_ms": running.since_start_ms(max(one.ns for one in said))}
+
+
 def health(bench: Bench, init: Init) -> Metrics:
     """A HEALTHCHECK, once, with four daemons that are ready."""
     with bench.many(init, bench.commands("sleep", 4)) as running:

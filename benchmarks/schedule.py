@@ -43,6 +43,8 @@ class Cast(NamedTuple):
     bundle_of_one: BundleOfOne
     bare: Bare
     peers: Sequence[Peer]
+    before: Sequence[Init]
+    """The earlier build's, in both modes, if this clone has it."""
 
     @property
     def single(self) -> list[Contender]:
@@ -63,16 +65,18 @@ class Cast(NamedTuple):
 def groups(cast: Cast, *, short: bool) -> list[Group]:
     """The whole programme."""
     bare = Job(scenarios.bare, cast.bare)
-    single = [Job(scenarios.one, one) for one in cast.single]
-    four = [Job(scenarios.several(4), one) for one in cast.several]
+    single = [Job(scenarios.one, one) for one in (*cast.single, *cast.before)]
+    four = [Job(scenarios.several(4), one) for one in (*cast.several, *cast.before[:1])]
+    uncompiled = [Job(scenarios.uncompiled, one) for one in (cast.init, *cast.before[:1])]
     lines = [Job(scenarios.lines(writers), one) for one in cast.tagging for writers in (1, 4)]
     sizes = [Job(scenarios.several(number), cast.init) for number in (25, 50)]
     hundred = [Job(scenarios.several(100), one) for one in cast.several]
     asleep = Job(scenarios.bare_asleep, cast.bare)
     whole = [
         Group("one command", [bare, asleep, *single], 40, 40),
-        Group("signals", [Job(scenarios.signals, one) for one in cast.single], 30, 30),
+        Group("signals", [Job(scenarios.signals, one) for one in (*cast.single, *cast.before)], 30, 30),
         Group("four daemons", [bare, asleep, *four], 30, 6),
+        Group("bundle file", uncompiled, 20, 20),
         Group("health", [bare, Job(scenarios.health, cast.init)], 30, 30),
         Group("lines", lines, 10, 10),
         Group("stalled stdout", [Job(scenarios.stalled, cast.init)], 8, 8),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.aims import AIMS, LABELS, Aim
-from benchmarks.contenders import BARE, BUNDLE, INIT
+from benchmarks.contenders import BARE, BEFORE, BUNDLE, BUNDLE_BEFORE, INIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,7 +28,8 @@ SINGLE = (
     "orphans.cpu_us",
 )
 SEVERAL = (
-    *("bare.run_ms", "bare.pss_mb", "4.start_ms", "4.stop_ms", "4.pss_mb", "idle.wakeups_per_min"),
+    *("bare.run_ms", "bare.pss_mb", "4.start_ms", "uncompiled.start_ms", "4.stop_ms", "4.pss_mb"),
+    "idle.wakeups_per_min",
     *("lines1.per_s", "lines1.lost", "lines4.per_s", "lines4.lost", "100.start_ms", "100.stop_ms", "100.pss_mb"),
 )
 ALONE = (
@@ -91,7 +92,9 @@ def of_figures(samples: Samples, metrics: Sequence[str], names: Sequence[str]) -
 def of_versions(cast: Cast) -> str:
     """Who was here, and who was not, and why."""
     body = [[peer.name, peer.version if peer.program else f"skipped: {peer.version}"] for peer in cast.peers]
-    return rows(("peer", "version"), [[INIT, cast.init.version], [BARE, cast.init.interpreter.version], *body])
+    before = [[one.name, one.version] for one in cast.before[:1]]
+    own = [[INIT, cast.init.version], *before, [BARE, cast.init.interpreter.version]]
+    return rows(("peer", "version"), [*own, *body])
 
 
 def report(samples: Samples, cast: Cast, facts: Sequence[str], problems: dict[str, str]) -> str:
@@ -102,8 +105,8 @@ def report(samples: Samples, cast: Cast, facts: Sequence[str], problems: dict[st
         of_versions(cast),
         "Medians, with the quartiles in brackets; ratios are taken round by round, and summed up then.\n",
         "## Aims\n\n" + of_aims(samples),
-        "## One command\n\n" + of_figures(samples, SINGLE, [BARE, INIT, BUNDLE, *peers]),
-        "## Several\n\n" + of_figures(samples, SEVERAL, [BARE, INIT, *peers]),
+        "## One command\n\n" + of_figures(samples, SINGLE, [BARE, INIT, BUNDLE, BEFORE, BUNDLE_BEFORE, *peers]),
+        "## Several\n\n" + of_figures(samples, SEVERAL, [BARE, INIT, BEFORE, *peers]),
         "## The init alone\n\n" + of_figures(samples, ALONE, [INIT]),
     ]
     if problems:
