@@ -67,6 +67,7 @@ docs: venv ## draws those pages of docs/ and share/ anew that are made from the 
 bench: image ## the benchmarks, side by side with the peers
 	@$(VENV)/python -m benchmarks $(BENCH)
 	@$(if $(findstring --only,$(BENCH)),,$(VENV)/python -m benchmarks.data_path $(filter --short,$(BENCH)))
+	@$(if $(findstring --only,$(BENCH)),,$(VENV)/python -m benchmarks.bundle $(filter --short,$(BENCH)))
 	@$(if $(findstring --only,$(BENCH)),,$(VENV)/python -m benchmarks.bottles $(filter --short,$(BENCH)))
 
 clean: ## removes what make made in this directory

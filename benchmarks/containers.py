@@ -58,13 +58,21 @@ def cpu_s(roots: Collection[int]) -> float:
 def used() -> dict[str, float]:
     """CPU seconds of the engine and of all containers so far, and the PSS of shims and containers in MB.
 
-    A health check is what it costs the engine as well.
+    A health check is what it costs the engine as well. Engines inside of containers count for nothing of their own.
     """
     processes = everything()
-    engine = {pid for pid, process in processes.items() if process.name in ENGINE}
+    here = _pid_namespace("self")
+    engine = {pid for pid, each in processes.items() if each.name in ENGINE and _pid_namespace(pid) == here}
     shims = {pid for pid in engine if processes[pid].name == "containerd-shim"}
     inside = below(shims, processes)
     return {"cpu_s": sum(processes[pid].cpu_s for pid in engine | inside), "pss_mb": held_mb(shims | inside)}
+
+
+def _pid_namespace(pid: int | str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return ""
 
 
 def held_mb(pids: Iterable[int]) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bottles, data_path, figures, table, wire
+from benchmarks import bottles, bundle, data_path, figures, table, wire
 from benchmarks.aims import AIMS, LABELS, Aim
 from benchmarks.contenders import INIT
 from benchmarks.plot import METRICS
@@ -108,6 +108,12 @@ def test_the_data_path_is_measured(bundle_image: str, tmp_path: Path) -> None:
 def test_bottles_are_measured(bundle_image: str, tmp_path: Path) -> None:
     """Each aim that needs no earlier build has a figure, and nothing of the bottles is left."""
     judged("benchmarks.bottles", bundle_image, tmp_path / "bottles.md", bottles.AIMS)
+
+
+@pytest.mark.docker
+def test_a_bundle_is_measured(bundle_image: str, tmp_path: Path) -> None:
+    """Each aim that needs no earlier build has a figure, and nothing of the bundle is left."""
+    judged("benchmarks.bundle", bundle_image, tmp_path / "bundle.md", bundle.AIMS)
 
 
 def test_figures_are_named() -> None:
