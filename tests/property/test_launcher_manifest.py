@@ -566,7 +566,7 @@ def test_a_file_without_an_agent_is_no_bottle(tmp_path: Path, home: Path, text: 
     assert launcher.manifest.find().agent.name == "mine"
 
 
-def test_the_bottle_of_a_file_is_meant_and_not_the_operators(tmp_path: Path, home: Path) -> None:
+def test_the_files_own_bottle_is_meant(tmp_path: Path, home: Path) -> None:
     write(home / "mine.toml", "[bottles.mine]\n[bottles.other]\n")
     assert load(write(tmp_path / "one.toml", "[bottles.theirs]\n")).agent.name == "theirs"
 
