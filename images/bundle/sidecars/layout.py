@@ -12,8 +12,10 @@ GIT_GATE_PORT = 9418
 SUPERVISE_PORT = 9100
 # Loopback only, and only with the real pipelock: where the kernel sends that user's connections.
 TRANSPARENT_PORT = 18082
-# The same for its queries for names: a resolver of ours, by which every name leads to the bundle itself.
+# The same for its queries for names: a resolver of ours, by which every name has a made-up address.
 REAL_NAMES_PORT = 18053
+# Where the parent of the real pipelock says what that does not say itself: which policy it obeys.
+REAL_STATE_PORT = 18889
 METRICS_PORT = 18888
 
 PIPELOCK_BINARY = Path("/usr/local/bin/pipelock")

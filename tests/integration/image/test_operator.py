@@ -203,7 +203,9 @@ def test_a_reload_is_done_when_every_daemon_obeys(running: Bottle) -> None:
     code, said = operate(running.bundle, "bottle-reload", "-", stdin=f"{without}# changed\n")
     assert code == 0, said
     generation = said.split()[-1]
-    for port in (9099, 8888):
+    # The real pipelock does not say which policy it obeys: its parent does.
+    real = check(running.bundle.container, "cat", "/run/bottle/engine") == "pipelock\n"
+    for port in (9099, 18889 if real else 8888):
         assert generation in check(running.bundle.container, "sh", "-c", _HEALTH.format(port))
     assert running.curl("https://a.wild.test/")[0] == 403
     assert check(running.bundle.container, "cat", "/run/bottle/policy.toml").endswith("# changed\n")
@@ -372,7 +374,9 @@ def test_an_authority_is_handed_in(bundle_image: str, tmp_path: Path) -> None:
         assert operate(started, "bottle-secrets", stdin=json.dumps(secrets))[0] == 0
         started.wait_healthy()
         assert check(started.container, "cat", "/run/bottle/ca/pipelock-ca.pem") == begin + rest
-        assert check(started.container, "cat", "/run/bottle/ca/egress-ca.pem") != begin + rest
+        # What the real pipelock passes on unopened, the agent's programs hear from egress.
+        real = check(started.container, "cat", "/run/bottle/engine") == "pipelock\n"
+        assert (check(started.container, "cat", "/run/bottle/ca/egress-ca.pem") == begin + rest) is real
 
 
 def test_a_word_that_means_nothing_is_said(bundle_image: str, tmp_path: Path) -> None:
