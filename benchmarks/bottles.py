@@ -18,10 +18,11 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import table
+from benchmarks import compose, table
 from benchmarks.aims import Aim
 from benchmarks.containers import used
 from benchmarks.data_path import REPOSITORY, ROOT, Fault, docker, made_by, make_before, write_before
@@ -55,6 +56,10 @@ AIMS = (
         for command, limit in (("up", 0.6), ("status", 0.2), ("down", 0.35))
     ),
     *(
+        Aim(f"{WORDS[verb]} beside compose's, ms", f"{verb}.ms", 1, f"{verb}.ms", (compose.NAME,), contender=OURS)
+        for verb in compose.COMMANDS
+    ),
+    *(
         Aim(
             f"calls of {WORDS[command]} beside bottles of others",
             f"{command}.others",
@@ -69,6 +74,19 @@ AIMS = (
     Aim("many bottles: % of a core of each, idle", "many.idle_percent", 1, contender=OURS),
     Aim("many bottles: the last fifth, ms of a start", "many.last_ms", 1.5, "many.first_ms", (OURS,), contender=OURS),
 )
+
+
+def measured(argv: list[str], directory: Path, env: dict[str, str] | None = None) -> dict[str, float]:
+    """The time of a command, and the CPU time of it and of all that it ran. Raises `Fault` where it fails."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(
+        argv, cwd=directory, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    ms, after = (time.monotonic() - began) * 1e3, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise Fault(f"{shlex.join(argv)}: {done.stdout}{done.stderr}")
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"ms": ms, "cpu_ms": cpu_s * 1e3}
 
 
 class Launcher(NamedTuple):
@@ -88,16 +106,8 @@ class Launcher(NamedTuple):
         record.write_text("")
         path = f"{self.programs}:{os.environ['PATH']}"
         env = {**os.environ, "HOME": str(self.home), "PATH": path, "BOTTLE_CALLS": str(record)}
-        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "launcher", *arguments],
-            cwd=self.tree, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        ms, after = (time.monotonic() - began) * 1e3, resource.getrusage(resource.RUSAGE_CHILDREN)
-        if done.returncode:
-            raise Fault(f"{self.name}: {shlex.join(arguments)}: {done.stdout}{done.stderr}")
-        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return {"ms": ms, "cpu_ms": cpu_s * 1e3, "calls": float(len(record.read_text().splitlines()))}
+        found = measured([sys.executable, "-m", "launcher", *arguments], self.tree, env)
+        return found | {"calls": float(len(record.read_text().splitlines()))}
 
     def up(self, *options: str) -> dict[str, float]:
         """Start one more bottle."""
@@ -142,6 +152,28 @@ def one_by_one(launcher: Launcher) -> dict[str, float]:
             told = launcher.run(command, *([launcher.slugs[0]] if command == "down" else []))
         found |= {f"{command}.{figure}": value for figure, value in told.items()}
     return found
+
+
+def by_compose(peer: compose.Compose) -> dict[str, float]:
+    """The same two containers come and go; compose has no command like `status`."""
+    told = {verb: measured(peer.argv(verb), peer.file.parent) for verb in compose.COMMANDS}
+    return {f"{verb}.{figure}": value for verb, figures in told.items() for figure, value in figures.items()}
+
+
+def side_by_side(
+    stack: ExitStack, launchers: list[Launcher], peer: compose.Compose | None, rounds: int, samples: Samples
+) -> None:
+    """Everybody in turn, in an order that rotates from round to round."""
+    turns = {each.name: partial(one_by_one, each) for each in launchers}
+    if peer is not None:
+        turns[compose.NAME] = partial(by_compose, peer)
+        stack.callback(measured, peer.argv("down"), peer.file.parent)
+    for number in range(rounds):
+        say(f"round {number + 1} of {rounds}")
+        names = list(turns)
+        for turn in range(number, number + len(names)):
+            name = names[turn % len(names)]
+            samples.add(str(number), name, turns[name]())
 
 
 def beside_others(stack: ExitStack, chosen: list[Launcher], others: int, samples: Samples) -> None:
@@ -217,11 +249,8 @@ def main() -> int:
         with ExitStack() as stack:
             stage = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bottle-bench-")))
             found = launchers(stack, stage, chosen.image, alone=chosen.alone)
-            for number in range(rounds):
-                say(f"round {number + 1} of {rounds}")
-                start = number % len(found)
-                for launcher in (*found[start:], *found[:start]):
-                    samples.add(str(number), launcher.name, one_by_one(launcher))
+            peer = compose.made(stage / "compose", chosen.image)
+            side_by_side(stack, found, peer, rounds, samples)
             say(f"beside {others} bottles of others")
             beside_others(stack, found, others, samples)
             try:
@@ -233,8 +262,9 @@ def main() -> int:
     except Fault as fault:
         print(f"benchmarks.bottles: {fault}", file=sys.stderr)
         return 1
-    facts = [*made_by("benchmarks.bottles", began), f"{rounds} rounds; {count} bottles at once."]
-    text = report(samples, [each.name for each in found], facts)
+    here = f"{' '.join(peer.command)} {peer.version}" if peer else f"not measured: {compose.NOT_HERE}"
+    facts = [*made_by("benchmarks.bottles", began), f"{rounds} rounds; {count} bottles at once.", f"Compose: {here}."]
+    text = report(samples, [each.name for each in found] + ([compose.NAME] if peer else []), facts)
     if problem:
         text += f"\n## What went wrong\n\n- {problem}\n"
         print(problem, file=sys.stderr)

@@ -193,7 +193,7 @@ def agent(plan: AgentPlan) -> Container:
         volumes=volumes(plan.slug, *_agent_volumes(plan)),
         binds=plan.binds,
         limits=plan.limits,
-        runtime=plan.runtime,
+        runtime=_runtime(plan),
         interactive=plan.tty,
         tty=plan.tty,
         engine_init=not own_init,
@@ -215,6 +215,11 @@ def _agent_volumes(plan: AgentPlan) -> tuple[Volume, ...]:
         found += [Volume("certificates", place, read_only=True, copy=False) for place in places]
     found += [Volume("config", CONFIG_DIR, read_only=True)] if plan.files else []
     return (*found, Volume("home", plan.home), *plan.volumes)
+
+
+def _runtime(plan: AgentPlan) -> str:
+    """`auto` is for `launch` to fill, which asks the engine; until then none is named."""
+    return "" if plan.runtime == "auto" else plan.runtime
 
 
 def gate(plan: AgentPlan) -> Container:
@@ -240,7 +245,7 @@ def gate(plan: AgentPlan) -> Container:
         volumes=volumes(plan.slug, *mounts),
         binds=tuple(replace(bind, read_only=True) for bind in plan.binds),
         interactive=True,
-        runtime=plan.runtime,
+        runtime=_runtime(plan),
         healthcheck=False,
     )
 

@@ -178,7 +178,7 @@ def _keep_all(backend: BottleBackend, slug: str, facts: dict[str, Any], say: Say
     if not backend.shows_volumes:
         _keep_from_agent(backend, slug, facts, say)
         return
-    if "project" in _there(slug, _places(facts)):
+    if "project" in _places(facts) and "project" in _there(slug, _places(facts)):
         _keep_patch(backend, slug, facts, say)
     found = unsaved(backend, slug, facts)
     for name, place, trees in _by_place(facts, found):

@@ -1,11 +1,13 @@
 """The agent's container: started from a plan, stopped by its name."""
 
-from launcher.backend.docker.removal import attempt
+from launcher.backend.docker.removal import attempt, stop_with_volumes
 from launcher.backend.docker.render import render_agent, render_runtime
-from launcher.errors import LauncherError
 from launcher.interrupts import hold_signals
-from launcher.plan import AgentPlan, pipelock_container_name
+from launcher.plan import AgentPlan, object_name, pipelock_container_name
 from launcher.steps import Hands
+
+HELPERS = ("gate", "stage", "clone")
+"""The containers that are there for the start alone."""
 
 
 class Agent:
@@ -25,18 +27,19 @@ class Agent:
         if hands is not None:
             hands.finish("agent.start")
             return plan.name
-        with hold_signals() as held, Hands(held) as own:
-            own.begin(
-                (*render_runtime(plan), *render_agent(plan, pipelock_container_name(plan.slug), bundle_runs=True))
-            )
-            own.finish()
+        steps = (*render_runtime(plan), *render_agent(plan, pipelock_container_name(plan.slug), bundle_runs=True))
+        try:
+            with hold_signals() as held, Hands(held) as own:
+                own.begin(steps)
+                own.finish()
+        finally:
+            attempt("container", "rm", "--force", *(object_name(plan.slug, role) for role in HELPERS))
         return plan.name
 
     @staticmethod
     def stop(target: str) -> None:
-        """Stop and remove the container that `start` named. Idempotent.
+        """Stop and remove the container that `start` named, with the volumes that were its alone. Idempotent.
 
         Raises `LauncherError` where the engine refuses.
         """
-        if faults := attempt("container", "rm", "--force", "--volumes", target):
-            raise LauncherError("\n".join(faults))
+        stop_with_volumes(target, grace=False)

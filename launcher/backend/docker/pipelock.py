@@ -1,13 +1,10 @@
 """The bundle's container: started from a plan, stopped by its name."""
 
-import json
-
-from launcher.backend.docker.removal import attempt
+from launcher.backend.docker.removal import stop_with_volumes
 from launcher.backend.docker.render import render_proxy
-from launcher.docker import Command, docker, docker_json
-from launcher.errors import LauncherError
+from launcher.docker import Command, docker_json
 from launcher.interrupts import hold_signals
-from launcher.plan import LABEL_SLUG, PipelockProxyPlan, object_name, pipelock_container_name
+from launcher.plan import PipelockProxyPlan, object_name, pipelock_container_name
 from launcher.steps import Hands, Step
 
 __all__ = ["PipelockProxy", "pipelock_container_name"]
@@ -52,23 +49,8 @@ class PipelockProxy:
 
         Raises `LauncherError` where the engine refuses.
         """
-        described = docker("container", "inspect", proxy_target, check=False)
-        faults = attempt("container", "stop", proxy_target)
-        faults += attempt("container", "rm", "--force", "--volumes", proxy_target)
-        if described.code == 0 and (volumes := _own_volumes(json.loads(described.stdout)[0])):
-            faults += attempt("volume", "rm", "--force", *volumes)
-        if faults:
-            raise LauncherError("\n".join(faults))
+        stop_with_volumes(proxy_target)
 
 
 def _addresses_of(network: str) -> str:
     return str(docker_json("network", "inspect", network)[0]["IPAM"]["Config"][0]["Subnet"])
-
-
-def _own_volumes(container: dict[str, object]) -> list[str]:
-    """The volumes in a container that were made for its bottle: those that its label tells."""
-    config, mounts = container["Config"], container["Mounts"]
-    assert isinstance(config, dict) and isinstance(mounts, list)  # noqa: PT018 -- what the engine always writes
-    if LABEL_SLUG not in (config.get("Labels") or {}):
-        return []
-    return [str(mount["Name"]) for mount in mounts if mount["Type"] == "volume"]

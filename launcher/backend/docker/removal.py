@@ -1,5 +1,6 @@
 """Taking a bottle down: what bears its label goes, the agent first, so that it never runs without its walls."""
 
+import json
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -114,3 +115,27 @@ def exit_code(container: str) -> str:
     """A container's exit code as the engine tells it, or `?`."""
     inspected = docker("container", "inspect", "--format", "{{.State.ExitCode}}", container, check=False)
     return inspected.stdout.strip() or "?"
+
+
+def stop_with_volumes(container: str, *, grace: bool = True) -> None:
+    """Remove a container and the volumes in it that were made for its bottle; with `grace` it may end in order first.
+    One that is gone is as good as removed.
+
+    Raises `LauncherError` where the engine refuses.
+    """
+    described = docker("container", "inspect", container, check=False)
+    faults = attempt("container", "stop", container) if grace else []
+    faults += attempt("container", "rm", "--force", "--volumes", container)
+    if described.code == 0 and (volumes := _own_volumes(json.loads(described.stdout)[0])):
+        faults += attempt("volume", "rm", "--force", *volumes)
+    if faults:
+        raise LauncherError("\n".join(faults))
+
+
+def _own_volumes(container: dict[str, object]) -> list[str]:
+    """The volumes in a container that were made for its bottle: those that its label tells."""
+    config, mounts = container["Config"], container["Mounts"]
+    assert isinstance(config, dict) and isinstance(mounts, list)  # noqa: PT018 -- what the engine always writes
+    if LABEL_SLUG not in (config.get("Labels") or {}):
+        return []
+    return sorted({str(mount["Name"]) for mount in mounts if mount["Type"] == "volume"})

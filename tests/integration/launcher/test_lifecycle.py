@@ -8,6 +8,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from launcher.backend import get_bottle_backend
 from launcher.backend.base import BottleBackend
+from launcher.backend.docker import Agent, PipelockProxy, pipelock_container_name
 from launcher.docker import Command, docker, foreground
 from launcher.errors import LauncherError
 from launcher.manifest import BottleSpec
@@ -137,6 +139,42 @@ def test_stop_is_idempotent(backend: BottleBackend, stage_dir: Path) -> None:
         assert leftovers(plan.slug) == []
         assert not stage_dir.exists()
     backend.stop("bottle-never-was-agent")
+
+
+def test_parts_are_started_by_plans_and_stopped_by_names(backend: BottleBackend, stage_dir: Path) -> None:
+    """By themselves, on networks that somebody else has made: nothing but these is left. Defence: `stop_with_volumes`,
+    and what `Agent.start` removes at its end.
+    """
+    plan = backend.prepare(BottleSpec("life", daemons=SMALL, slug=stage_dir.name), stage_dir)
+    networks = {which: f"{plan.slug}-{which}-of-a-test" for which in ("internal", "egress")}
+    docker("network", "create", "--internal", networks["internal"])
+    docker("network", "create", networks["egress"])
+    try:
+        proxy = replace(plan.proxy, internal_network=networks["internal"], egress_network=networks["egress"])
+        bundle = PipelockProxy.start(proxy)
+        agent = Agent.start(replace(plan.agent, internal_network=networks["internal"]))
+        assert (bundle, agent) == (pipelock_container_name(plan.slug), object_name(plan.slug, "agent"))
+        assert is_running(bundle)
+        for stop, name in ((Agent.stop, agent), (PipelockProxy.stop, bundle)) * 2:
+            stop(name)
+        assert leftovers(plan.slug) == []
+    finally:
+        backend.stop(plan.slug)
+        docker("network", "rm", *networks.values())
+
+
+def test_stop_knows_nothing_of_names(stage_dir: Path) -> None:
+    """Any container, whatever it is called; its volumes stay, as they are nobody's."""
+    name, volume = f"any_{stage_dir.name}", f"volume_{stage_dir.name}"
+    docker("run", "--detach", "--name", name, "--volume", f"{volume}:/v", "--entrypoint", "sleep", AGENT_IMAGE, "1h")
+    try:
+        for _ in range(2):
+            PipelockProxy.stop(name)
+            assert docker("container", "inspect", name, check=False).code == 1
+        assert docker("volume", "inspect", volume).code == 0
+    finally:
+        docker("rm", "--force", name, check=False)
+        docker("volume", "rm", volume)
 
 
 @pytest.mark.parametrize("role", ["internal", "sidecars", "agent"])
