@@ -146,6 +146,14 @@ EVENTS: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
             "The pipe of a process that the child left behind is closed.",
             {"child": "", "stream": "", "reason": ""},
         ),
+        "leftover_unwatched": (
+            "The init cannot see when a process that another one reaps ends; it looks again when its time is over.",
+            {"child": "absent if that is unknown", "process": "its name", "pid": "", "reason": ""},
+        ),
+        "clients_waiting": (
+            "No client can be let in. The init tries again each second, and says so once until one is let in.",
+            {"address": "`control` or `http`", "reason": ""},
+        ),
         "control_unavailable": ("There is no control socket.", {"reason": ""}),
         "http_unavailable": ("There are no [pages](metrics.md).", {"reason": ""}),
         "setup_incomplete": (
@@ -164,7 +172,7 @@ EVENTS: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
 REPORT = "exit_report"
 """Its keys are those of docs/report.md."""
 
-_WRITERS = ("log", "LogEvent", "encode", "_note", "_event", "_own_event")
+_WRITERS = ("log", "_log", "LogEvent", "encode", "_note", "_event", "_own_event")
 _ALWAYS = ("event", "level", "timestamp")
 
 

@@ -7,12 +7,15 @@ from bottle_init.core.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from bottle_init.core.spec import Spec
 
     Faults = list[tuple[str, str]]
     """`(path in the file, what is wrong there)`."""
+
+STANDARD_INPUT = "standard input"
+"""What messages call it."""
 
 
 class Wrong(Exception):
@@ -62,8 +65,17 @@ def named(path: str, owners: tuple[tuple[str, str], ...]) -> str:
 
 def read_text(path: str) -> bytes:
     """The bytes of a bundle file. Raises BundleInvalid where they cannot be had."""
+    return _had(path, "the file", lambda: reading.read(path))
+
+
+def read_standard_input() -> bytes:
+    """The bytes of standard input. Raises BundleInvalid where they cannot be had."""
+    return _had(STANDARD_INPUT, "it", lambda: reading.whole(0))
+
+
+def _had(source: str, what: str, read: Callable[[], bytes]) -> bytes:
     try:
-        return reading.read(path)
+        return read()
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
-        raise BundleInvalid(path, [("", f"the file cannot be read: {reason}")]) from None
+        raise BundleInvalid(source, [("", f"{what} cannot be read: {reason}")]) from None

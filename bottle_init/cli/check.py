@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from bottle_init.bundle import compiled, document, graph, load
-from bottle_init.bundle.source import BundleInvalid, read_text
+from bottle_init.bundle.source import STANDARD_INPUT, BundleInvalid, read_standard_input, read_text
 from bottle_init.cli import chosen, console, notes
 from bottle_init.cli.options import UsageError
 from bottle_init.words import durations
@@ -31,8 +31,9 @@ def run(options: Options) -> int:
         return EX_OK
     if options.compile:
         return _compile(options)
-    source = "standard input" if options.config == "-" else options.config
-    text = read_text("/dev/stdin" if options.config == "-" else options.config)
+    is_stdin = options.config == "-"
+    source = STANDARD_INPUT if is_stdin else options.config
+    text = read_standard_input() if is_stdin else read_text(source)
     reading = document.parse(text, source, os.environ, starts=False)
     if reading.bundle is None:
         raise BundleInvalid(source, reading.faults)

@@ -7,9 +7,13 @@ between, one that a log driver has put its own prefix before each line of, or no
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
 from datetime import datetime
 
+from bottle_init.bundle import reading
+from bottle_init.bundle.source import STANDARD_INPUT
 from bottle_init.cli import console
 from bottle_init.words import jsonlines, signames
 from bottle_init.words.exits import EX_NO, EX_OK
@@ -18,7 +22,7 @@ from bottle_init.words.text import plain, span
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import Any, Protocol
+    from typing import Any, BinaryIO, Protocol
 
     Event = dict[str, Any]
 
@@ -33,6 +37,10 @@ EVENTS_KEPT = 1_000
 """So many events of one life of the init are told; the last ones, where there are more."""
 
 _LINE_BYTES = 8 << 20
+_DEVICE_BYTES = 8 << 20
+_EVENTS_BYTES = 16 << 20
+"""So much of the text of events is kept at most. Each is about 200 bytes; but anything may be in what is read."""
+
 _NAMED = 20
 _LINES_SHOWN = 20
 _TEXT = 300
@@ -61,22 +69,28 @@ def run(options: Options, show: Callable[[Life], str]) -> int:
 
 def _lines(path: str) -> Iterator[bytes]:
     """The lines of a file, each of a bounded length. Raises Unreadable."""
-    shown = "standard input" if path == "-" else path
+    shown = STANDARD_INPUT if path == "-" else path
+    if path == "-" and sys.stdin is None:
+        raise Unreadable("standard input is closed; name a file")
     try:
-        if path == "-":
-            if sys.stdin is None:
-                raise Unreadable("standard input is closed; name a file")
-            yield from _bounded_lines(sys.stdin.buffer.readline)
-        else:
-            with open(path, "rb") as file:
-                yield from _bounded_lines(file.readline)
-    except OSError as problem:
-        raise Unreadable(f"{shown}: {problem.strerror or problem}") from None
+        with open(0, "rb", closefd=False) if path == "-" else open(reading.opened(path), "rb") as file:
+            yield from _bounded_lines(file, shown)
+    except (OSError, ValueError) as problem:
+        raise Unreadable(f"{shown}: {getattr(problem, 'strerror', None) or problem}") from None
 
 
-def _bounded_lines(readline: Callable[[int], bytes]) -> Iterator[bytes]:
-    while line := readline(_LINE_BYTES):
+def _bounded_lines(file: BinaryIO, shown: str) -> Iterator[bytes]:
+    """What a file or a pipe has is as long as it is. A device, but for a terminal, may have no end: /dev/zero."""
+    room = None if file.isatty() or not _is_device(file) else _DEVICE_BYTES
+    while line := file.readline(_LINE_BYTES):
         yield line
+        if room is not None and (room := room - len(line)) < 0:
+            raise Unreadable(f"{shown}: is a device; give a report or a log")
+
+
+def _is_device(file: BinaryIO) -> bool:
+    mode = os.fstat(file.fileno()).st_mode
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 REPORT = "exit_report"
@@ -137,6 +151,12 @@ PHRASES: dict[str, tuple[tuple[str, str], ...]] = {
     "lines_dropped": (("count", "{} lines dropped"), ("stream", " of {}")),
     "control_unavailable": (("", "no control socket"), ("reason", ": {}")),
     "leftover_output_closed": (("", "output of processes that it has left behind is read no more"),),
+    "leftover_unwatched": (
+        ("process", "the end of {}"),
+        ("pid", " ({}) cannot be seen, so it may be waited for longer than it lives"),
+        ("reason", ": {}"),
+    ),
+    "clients_waiting": (("address", "clients of {} have to wait"), ("reason", ": {}")),
     "setup_incomplete": (("reason", "{}"),),
     "manager_unreachable": (("", "the init's own NOTIFY_SOCKET takes nothing"), ("reason", ": {}")),
     "http_unavailable": (("", "no pages are served"), ("reason", ": {}")),
@@ -156,15 +176,20 @@ class Life:
         self.events: list[Event] = []
         self.earlier = 0
         self.report: Event | None = None
+        self._sizes: list[int] = []
+        self._size = 0
 
-    def take(self, event: Event) -> None:
-        """Add one event."""
+    def take(self, event: Event, size: int = 0) -> None:
+        """Add one event, of so many bytes of text."""
         if event["event"] == REPORT:
             self.report = event
             return
         self.events.append(event)
-        if len(self.events) > EVENTS_KEPT:
+        self._sizes.append(size)
+        self._size += size
+        while len(self.events) > EVENTS_KEPT or self._size > _EVENTS_BYTES:
             del self.events[0]
+            self._size -= self._sizes.pop(0)
             self.earlier += 1
 
 
@@ -176,20 +201,18 @@ def story(lines: Iterable[bytes]) -> str:
 def life_of(lines: Iterable[bytes]) -> Life:
     """The last life in these lines. Raises Unreadable where there is none."""
     life = Life()
-    start: list[bytes] = []
-    room = _LINE_BYTES
+    start = bytearray()
     for line in lines:
         event = read_event(line)
         if event is None:
-            if room > 0:
-                start.append(line)
-                room -= len(line)
+            if len(start) < _LINE_BYTES:
+                start += line
             continue
         if life.report is not None:  # What comes after a report is the next life of a container that was restarted.
             life = Life()
-        life.take(event)
+        life.take(event, len(line))
     if life.report is None and not life.events:
-        life.take(_spread_out(b"".join(start)))
+        life.take(_spread_out(bytes(start)))
     return life
 
 

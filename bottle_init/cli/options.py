@@ -188,10 +188,17 @@ def _names(option: str, text: str) -> tuple[str, ...]:
 
 
 def _rewrite(option: str, text: str) -> tuple[int, int]:
+    from bottle_init.core import signals
+
     source, colon, target = text.partition(":")
     if not colon:
         raise UsageError(f"{option} {text}: must be FROM:TO, such as TERM:QUIT; TO is 0 to drop the signal")
-    return _signal(option, source), 0 if target == "0" else _signal(option, target)
+    number = _signal(option, source)
+    if number in (signals.KILL, signals.STOP):
+        raise UsageError(f"{option} {text}: no process can catch {source}, so the init never gets it (signal(7))")
+    if number == signals.CHLD:
+        raise UsageError(f"{option} {text}: {source} is the init's own: it tells of the ends of its children")
+    return number, 0 if target == "0" else _signal(option, target)
 
 
 def _code(option: str, text: str) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bottle_init.convert.comments import MARK, Comments, is_marked
 from bottle_init.convert.draft import UNLIMITED_RESTARTS, Child, Draft, ExtraMissing, Unconvertible
+from bottle_init.convert.files import Unreadable, read_file
 from bottle_init.convert.interpolate import interpolated
 from bottle_init.convert.scalars import bounded, go_duration, table, text_of, texts, whole, yaml
 from bottle_init.core.words import DAEMON, ONESHOT
@@ -146,9 +147,9 @@ def _read_env_file(variables: Variables, directory: Path | None) -> None:
     except ImportError:
         raise ExtraMissing("python-dotenv") from None
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise Unconvertible(".env", f"cannot be read: {getattr(problem, 'strerror', None) or 'is not UTF-8'}") from None
+        text = read_file(path)
+    except Unreadable as problem:
+        raise Unconvertible(".env", f"cannot be read: {problem}") from None
     for name, value in dotenv_values(stream=StringIO(text), interpolate=False).items():
         if value is not None:
             variables.give(name, value)
@@ -176,9 +177,9 @@ def _other_file(name: str, file: str, directory: Path | None) -> dict[str, Any]:
     if directory is None:
         raise Unconvertible(where, f"{file} is beside a file, and this is standard input")
     try:
-        text = (directory / file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as problem:
-        raise Unconvertible(where, f"{file} cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
+        text = read_file(directory / file)
+    except Unreadable as problem:
+        raise Unconvertible(where, f"{file} cannot be read: {problem}") from None
     services = table(table(bounded(yaml(text))).get("services"))
     if any("extends" in table(each) for each in services.values()):
         raise Unconvertible(where, f"the services of {file} extend others; write them in one file")

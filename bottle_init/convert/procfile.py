@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from bottle_init.convert import shell
 from bottle_init.convert.draft import Draft, ExtraMissing, Unconvertible
+from bottle_init.convert.files import Unreadable, read_file
 from bottle_init.core.words import DAEMON, ONESHOT
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ def _read_env_file(draft: Draft, directory: Path | None) -> None:
     if path is None or not path.is_file():
         return
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        draft.lose(".env: it cannot be read")
+        lines = read_file(path).splitlines()
+    except Unreadable as problem:
+        draft.lose(f".env: it cannot be read: {problem}")
         return
     said = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=[^\s'\"$\\#]*", line) for line in said):

@@ -9,13 +9,13 @@ from typing import Final
 
 from bottle_init.convert import shell
 from bottle_init.convert.draft import UNLIMITED_RESTARTS, Child, Draft, Unconvertible
+from bottle_init.convert.files import Unreadable, read_file
 from bottle_init.convert.scalars import spelled, whole
 from bottle_init.core.words import DAEMON, ONESHOT
 from bottle_init.words import signames
 
 TOOL: Final = "s6-rc source directory"
 
-LARGEST: Final = 1 << 20
 _IN_IMAGE: Final = re.compile(r".*?(/etc/(?:s6-overlay/s6-rc\.d|s6-rc(?:/[^/]+)?)(?:/.*)?)")
 _OF_OVERLAY: Final = ("base", "fix-attrs", "legacy-cont-init", "legacy-services", "init-preservedconf", "s6-overlay")
 _TOP: Final = ("user", "default", "top")
@@ -186,15 +186,11 @@ class _Tree:
 
 def _text(path: Path, shown: str) -> str | None:
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(LARGEST + 1)
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError, ValueError) as problem:
-        raise Unconvertible(shown, f"cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
-    if len(text) > LARGEST:
-        raise Unconvertible(shown, "is larger than a MiB")
-    return text
+        return read_file(path)
+    except Unreadable as problem:
+        if problem.is_missing:
+            return None
+        raise Unconvertible(shown, f"cannot be read: {problem}") from None
 
 
 def _read_script(text: str) -> tuple[Script | None, list[str]]:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from bottle_init.convert import compose, pebble, procfile, s6rc, supervisord
 from bottle_init.convert.draft import Unconvertible
+from bottle_init.convert.files import Unreadable, read_file
 from bottle_init.convert.scalars import table, yaml
 
 if TYPE_CHECKING:
     from bottle_init.convert.draft import Draft
 
 KINDS: Final = ("supervisord", "procfile", "compose", "pebble", "s6-rc")
-LARGEST: Final = 1 << 22
 
 _SECTION: Final = re.compile(r"^\[(?:program:|supervisord|group:|include|eventlistener:|fcgi-program:)", re.MULTILINE)
 _PROCESS: Final = re.compile(r"^[A-Za-z0-9_-]+:[ \t]*\S", re.MULTILINE)
@@ -57,23 +57,12 @@ def _of_directory(place: Path, kind: str | None) -> Draft:
 
 
 def _read(path: str) -> str:
+    if path == "-" and sys.stdin is None:
+        raise Unconvertible("", "standard input is closed; name a file")
     try:
-        if path == "-":
-            if sys.stdin is None:
-                raise Unconvertible("", "standard input is closed; name a file")
-            data = sys.stdin.buffer.read(LARGEST + 1)
-        else:
-            with open(path, "rb") as file:
-                data = file.read(LARGEST + 1)
-    except (OSError, ValueError) as problem:
-        raise Unconvertible("", f"cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
-    if len(data) > LARGEST:
-        raise Unconvertible("", f"is larger than {LARGEST >> 20} MiB")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        line = data.count(b"\n", 0, problem.start) + 1
-        raise Unconvertible(f"line {line}", "is not UTF-8") from None
+        return read_file(0 if path == "-" else path)
+    except Unreadable as problem:
+        raise Unconvertible("", f"cannot be read: {problem}") from None
 
 
 def _kind_of(text: str, name: str) -> str:

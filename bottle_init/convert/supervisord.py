@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bottle_init.convert.comments import MARK
 from bottle_init.convert.draft import Child, Draft, ExtraMissing, Unconvertible
+from bottle_init.convert.files import Unreadable, read_file
 from bottle_init.convert.scalars import spelled
 from bottle_init.core.words import DAEMON
 from bottle_init.words import signames
@@ -135,11 +136,10 @@ def _include(file: _File, here: str) -> None:
             file.draft.lose(f"[include] {pattern}: there is no such file here")
         for path in found:
             try:
-                with open(path, encoding="utf-8") as included:
-                    _parse(file, included.read(), path)
+                _parse(file, read_file(path), path)
                 file.parser.expand_here(path.rpartition("/")[0])
-            except (OSError, UnicodeDecodeError) as problem:
-                file.draft.lose(f"[include] {path}: it cannot be read: {getattr(problem, 'strerror', None) or problem}")
+            except Unreadable as problem:
+                file.draft.lose(f"[include] {path}: it cannot be read: {problem}")
 
 
 def _image_root(here: str) -> str:

@@ -112,11 +112,10 @@ class Variables:
         use = self._uses.get(mark)
         if use is None:
             return mark
-        given = self._given.get(use.name, _ANYTHING if use.name in self.withheld else None)
-        there = given is not None and (given != "" or not use.operator.startswith(":"))
+        given = _ANYTHING if use.name in self.withheld else self._held(use)
         if use.operator.endswith("+"):
-            return self.unset(use.rest) if there else ""
-        if there and given is not None:
+            return "" if given is None else self.unset(use.rest)
+        if given is not None:
             return given
         if use.operator.endswith("?"):
             return _ANYTHING
@@ -128,7 +127,7 @@ class Variables:
         """Declare all variables that stand in these texts, which are all of the bundle file."""
         seen = list(dict.fromkeys(use for text in texts for use in self._in(text)))
         for use in seen:
-            if use.operator.endswith("?") and not self._holds(use):
+            if use.operator.endswith("?") and self._held(use) is None:
                 self._required.add(use.name)
                 if use.rest:
                     self.messages.setdefault(use.name, self.unset(use.rest))
@@ -160,16 +159,18 @@ class Variables:
         """The default, marked, or None where the variable is required."""
         if use.name in self._required or use.name in self.withheld:
             return None
-        if self._holds(use):
-            return self._given[use.name]
+        given = self._held(use)
+        if given is not None:
+            return given
         if use.operator.endswith("?"):
             self.nested[use.name] = None
             return ""
         return use.rest
 
-    def _holds(self, use: Use) -> bool:
-        """Whether a given value takes the place of the variable; an empty one does not where `:` is in the operator."""
-        return use.name in self._given and (self._given[use.name] != "" or not use.operator.startswith(":"))
+    def _held(self, use: Use) -> str | None:
+        """The given value that takes the place of the variable; an empty one does not where `:` is in the operator."""
+        given = self._given.get(use.name)
+        return None if given == "" and use.operator.startswith(":") else given
 
     def _free_name(self, wanted: str, default: str | None) -> str:
         """The variable itself, or for one more default of it a name that nothing else has."""

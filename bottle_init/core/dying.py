@@ -25,6 +25,7 @@ from bottle_init.core.words import (
     NEXT_END,
     NEXT_HOLD,
     NO_HALT,
+    OOM_UNKNOWN,
     POLICY,
     STOPPED,
     UP,
@@ -75,7 +76,7 @@ def die(turn: Turn, child: Child, event: ChildExited) -> None:
         stopping=stopping,
         brought_about=brought_about,
         stop_ms=None if child.signalled_at_ms is None else turn.now_ms - child.signalled_at_ms,
-        detail=child.detail,
+        detail=child.detail or (OOM_UNKNOWN if event.oom is None else ""),
         forwarded=next((one for one in child.forwarded if 128 + one.signal == code), None),
         timeout_ms=child.spec.timeout_ms if timed_out else None,
     )

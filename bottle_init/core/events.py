@@ -232,13 +232,13 @@ class SurvivorEnded(Event):
 
 
 class ChildExited(Event):
-    """A child was reaped: exited with `code`, or killed by `signal` where that is not 0."""
+    """A child was reaped: exited with `code`, or killed by `signal` where that is not 0. `oom` is None if unknown."""
 
     child: int
     generation: int
     code: int
     signal: int = 0
-    oom: bool = False
+    oom: bool | None = False
 
 
 # Timers: the core makes these itself, for what its own deadlines say at `now_ms`.

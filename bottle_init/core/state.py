@@ -36,9 +36,9 @@ class Forwarded(Value):
 class Death(Value):
     """One child's end, with what the verdict and the report need to know of it.
 
-    `signal` is 0 for a child that exited; `severity` is one of `verdict.py`'s ranks;
-    `sent` says that the init sent or forwarded the signal it ended by, `forwarded` which one that was if it was
-    forwarded; `stop_ms` is how long it took from its stop signal, None where none was sent. `given_up`: it has not
+    `signal` is 0 for a child that exited; `severity` is one of `verdict.py`'s ranks; `sent` says that the init sent or
+    forwarded the signal it ended by, `forwarded` which one that was if it was forwarded; `oom` is None where it cannot
+    be known; `stop_ms` is how long it took from its stop signal, None where none was sent. `given_up`: it has not
     ended, for the reason in `detail`, and nothing that the init may do ends it. `timeout_ms` is the `timeout` that it
     was stopped for, None if it was not.
     """
@@ -53,7 +53,7 @@ class Death(Value):
     ran_ms: int
     sent: bool = False
     forced: bool = False
-    oom: bool = False
+    oom: bool | None = False
     stopping: bool = False
     brought_about: bool = False
     stop_ms: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bottle_init.core import signals, verdict
-from bottle_init.core.words import DAEMON, NATURAL, POLICY
+from bottle_init.core.words import DAEMON, NATURAL, OOM_UNKNOWN, POLICY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def describe(death: Death) -> str:
     if death.severity == verdict.FORCED:
         return "had to be killed"
     if death.signal:
-        told = f"was killed by signal {death.signal}" + (" (out of memory)" if death.oom else "")
+        why = "out of memory" if death.oom else OOM_UNKNOWN if death.oom is None else ""
+        told = f"was killed by signal {death.signal}" + (f" ({why})" if why else "")
     else:
         told = f"exited with {death.code}" + (f" ({death.detail})" if death.detail else "")
     return told + (describe_forwarded(death.forwarded) if death.forwarded else "")

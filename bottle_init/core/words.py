@@ -92,3 +92,6 @@ DONE: Final = "done"
 REQUESTED: Final = "requested"
 POLICY: Final = "policy"
 NATURAL: Final = "natural"
+
+OOM_UNKNOWN: Final = "whether for lack of memory cannot be seen here"
+"""Of a death by a SIGKILL that was not the init's, where the kernel's count of such kills cannot be read."""

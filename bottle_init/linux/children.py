@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bottle_init.core.events import Event
     from bottle_init.core.spec import Bundle
     from bottle_init.core.state import State
+    from bottle_init.linux.journal import Facts
     from bottle_init.linux.oom import OomCounter
     from bottle_init.linux.probes import Probes
     from bottle_init.linux.starts import Starts
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 class Children:
     """Carries out what the core orders for children, and emits what the kernel tells of them.
 
-    `view` gives the core's present state; `do` has the method for each action.
+    `view` gives the core's present state; `log` writes a line of the init's own; `do` has the method for each action.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Children:
         view: Callable[[], State],
         starts: Starts,
         room: Room,
+        log: Callable[[str, str, Facts], None],
     ) -> None:
         self.tree = reaper.Tree(starts.pids, room)
         self.awaits_orphans = False
@@ -50,7 +52,10 @@ class Children:
         self._bundle = bundle
         self._starts = starts
         self._pids = starts.pids
+        self._log = log
         self._watched: dict[int, int] = {}
+        self._unwatched: dict[str, int] = {}
+        """What was told last of each child: the pid of a process whose end the init cannot see."""
         self._oom: OomCounter | None = None
         self._probes: Probes | None = None
         self.do: dict[type[Action], Callable[[Any], None]] = {
@@ -69,7 +74,7 @@ class Children:
         """What neither daemons nor the first lines of the log have to wait for."""
         from bottle_init.linux.oom import OomCounter
 
-        self._oom = OomCounter()
+        self._oom = OomCounter(self._starts.kills)
         if any(spec.ready or spec.health for spec in self._bundle.children):
             from bottle_init.linux.probes import Probes
 
@@ -101,11 +106,11 @@ class Children:
         code = 0 if number else posix.WEXITSTATUS(status)
         self._emit(ev.ChildExited(child, generation, code, number, self._was_oom(child, pid, number)))
 
-    def _was_oom(self, child: int, pid: int, signal: int) -> bool:
-        """Whether it was the kernel's OOM killer that ended a child, and not the init."""
-        if signal != reaper.SIGKILL or self._oom is None or self._view().children[child].forced:
+    def _was_oom(self, child: int, pid: int, signal: int) -> bool | None:
+        """Whether it was the kernel's OOM killer that ended a child, and not the init; None where that is unknown."""
+        if signal != reaper.SIGKILL or self._view().children[child].forced:
             return False
-        return self._oom.killed(pid)
+        return None if self._oom is None else self._oom.killed(pid)
 
     # Signals.
 
@@ -181,13 +186,14 @@ class Children:
         death = self._view().children[action.child].last_death
         left = self.tree.session(death.pid, action.signal) if death is not None else ()
         if self.tree.others is not None:
-            self._watch(self.tree.others)
+            self._watch(self.tree.others, self._bundle.children[action.child].name)
         self._emit(ev.SessionSurveyed(action.child, action.generation, left))
 
-    def _watch(self, process: proc.ProcStat) -> None:
+    def _watch(self, process: proc.ProcStat, child: str) -> None:
         """Learn of the end of a process that another one will reap: no SIGCHLD tells the init.
 
-        One of a session is enough, as its end leads to the next look. Without a descriptor the deadline has to do.
+        One of a session is enough, as its end leads to the next look. `child` has left it behind, "" where that is
+        unknown.
         """
         if process.pid in self._watched:
             return
@@ -196,7 +202,8 @@ class Children:
         except ProcessLookupError:
             self._emit(ev.SurvivorEnded(process.pid))
             return
-        except OSError:
+        except OSError as problem:
+            self._note_unwatched(process, child, problem)
             return
 
         def on_end(_mask: int) -> None:
@@ -208,6 +215,15 @@ class Children:
         self._watched[process.pid] = fd
         self._poller.watch(fd, EPOLLIN, on_end)
 
+    def _note_unwatched(self, process: proc.ProcStat, child: str, problem: OSError) -> None:
+        """Say, once for each such process, that it is looked for again only when its time to stop is over."""
+        if self._unwatched.get(child) == process.pid:
+            return
+        self._unwatched[child] = process.pid
+        reason = problem.strerror or str(problem)
+        about = (("child", child or None), ("process", process.name), ("pid", process.pid), ("reason", reason))
+        self._log("leftover_unwatched", "warning", about)
+
     def _survey_tree(self, action: act.SurveyTree) -> None:
         left = self.tree.everything(action.signal)
         for _ in range(reaper.LOOKS):
@@ -218,5 +234,5 @@ class Children:
         else:
             left = self.tree.unreaped()
         if self.tree.others is not None:
-            self._watch(self.tree.others)
+            self._watch(self.tree.others, "")
         self._emit(ev.TreeSurveyed(left))

@@ -83,7 +83,10 @@ class _Client(Connection):
 
 
 class Control:
-    """The server. `view()` gives the core's present state and the time, in monotonic milliseconds."""
+    """The server. `view()` gives the core's present state and the time, in monotonic milliseconds.
+
+    `note` is told why clients have to wait.
+    """
 
     def __init__(
         self,
@@ -91,11 +94,12 @@ class Control:
         poller: Poller,
         emit: Callable[[Event], None],
         view: Callable[[], tuple[State, int]],
+        note: Callable[[str], None],
     ) -> None:
         self._poller = poller
         self._emit = emit
         self._view = view
-        self._listener = Listener(address, poller, self._clock, self._welcome)
+        self._listener = Listener(address, poller, self._clock, self._welcome, note)
         self._clients: dict[_Client, None] = {}
         self._requests: dict[int, _Client] = {}
         self._last_request = 0

@@ -69,12 +69,19 @@ class _Client(Connection):
 class Httpd:
     """The server. `address` is `HOST:PORT` or `unix:PATH`; `pages` has the page of each path."""
 
-    def __init__(self, address: str, poller: Watcher, clock: Callable[[], int], pages: Mapping[str, Page]) -> None:
+    def __init__(
+        self,
+        address: str,
+        poller: Watcher,
+        clock: Callable[[], int],
+        pages: Mapping[str, Page],
+        note: Callable[[str], None],
+    ) -> None:
         scheme, _, path = address.partition(":")
         self._listener = (
-            Listener(path, poller, clock, self._welcome, mode=0o666)
+            Listener(path, poller, clock, self._welcome, note, mode=0o666)
             if scheme == "unix"
-            else TcpListener(address, poller, clock, self._welcome)
+            else TcpListener(address, poller, clock, self._welcome, note)
         )
         self._poller = poller
         self._clock = clock

@@ -141,8 +141,9 @@ class Init:
         from bottle_init.linux.children import Children
         from bottle_init.linux.journal import Journal
 
-        self.children = Children(self.bundle, self.poller, self.emit, self.view, self.starts, self.room)
-        self.journal = Journal(self.bundle, self.poller, self.emit, self.view, self.logs, self.report, self.tell)
+        journal = Journal(self.bundle, self.poller, self.emit, self.view, self.logs, self.report, self.tell)
+        self.journal = journal
+        self.children = Children(self.bundle, self.poller, self.emit, self.view, self.starts, self.room, journal.log)
         for reason in self.given.problems:
             self.journal.note_missing(reason)
         self.do: dict[type[Action], Callable[[Any], None]] = {

@@ -80,14 +80,15 @@ class Journal:
         if address:
             from bottle_init.linux.control import Control
 
-            self._control = Control(address, self._poller, self._emit, lambda: (self._view(), monotonic_ms()))
+            now = lambda: (self._view(), monotonic_ms())  # noqa: E731
+            self._control = Control(address, self._poller, self._emit, now, self._note_waiting("control"))
             problem = self._control.open()
             if problem:
                 self.log("control_unavailable", "warning", (("reason", problem),))
         if http is not None:
             from bottle_init.linux.web import Web
 
-            self._web = Web(http, self._poller, self._view, self._logs)
+            self._web = Web(http, self._poller, self._view, self._logs, self._note_waiting("http"))
             problem = self._web.open()
             if problem:
                 self.log("http_unavailable", "warning", (("reason", problem),))
@@ -142,6 +143,9 @@ class Journal:
     def note_missing(self, reason: str) -> None:
         """Say what of its own set-up the init could not have."""
         self.log("setup_incomplete", "warning", (("reason", reason),))
+
+    def _note_waiting(self, key: str) -> Callable[[str], None]:
+        return lambda reason: self.log("clients_waiting", "warning", (("address", key), ("reason", reason)))
 
     def _note_unheard(self, reason: str) -> None:
         self.log("manager_unreachable", "warning", (("reason", reason),))

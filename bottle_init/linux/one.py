@@ -141,7 +141,7 @@ class Command:
         self.started_at_ms = 0
         self.ended_at_ms = 0
         self.oom_counter: OomCounter | None = None
-        self.oom = False
+        self.oom: bool | None = False
         self.remote: Remote | None = None
         self.survivors: dict[tuple[int, int | None], Survivor] = {}
 
@@ -291,7 +291,7 @@ class Command:
         try:
             remote = self.remote or Remote(self._look, self._stop, self.send, self._lose_lease)
             remote.wait_for(self.every)
-            problem = remote.listen(self.control) if self.control else ""
+            problem = remote.listen(self.control, self._note_waiting) if self.control else ""
         except OSError as failure:
             if self.remote is not None:
                 raise
@@ -301,6 +301,9 @@ class Command:
             complain_if_room(f"control socket {problem}")
         self.remote = remote
         self.wait = remote.wait
+
+    def _note_waiting(self, reason: str) -> None:
+        complain_if_room(f"control socket {self.control}: clients have to wait: {reason}")
 
     def _look(self) -> State:
         """What clients of the control socket are to see."""
@@ -587,6 +590,7 @@ class Command:
         """The command's end as the verdict sees it; `forced` and `oom` can only be another's doing."""
         from bottle_init.core import verdict
         from bottle_init.core.state import Death
+        from bottle_init.core.words import OOM_UNKNOWN
 
         spec = self.as_bundle().children[0]
         stopping = self.asked is not None
@@ -604,6 +608,7 @@ class Command:
             forced=self.killed_ms is not None,
             oom=self.oom,
             stopping=stopping,
+            detail=OOM_UNKNOWN if self.oom is None else "",
             stop_ms=self.ended_at_ms - self.asked_at_ms if stopping else None,
         )
 

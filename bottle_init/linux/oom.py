@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import posix
 
+from bottle_init.linux.sys.environ import groups, read
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 FIRST_PID_NAMESPACE = "pid:[4026531836]"
 """PROC_PID_INIT_INO of the kernel: the one namespace whose pids are those of its log."""
@@ -23,23 +25,29 @@ _LOG_RECORDS = 2_000
 
 
 class OomCounter:
-    """The kills since it was made. Needs neither a file nor a right to be there: it then never says yes."""
+    """The kills from now on, or since `before` was read (`environ.kills_so_far`). Needs no file and no right to it."""
 
-    def __init__(self, proc: str = "/proc", log: str = _LOG) -> None:
-        self._fd = _open_counter(proc)
+    def __init__(self, before: Mapping[bytes, bytes] | None = None, proc: str = "/proc", log: str = _LOG) -> None:
+        self._path, self._fd = _open_counter(proc)
         self._log_fd = _open_log(proc, log)
-        self._count = 0
-        self._count = self._read_count()
+        known = (before or {}).get(self._path)
+        self._count = self._read_count() if known is None else count_of(known)
         self._unexplained = 0
         self._named: dict[int, None] = {}
 
-    def killed(self, pid: int) -> bool:
-        """Whether the OOM killer ended a child that died of a SIGKILL not the init's. Each kill explains one death."""
+    def killed(self, pid: int) -> bool | None:
+        """Whether the OOM killer ended a child that died of a SIGKILL not the init's. Each kill explains one death.
+
+        None: neither a count nor the kernel's log can be read.
+        """
         count = self._read_count()
-        self._unexplained += count - self._count
-        self._count = count
+        if count is not None:
+            self._unexplained += count - (self._count or 0)
+            self._count = count
         if self._log_fd >= 0:
             self._named.update(dict.fromkeys(self._read_log()))
+        elif count is None:
+            return None
         # The kernel sends the signal first and writes its log then: one counted and not yet named is this one.
         is_named = pid in self._named
         if not is_named and self._unexplained <= len(self._named):
@@ -48,13 +56,13 @@ class OomCounter:
         self._unexplained = max(0, self._unexplained - 1)
         return True
 
-    def _read_count(self) -> int:
+    def _read_count(self) -> int | None:
         if self._fd < 0:
-            return 0
+            return None
         try:
             return count_of(posix.pread(self._fd, 4_096, 0))
         except OSError:
-            return self._count
+            return None
 
     def _read_log(self) -> Iterator[int]:
         """The pids that the kernel's log has named since the last look."""
@@ -70,13 +78,13 @@ class OomCounter:
                 yield pid
 
 
-def count_of(events: bytes) -> int:
-    """The `oom_kill` line of memory.events or memory.oom_control; 0 where the kernel has none (before 4.13)."""
+def count_of(events: bytes) -> int | None:
+    """The `oom_kill` line of memory.events or memory.oom_control; None where the kernel has none (before 4.13)."""
     for line in events.split(b"\n"):
         key, _, number = line.partition(b" ")
         if key == b"oom_kill" and number.isdigit():
             return int(number)
-    return 0
+    return None
 
 
 def victim_of(record: bytes) -> int:
@@ -102,14 +110,14 @@ def _open_log(proc: str, log: str) -> int:
     return fd
 
 
-def _open_counter(proc: str) -> int:
-    """The file that counts this cgroup's kills, -1 where there is none."""
-    for path in counters(_read(f"{proc}/self/cgroup"), _read(f"{proc}/self/mountinfo")):
+def _open_counter(proc: str) -> tuple[bytes, int]:
+    """The file that counts this cgroup's kills: its path, and a descriptor, -1 where there is none."""
+    for path in counters(read(f"{proc}/self/cgroup".encode()), read(f"{proc}/self/mountinfo".encode())):
         try:
-            return posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+            return path, posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
         except OSError:
             continue
-    return -1
+    return b"", -1
 
 
 def counters(cgroup: bytes, mountinfo: bytes) -> list[bytes]:
@@ -117,24 +125,14 @@ def counters(cgroup: bytes, mountinfo: bytes) -> list[bytes]:
 
     A hybrid set-up has both versions; the memory controller is in one of them, so both are tried.
     """
-    groups = dict(_groups(cgroup))
+    cgroups = dict(groups(cgroup))
     found = []
     for root, mount, kind, options in _mounts(mountinfo):
-        if kind == b"cgroup2" and b"" in groups:
-            found.append(_below(root, mount, groups[b""]) + b"/memory.events")
-        elif kind == b"cgroup" and b"memory" in options.split(b",") and b"memory" in groups:
-            found.append(_below(root, mount, groups[b"memory"]) + b"/memory.oom_control")
+        if kind == b"cgroup2" and b"" in cgroups:
+            found.append(_below(root, mount, cgroups[b""]) + b"/memory.events")
+        elif kind == b"cgroup" and b"memory" in options.split(b",") and b"memory" in cgroups:
+            found.append(_below(root, mount, cgroups[b"memory"]) + b"/memory.oom_control")
     return found
-
-
-def _groups(cgroup: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """`(controller, path)` of each line `ID:controllers:path`; the controller of v2 is empty."""
-    for line in cgroup.split(b"\n"):
-        _, _, rest = line.partition(b":")
-        controllers, _, path = rest.partition(b":")
-        for controller in controllers.split(b","):
-            if path:
-                yield controller, path
 
 
 def _mounts(mountinfo: bytes) -> Iterator[tuple[bytes, bytes, bytes, bytes]]:
@@ -150,20 +148,3 @@ def _below(root: bytes, mount: bytes, path: bytes) -> bytes:
     """Where a cgroup is below a mount that shows the hierarchy from `root` on."""
     inside = path if root == b"/" else path[len(root) :] if (path + b"/").startswith(root + b"/") else b""
     return mount + inside.rstrip(b"/")
-
-
-def _read(path: str) -> bytes:
-    try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-    except OSError:
-        return b""
-    whole = b""
-    try:
-        while part := posix.read(fd, 65_536):
-            whole += part
-    except OSError:
-        return b""
-    else:
-        return whole
-    finally:
-        posix.close(fd)

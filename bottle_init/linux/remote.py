@@ -91,11 +91,11 @@ class Remote:
         self._signals = signals
         self._poller.watch(libc.signalfd(signals), EPOLLIN, lambda _mask: None)
 
-    def listen(self, address: str) -> str:
-        """Open the control socket; returns "" or why that cannot be."""
+    def listen(self, address: str, note: Callable[[str], None]) -> str:
+        """Open the control socket; returns "" or why that cannot be. `note` is told why clients have to wait."""
         from bottle_init.linux.control import Control
 
-        self._control = Control(address, self._poller, self._obey, lambda: (self._look(), monotonic_ms()))
+        self._control = Control(address, self._poller, self._obey, lambda: (self._look(), monotonic_ms()), note)
         return self._control.open()
 
     def close(self, line: bytes) -> None:

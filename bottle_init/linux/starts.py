@@ -50,6 +50,8 @@ class Starts:
     ) -> None:
         self.pids: dict[int, tuple[int, int] | None] = {}
         """What the init has started and not reaped: whose process each is, None for a probe's."""
+        self.kills = given.kills
+        """What the kernel's counts of OOM kills were before the first start."""
         self.in_need: Callable[[], None] = lambda: None
         """Called when no descriptor is left, before the reserve is used."""
         self._bundle = bundle

@@ -27,15 +27,18 @@ if TYPE_CHECKING:
 class Web:
     """The server and its pages; what else is ready always goes before its clients.
 
-    `address` is `HOST:PORT` or `unix:PATH`; `view` gives the core's present state.
+    `address` is `HOST:PORT` or `unix:PATH`; `view` gives the core's present state; `note` is told why clients have to
+    wait.
     """
 
-    def __init__(self, address: str, poller: Poller, view: Callable[[], State], logs: Logs) -> None:
+    def __init__(
+        self, address: str, poller: Poller, view: Callable[[], State], logs: Logs, note: Callable[[str], None]
+    ) -> None:
         self._view = view
         self._logs = logs
         self._sampler = figures.Sampler(monotonic_ms)
         pages = {"/health": self._health, "/live": self._live, "/metrics": self._metrics}
-        self._httpd = Httpd(address, Bulk(poller), monotonic_ms, pages)
+        self._httpd = Httpd(address, Bulk(poller), monotonic_ms, pages, note)
 
     def open(self) -> str:
         """Listen; returns "" or, in words, why that cannot be. It is not fatal to anything."""

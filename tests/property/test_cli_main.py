@@ -236,25 +236,50 @@ def test_a_missing_file_is_78_and_named(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("command", [(), ("check",), ("health",)], ids=["run", "check", "health"])
+TOO_LONG, NOTHING = "longer than 4 MiB", "nothing to run"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "of_endless", "of_fifo"),
+    [
+        ((), 78, TOO_LONG, NOTHING),
+        (("check",), 78, TOO_LONG, NOTHING),
+        (("health",), 1, "", ""),
+        (("check", "-"), 78, TOO_LONG, None),
+        (("convert", "FILE"), 78, TOO_LONG, "what it is cannot be told"),
+        (("convert", "-"), 78, TOO_LONG, None),
+        (("explain", "FILE"), 1, "is a device", "there is nothing in it"),
+        (("explain", "-"), 1, "is a device", None),
+    ],
+    ids=lambda value: "-".join(value) or "run" if isinstance(value, tuple) else "",
+)
 @pytest.mark.parametrize("kind", ["endless", "fifo"])
-def test_no_file_makes_a_command_wait(tmp_path: Path, kind: str, command: tuple[str, ...]) -> None:
-    """The defences are the limit of `reading.read`, and its O_NONBLOCK: a FIFO without a writer is empty."""
+def test_no_file_makes_a_command_wait(
+    tmp_path: Path, kind: str, command: tuple[str, ...], code: int, of_endless: str, of_fifo: str | None
+) -> None:
+    """The defences are the limits of `reading.whole` and `explain`, and O_NONBLOCK: a FIFO without a writer is empty.
+
+    To open a FIFO for standard input is the shell's own waiting.
+    """
+    said = of_endless if kind == "endless" else of_fifo
+    if said is None:
+        return
     path = "/dev/zero" if kind == "endless" else str(tmp_path / "fifo")
     if kind == "fifo":
         os.mkfifo(path)
-    ended = subprocess.run(
-        [sys.executable, "-I", "-m", "bottle_init", *command],
-        env={"BOTTLE_INIT_CONFIG": path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)),
-    )
-    assert (ended.returncode, "Traceback" in ended.stderr) == (1 if command == ("health",) else 78, False)
-    if command != ("health",):
-        assert ("longer than 4 MiB" if kind == "endless" else "nothing to run") in ended.stderr
+    with open("/dev/zero", "rb") as endless:
+        ended = subprocess.run(
+            [sys.executable, "-I", "-m", "bottle_init", *(path if word == "FILE" else word for word in command)],
+            env={"BOTTLE_INIT_CONFIG": path},
+            stdin=endless,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)),
+        )
+    assert (ended.returncode, "Traceback" in ended.stderr) == (code, False)
+    assert said in ended.stderr
 
 
 def test_no_file_at_all_gets_a_way_on(

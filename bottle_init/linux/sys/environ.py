@@ -1,9 +1,13 @@
-"""What the init was given: its environment, its directory, its descriptors, and a few of those held in reserve."""
+"""What the init was given: environment, directory, cgroup, descriptors, and a few of those held in reserve."""
 
 from __future__ import annotations
 
 import posix
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _COERCED = b"LC_CTYPE"
 
@@ -105,17 +109,61 @@ def raise_nofile(problems: list[str]) -> tuple[int, int]:
 class Given:
     """What children inherit of what the init was started with; taking it, the init goes its own way.
 
-    `environ` is its environment, `cwd_fd` the directory, `nofile` the soft and the hard limit of open files. `problems`
-    says in words what could not be had, and what is instead.
+    `environ` is its environment, `cwd_fd` the directory, `nofile` the soft and the hard limit of open files, `kills` is
+    `kills_so_far`. `problems` says in words what could not be had, and what is instead.
     """
 
-    __slots__ = ("cwd_fd", "environ", "nofile", "problems")
+    __slots__ = ("cwd_fd", "environ", "kills", "nofile", "problems")
 
     def __init__(self) -> None:
         self.problems: list[str] = []
+        self.kills = kills_so_far()
         self.environ = inherited()
         self.cwd_fd = open_cwd(self.problems)
         self.nofile = raise_nofile(self.problems)
+
+
+def kills_so_far(proc: str = "/proc", cgroups: str = "/sys/fs/cgroup") -> dict[bytes, bytes]:
+    """What is in the files that count the kernel's OOM kills in the init's cgroup, by their paths.
+
+    It is read before the first start: what is killed at once is then one more. The paths are where containers and
+    systemd have them; `oom.py` finds them elsewhere too, and takes longer than a daemon should have to wait.
+    """
+    places = []
+    for controller, path in groups(read(f"{proc}/self/cgroup".encode())):
+        if controller in (b"", b"memory"):
+            top = cgroups.encode() + (b"/memory" if controller else b"")
+            name = b"/memory.oom_control" if controller else b"/memory.events"
+            places += [top + path.rstrip(b"/") + name, top + name]
+    return {place: text for place in dict.fromkeys(places) if (text := read(place))}
+
+
+def groups(cgroup: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """`(controller, path)` for each line `ID:controllers:path` of /proc/self/cgroup; v2 has no name (cgroups(7))."""
+    for line in cgroup.split(b"\n"):
+        _, _, rest = line.partition(b":")
+        controllers, _, path = rest.partition(b":")
+        for controller in controllers.split(b","):
+            if path:
+                yield controller, path
+
+
+def read(path: bytes) -> bytes:
+    """All of a file that the kernel makes up, empty where it cannot be had."""
+    try:
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return b""
+    whole = b""
+    try:
+        while part := posix.read(fd, 65_536):
+            whole += part
+    except OSError:
+        return b""
+    else:
+        return whole
+    finally:
+        posix.close(fd)
 
 
 class Room:

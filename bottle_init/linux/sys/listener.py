@@ -30,8 +30,9 @@ _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
 class Listener:
     """Listens at one address of a Unix socket: a path, or `@name` for an abstract one.
 
-    `clock` gives monotonic milliseconds; `welcome` is called with each new connection, which does not block. `mode` is
-    what the file of a path lets others do; connecting takes the right to write (unix(7)).
+    `clock` gives monotonic milliseconds; `welcome` is called with each new connection, which does not block. `note` is
+    told why clients have to wait, once until one is let in again. `mode` is what the file of a path lets others do;
+    connecting takes the right to write (unix(7)).
     """
 
     family = _socket.AF_UNIX
@@ -42,12 +43,15 @@ class Listener:
         poller: Watcher,
         clock: Callable[[], int],
         welcome: Callable[[_socket.socket], None],
+        note: Callable[[str], None],
         mode: int = 0o600,
     ) -> None:
         self._address = address
         self._poller = poller
         self._clock = clock
         self._welcome = welcome
+        self._note = note
+        self._has_noted = False
         self._mode = mode
         self._socket: _socket.socket | None = None
         self._resume_at_ms: int | None = None
@@ -140,24 +144,33 @@ class Listener:
                 return
             except OSError as problem:
                 if problem.errno != errno.ECONNABORTED:
-                    self._pause()
+                    self._pause(problem)
                 return
+            self._has_noted = False
             self._welcome(_socket.socket(self.family, _STREAM, 0, fd))
 
-    def _pause(self) -> None:
+    def _pause(self, problem: OSError) -> None:
         """No descriptor or no memory is left: a client that cannot be let in must not wake the init all the time."""
         if self._socket is not None:
             self._poller.forget(self._socket.fileno())
             self._resume_at_ms = self._clock() + _PAUSE_MS
+        if not self._has_noted:
+            self._has_noted = True
+            self._note(problem.strerror or str(problem))
 
 
 class TcpListener(Listener):
     """The same at `HOST:PORT`: an IP literal, one of IPv6 in brackets, or `localhost`, which is 127.0.0.1."""
 
     def __init__(
-        self, address: str, poller: Watcher, clock: Callable[[], int], welcome: Callable[[_socket.socket], None]
+        self,
+        address: str,
+        poller: Watcher,
+        clock: Callable[[], int],
+        welcome: Callable[[_socket.socket], None],
+        note: Callable[[str], None],
     ) -> None:
-        super().__init__(address, poller, clock, welcome)
+        super().__init__(address, poller, clock, welcome, note)
         self.family = _socket.AF_INET6 if address.startswith("[") else _socket.AF_INET
 
     def _bind(self, listener: _socket.socket) -> None:

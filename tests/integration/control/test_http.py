@@ -291,9 +291,10 @@ class Server(Bench):
         super().__init__()
         self.now_ms = 0
         self.held: list[Any] = []
+        self.waits: list[str] = []
         pages = {"/page": self.page, "/late": lambda _query, reply: self.held.append(reply)}
         self.port = free_port()
-        self.httpd = Httpd(f"127.0.0.1:{self.port}", self.poller, lambda: self.now_ms, pages)
+        self.httpd = Httpd(f"127.0.0.1:{self.port}", self.poller, lambda: self.now_ms, pages, self.waits.append)
         self.clients: list[socket.socket] = []
 
     def page(self, query: str, reply: Any) -> None:

@@ -71,7 +71,9 @@ class Served(Bench):
         self.address = address
         self.state = put()
         self.now_ms = 10_000
-        self.control = Control(address, self.poller, self.emit, lambda: (self.state, self.now_ms))
+        self.waits: list[str] = []
+        """Why clients had to wait."""
+        self.control = Control(address, self.poller, self.emit, lambda: (self.state, self.now_ms), self.waits.append)
         self.clients: list[socket.socket] = []
 
     def connect(self, *said: bytes) -> socket.socket:
@@ -440,7 +442,7 @@ def test_idle_clients_wake_nobody(bench: Served) -> None:
 
 
 def test_without_descriptors_clients_wait(bench: Served) -> None:
-    """Without a free descriptor clients wait, and the init sleeps instead of spinning."""
+    """Without a free descriptor clients wait, and the init sleeps instead of spinning. It is told once."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     waiting = bench.connect(b"health\n")
     lowest = os.open("/dev/null", os.O_RDONLY)
@@ -452,6 +454,9 @@ def test_without_descriptors_clients_wait(bench: Served) -> None:
         assert bench.control.deadline_ms() == bench.now_ms + 1_000
         bench.control.tick(bench.now_ms + 999)
         assert bench.poller._epoll.poll(0.1) == []
+        bench.control.tick(bench.now_ms + 1_000)
+        bench.turn()
+        assert bench.waits == ["Too many open files"]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     bench.control.tick(bench.now_ms + 1_000)

@@ -166,6 +166,15 @@ def test_a_long_log_is_read_once() -> None:
     assert told(*[b"[egress] a line\n"] * 1_000_000, line(REPORT)).startswith("It ended with code 137")
 
 
+def test_what_is_kept_of_a_log_is_bounded() -> None:
+    """The defence is `_EVENTS_BYTES`: where daemons write as they like, anything may look like an event."""
+    large = json.dumps({"event": "child_ready", "child": "web", "after_ms": 1, "more": "x" * (6 << 20)}).encode()
+    life = explain.life_of([large] * 10)
+    assert (len(life.events), life.earlier) == (2, 8)
+    life = explain.life_of([b'{"event":"child_ready","child":"web","after_ms":1}'] * (explain.EVENTS_KEPT + 3))
+    assert (len(life.events), life.earlier) == (explain.EVENTS_KEPT, 3)
+
+
 def test_a_report_that_was_spread_over_lines_is_read() -> None:
     assert told(*json.dumps(REPORT, indent=2, sort_keys=True).encode().splitlines(True)) == told(line(REPORT))
 

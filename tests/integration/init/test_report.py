@@ -26,6 +26,7 @@ from bottle_init.core.spec import Bundle, Spec
 from bottle_init.core.state import Death, Stop, Survivor
 from bottle_init.core.words import DAEMON, POLICY, REQUESTED
 from bottle_init.linux import oom, report
+from bottle_init.linux.sys import environ
 from tests.integration.support.init import NAMESPACE, PATIENCE_S, eventually, sh
 from tests.integration.support.init import running as running_bundle
 from tests.integration.support.one_command import ENVIRON, one, python, run, running
@@ -475,7 +476,7 @@ def test_the_counter_is_found_where_the_kernel_has_it() -> None:
 def test_the_count_is_read_in_both_versions() -> None:
     assert oom.count_of(b"low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 1\n") == 2
     assert oom.count_of(b"oom_kill_disable 0\nunder_oom 0\noom_kill 5\n") == 5
-    assert oom.count_of(b"oom_kill_disable 0\nunder_oom 0\n") == 0
+    assert oom.count_of(b"oom_kill_disable 0\nunder_oom 0\n") is None
 
 
 def test_the_victim_is_read_from_the_kernels_log() -> None:
@@ -504,9 +505,9 @@ class Cgroup:
         """Let the kernel have killed so many."""
         self.events.write_text(f"oom 9\noom_kill {kills}\n")
 
-    def counter(self) -> oom.OomCounter:
+    def counter(self, before: dict[bytes, bytes] | None = None) -> oom.OomCounter:
         """One that looks here."""
-        return oom.OomCounter(str(self.proc), str(self.log))
+        return oom.OomCounter(before, str(self.proc), str(self.log))
 
 
 def test_each_kill_explains_one_death(tmp_path: Path) -> None:
@@ -540,9 +541,30 @@ def test_where_the_kernel_names_oom_victims(tmp_path: Path) -> None:
     assert not counter.killed(14)
 
 
+@pytest.mark.parametrize("path", ["/group", "/somewhere/else"], ids=["below", "at-the-top"])
+def test_kills_before_the_counter_count(tmp_path: Path, path: str) -> None:
+    """The defence is `environ.kills_so_far`, at the path of /proc/self/cgroup or where a container mounts its own."""
+    group = Cgroup(tmp_path, "pid:[4026532000]")
+    root = "/" if path == "/group" else path
+    mount = tmp_path if path == "/group" else group.events.parent
+    (group.proc / "self" / "cgroup").write_text(f"3:cpu:/x\n0::{path}\n")
+    (group.proc / "self" / "mountinfo").write_text(f"30 22 0:26 {root} {mount} rw - cgroup2 cgroup rw\n")
+    before = environ.kills_so_far(str(group.proc), str(mount))
+    group.count(2)
+    assert [group.counter(before).killed(10), group.counter().killed(10)] == [True, False]
+
+
 def test_a_machine_that_tells_nothing_is_never_fatal(tmp_path: Path) -> None:
-    counter = oom.OomCounter(str(tmp_path / "proc"), str(tmp_path / "kmsg"))
-    assert not counter.killed(10)
+    """And what it does not tell is unknown, which is not the same as no."""
+    counter = oom.OomCounter({}, str(tmp_path / "proc"), str(tmp_path / "kmsg"))
+    assert counter.killed(10) is None
+    assert environ.kills_so_far(str(tmp_path / "proc"), str(tmp_path)) == {}
+
+
+def test_an_old_kernel_that_does_not_count_is_no_proof(tmp_path: Path) -> None:
+    group = Cgroup(tmp_path, "pid:[4026532000]")
+    group.events.write_text("oom 9\n")
+    assert group.counter(environ.kills_so_far(str(group.proc), str(tmp_path))).killed(10) is None
 
 
 MEMORY = Path("/sys/fs/cgroup/memory")

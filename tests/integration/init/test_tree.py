@@ -17,7 +17,7 @@ import pytest
 
 from bottle_init.linux.sys import proc
 from tests.integration.support import one_command
-from tests.integration.support.init import descendants, eventually, running, sh
+from tests.integration.support.init import MAIN, descendants, eventually, running, sh
 
 pytestmark = pytest.mark.real
 
@@ -128,6 +128,28 @@ def test_what_another_process_reaps(tmp_path: Path, pid_1: bool) -> None:
         init.line("[d] keeper")
         assert init.stop() == 0
         assert len(init.report()["survivors"]) == 2
+
+
+NO_PIDFD = f"""
+import errno, os, posix
+
+def pidfd_open(pid):
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+posix.pidfd_open = pidfd_open
+{MAIN}"""
+
+
+def test_what_another_process_reaps_unseen(tmp_path: Path, pid_1: bool) -> None:
+    """As before Linux 5.3, or without a descriptor: the time to stop is waited out, and once that is told."""
+    daemon = python_daemon(tmp_path, KEEPER) + 'stop_timeout = "3s"\n'
+    with running(tmp_path, NEVER + daemon, pid_1=pid_1, executable_code=(NO_PIDFD,)) as init:
+        init.line("[d] kept")
+        init.line("[d] keeper")
+        assert init.stop() == 0
+        told = [event for event in init.events if event["event"] == "leftover_unwatched"]
+        assert [(one["level"], one["reason"]) for one in told] == [("warning", os.strerror(errno.ENOSYS))]
+        assert told[0]["pid"] in {one["pid"] for one in init.report()["survivors"]}
 
 
 def test_a_probe_that_takes_its_time_to_die(tmp_path: Path, pid_1: bool) -> None:
