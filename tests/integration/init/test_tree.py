@@ -131,7 +131,7 @@ def test_what_another_process_reaps(tmp_path: Path, pid_1: bool) -> None:
 
 
 NO_PIDFD = f"""
-import errno, os, posix
+import errno, os, posix, sys
 
 def pidfd_open(pid):
     raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -142,7 +142,7 @@ posix.pidfd_open = pidfd_open
 
 def test_what_another_process_reaps_unseen(tmp_path: Path, pid_1: bool) -> None:
     """As before Linux 5.3, or without a descriptor: the time to stop is waited out, and once that is told."""
-    daemon = python_daemon(tmp_path, KEEPER) + 'stop_timeout = "3s"\n'
+    daemon = python_daemon(tmp_path, KEEPER).replace("800s", "3s")
     with running(tmp_path, NEVER + daemon, pid_1=pid_1, executable_code=(NO_PIDFD,)) as init:
         init.line("[d] kept")
         init.line("[d] keeper")
