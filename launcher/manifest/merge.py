@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from launcher.manifest.lines import Path as KeyPath
 from launcher.manifest.schema import Bottle
 from launcher.manifest.source import Fault, Source
 
@@ -27,33 +28,45 @@ class Bottles:
     def __contains__(self, name: str) -> bool:
         return name in self.sources
 
-    def merged(self, names: Sequence[str], asked: tuple[Source, tuple[str | int, ...]]) -> Bottle:
+    def merged(self, names: Sequence[str], asked: tuple[Source, KeyPath]) -> Bottle:
         """Several bottles as one, in the order given; `asked` is the key that names them.
 
         Raises `ManifestError` for a name that there is not, and for a bottle that extends itself.
         """
         table: dict[str, Any] = {}
-        for name in names:
-            table = merge(table, self._whole(name, asked, ()))
+        for name in self.in_order(names, asked):
+            own = self.sources[name].tables["bottles"][name]
+            table = merge(table, {key: value for key, value in own.items() if key != "extends"})
         return Bottle.model_validate(table)
 
-    def _whole(
-        self, name: str, asked: tuple[Source, tuple[str | int, ...]], on_the_way: tuple[str, ...]
-    ) -> dict[str, Any]:
+    def in_order(self, names: Sequence[str], asked: tuple[Source, KeyPath]) -> list[str]:
+        """The bottles and all that they extend: each once, and after all that it extends.
+
+        So what two parents have from the same bottle does not undo what one of them says over it.
+
+        Raises as `merged` does.
+        """
+        found: dict[str, None] = {}
+        for name in names:
+            self._visit(name, asked, (), found)
+        return list(found)
+
+    def _visit(
+        self, name: str, asked: tuple[Source, KeyPath], on_the_way: tuple[str, ...], found: dict[str, None]
+    ) -> None:
         if name in on_the_way:
             circle = " extends ".join((*on_the_way[on_the_way.index(name) :], name))
             raise asked[0].error([Fault(asked[1], f"a circle: {circle}")])
         if name not in self.sources:
             known = ", ".join(sorted(self.sources)) or "none"
             raise asked[0].error([Fault(asked[1], f"there is no bottle {name!r}; known: {known}")])
+        if name in found:
+            return
         source = self.sources[name]
-        own = dict(source.tables["bottles"][name])
-        parents = own.pop("extends", [])
-        table: dict[str, Any] = {}
+        parents = source.tables["bottles"][name].get("extends", [])
         for parent in [parents] if isinstance(parents, str) else parents:
-            where = (source, ("bottles", name, "extends"))
-            table = merge(table, self._whole(parent, where, (*on_the_way, name)))
-        return merge(table, own)
+            self._visit(parent, (source, ("bottles", name, "extends")), (*on_the_way, name), found)
+        found[name] = None
 
 
 def merge(earlier: Mapping[str, Any], later: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def _resolve(name: str | None, sources: Sequence[Source], bottles: Bottles, wish
         spec = replace(
             spec, address_pool=pool, notify=next((tuple(each.notify) for each in settings if each.notify), ())
         )
-    lineage = list(_lineage(names, bottles))
+    lineage = bottles.in_order(names, asked)[::-1]
     whole = [bottles.sources[each] for each in lineage]
     spec = replace(
         spec,
@@ -151,14 +151,6 @@ def _resolve(name: str | None, sources: Sequence[Source], bottles: Bottles, wish
     for culprit in dict.fromkeys(found for found, _ in faults):
         raise culprit.error([fault for found, fault in faults if found is culprit])
     return spec
-
-
-def _lineage(names: Sequence[str], bottles: Bottles) -> Iterator[str]:
-    """The bottles and all that they extend."""
-    for name in names:
-        yield name
-        parents = bottles.sources[name].tables["bottles"][name].get("extends", [])
-        yield from _lineage([parents] if isinstance(parents, str) else parents, bottles)
 
 
 def _where(path: KeyPath, names: Sequence[str], bottles: Bottles, source: Source) -> Source:

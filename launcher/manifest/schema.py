@@ -255,7 +255,8 @@ class Bottle(Table):
     """What an agent runs in: its image, and what it may reach."""
 
     extends: Name | list[Name] = []
-    """Bottles to start from. Tables are merged key by key, lists joined; of anything else the later one holds."""
+    """Bottles to start from. Tables are merged key by key, lists joined; of anything else the later one holds. What
+    several of them extend counts once, before them all."""
     image: Text | None = None
     """The agent's image. Default: `claude-bottle-agent`, or the image that `bottle build` makes of `dockerfile`."""
     dockerfile: OwnPath | None = None

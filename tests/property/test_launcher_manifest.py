@@ -418,6 +418,31 @@ def test_a_credential_replaces_another_one_whole() -> None:
     assert spec.credentials == (Credential("x", "b.example", from_file=Path("/two")),)
 
 
+def test_a_common_parent_undoes_nothing() -> None:
+    """What `careful` says over `base` holds, though `python`, which comes later, has the base's as well.
+
+    Defence: `Bottles.in_order`.
+    """
+    spec = spec_of("""
+        [bottles.base]
+        egress.allow = ["base.example.com"]
+        transparent = true
+        [bottles.careful]
+        extends = "base"
+        transparent = false
+        [bottles.python]
+        extends = "base"
+        egress.allow = ["python.example.com"]
+        [bottles.both]
+        extends = ["careful", "python"]
+        [agents.a]
+        bottle = "both"
+    """)
+    assert not spec.transparent
+    assert spec.allow == ("base.example.com", "python.example.com")
+    assert set(spec.bottles) == {"both", "careful", "python", "base"}
+
+
 def test_a_bottle_that_extends_itself_is_a_fault() -> None:
     (fault,) = faults_of('[bottles.a]\nextends = "b"\n[bottles.b]\nextends = "a"\n[agents.x]\nbottle = "a"')
     assert fault.startswith("bottles.b.extends: ")
