@@ -91,28 +91,28 @@ def facts_of(stage_dir: Path) -> dict[str, Any] | None:
     return known if isinstance(known, dict) and isinstance(known.get("slug"), str) else None
 
 
-def write(path: Path, text: str, *, mode: int) -> None:
-    """Write a file with exactly this mode, from its first byte on and whatever the umask."""
+def write(path: Path, content: str | bytes, *, mode: int) -> None:
+    """Write a file with exactly this mode, from its first byte on and whatever the umask; text in UTF-8."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
-            file.write(text)
+            file.write(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def replace(path: Path, text: str, *, mode: int = 0o644) -> None:
+def replace(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
     """Write a file whole or not at all, in place of the one that is there. That one's mode stays, and a link to it."""
     path = path.resolve()
     with suppress(FileNotFoundError):
         mode = stat.S_IMODE(path.stat().st_mode)
     fresh = path.with_name(f"{path.name}.new")
     try:
-        write(fresh, text, mode=mode)
+        write(fresh, content, mode=mode)
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)

@@ -195,7 +195,7 @@ def _keep_patch(backend: BottleBackend, slug: str, facts: dict[str, Any], say: S
         say(f"{error}\nso the agent's copy of the project is kept whole, in {target}")
         return
     if patch and _digest(patch) != facts.get("applied"):
-        keep(patch_path(slug), patch)
+        state.replace(patch_path(slug), patch, mode=0o600)
         say(f"what the agent changed in the project is in {patch_path(slug)}; `bottle apply {slug}` brings it home")
 
 
@@ -248,18 +248,6 @@ def _by_place(facts: dict[str, Any], found: Sequence[Unsaved]) -> Iterator[tuple
 def _in_project(each: Unsaved, facts: dict[str, Any]) -> bool:
     target = str(facts.get("project_target", ""))
     return bool(target) and Path(each.tree).is_relative_to(target)
-
-
-def keep(target: Path, content: bytes) -> None:
-    """Keep something in the work directory."""
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = target.with_suffix(".new")
-    try:
-        fresh.write_bytes(content)
-        fresh.chmod(0o600)
-        fresh.replace(target)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def keep_directory(backend: BottleBackend, slug: str, place: str, target: Path) -> None:

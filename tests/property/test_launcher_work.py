@@ -213,7 +213,8 @@ def test_work_in_a_pod_is_kept_as_it_is(tmp_path: Path) -> None:
 
 def kept_work(*names: str) -> None:
     for name in names:
-        work.keep(work.work_root() / f"{name}.patch", name.encode())
+        work.work_root().mkdir(parents=True, exist_ok=True)
+        (work.work_root() / f"{name}.patch").write_bytes(name.encode())
 
 
 def test_work_of_a_bottle_that_is_gone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
