@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from launcher import sandbox
@@ -361,6 +361,8 @@ def test_both_containers_are_limited(spec: BottleSpec) -> None:
             (value,) = values(argv, option)
             assert int(value) > 0
         assert values(argv, "--memory-swap") == values(argv, "--memory"), "swap is no memory besides"
+        fixed = [*sandbox.TMPFS, *sandbox.AGENT_TMPFS]
+        assert all(",size=" in tmpfs for tmpfs in values(argv, "--tmpfs") if tmpfs in fixed)
         assert values(argv, "--log-driver") == ["json-file"]
         size, files = (value.partition("=") for value in values(argv, "--log-opt"))
         assert (size[0], int(size[2]) > 0, files) == ("max-size", True, ("max-file", "=", "2"))
@@ -530,6 +532,7 @@ def test_submodules_are_no_trap_either(tmp_path: Path) -> None:
 
 
 @given(specs())
+@example(BottleSpec("x", agent=AgentSpec(mounts=(Bind(Path("/data"), "/data", read_only=True),))))
 def test_the_compose_file_says_what_the_lines_do(spec: BottleSpec) -> None:
     with prepared(spec) as plan:
         document = unescaped(yaml.safe_load(plan.compose_path.read_text()))
