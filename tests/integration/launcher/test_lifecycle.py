@@ -141,7 +141,7 @@ def test_stop_is_idempotent(backend: BottleBackend, stage_dir: Path) -> None:
     backend.stop("bottle-never-was-agent")
 
 
-def test_parts_are_started_by_plans_and_stopped_by_names(backend: BottleBackend, stage_dir: Path) -> None:
+def test_parts_start_by_plans_and_stop_by_names(backend: BottleBackend, stage_dir: Path) -> None:
     """By themselves, on networks that somebody else has made: nothing but these is left. Defence: `stop_with_volumes`,
     and what `Agent.start` removes at its end.
     """
