@@ -16,7 +16,6 @@ from _frozen_importlib_external import MAGIC_NUMBER
 from _imp import source_hash
 
 from bottle_init import __version__
-from bottle_init.bundle.source import named
 from bottle_init.core.spec import Backoff, Budget, Bundle, Check, ExecSettings, Lease, Probe, Ready, Spec
 from bottle_init.core.values import Value
 
@@ -45,14 +44,9 @@ def path_of(path: str) -> str:
 
 
 class Found(Value):
-    """A bundle from its compiled form; `owners` are `(path of a table, file)` of what an included file says."""
+    """A bundle from its compiled form."""
 
     bundle: Bundle
-    owners: tuple[tuple[str, str], ...]
-
-    def named(self, path: str) -> str:
-        """The path of a fault, with its file where that is an included one."""
-        return named(path, self.owners)
 
 
 def find(path: str, text: bytes, environ: Mapping[str, str]) -> Found | None:
@@ -95,7 +89,7 @@ def encode(reading: Reading, text: bytes) -> bytes:
     packed = None if reading.unset else _pack(reading.bundle)
     content = whole.content if reading.declared else None
     included = (whole.patterns, reading.declared, _stamp_of(whole.files))
-    body = marshal.dumps((included, whole.owners, content, packed))
+    body = marshal.dumps((included, content, packed))
     return _stamp(text) + source_hash(_KEY, body) + body
 
 
@@ -103,17 +97,17 @@ def _decode(data: bytes, path: str, text: bytes, environ: Mapping[str, str]) -> 
     stamp, body = data[: 2 * _HASH_BYTES], data[3 * _HASH_BYTES :]
     if stamp != _stamp(text) or data[2 * _HASH_BYTES : 3 * _HASH_BYTES] != source_hash(_KEY, body):
         return None
-    included, owners, content, packed = marshal.loads(body)  # noqa: S302 - The owner of the text wrote it: see `_read`.
+    included, content, packed = marshal.loads(body)  # noqa: S302 - The owner of the text wrote it: see `_read`.
     patterns, declared, stamp_of_files = included
     if patterns and stamp_of_files != _stamp_of(_files(path, patterns, declared, environ)):
         return None
     if packed is not None and not any(environ.get(name, default) != default for name, default in declared):
-        return Found(_unpack(packed), owners)
+        return Found(_unpack(packed))
     from bottle_init.bundle import document
     from bottle_init.bundle.whole import Whole
 
-    bundle = document.build(Whole(content, owners=owners), environ, [], here=False).bundle
-    return None if bundle is None else Found(bundle, owners)
+    bundle = document.build(Whole(content), environ, [], here=False).bundle
+    return None if bundle is None else Found(bundle)
 
 
 def _files(path: str, patterns: tuple[str, ...], declared: Declared, environ: Mapping[str, str]) -> Iterable[File]:

@@ -6,7 +6,7 @@ container whose file was not compiled.
 
 from __future__ import annotations
 
-from bottle_init.bundle import accounts, foreign, graph, keys, patterns, readers, variables, whole
+from bottle_init.bundle import accounts, foreign, graph, keys, patterns, readers, secrets, variables, whole
 from bottle_init.bundle.keys import BUNDLE, CHILD, INHERITED, KINDS, PLAIN_CHILD, TOP, Key, Shape
 from bottle_init.bundle.source import path_of
 from bottle_init.bundle.table import Table, join
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any, TypeVar
 
+    from bottle_init.bundle.secrets import Secrets
     from bottle_init.bundle.source import Faults
     from bottle_init.bundle.variables import Declared
     from bottle_init.core.values import Value
@@ -37,10 +38,10 @@ class Reading:
 
     `bundle` is None where there are `faults`, each `(path, message)`. `whole` is what the file and those that it
     includes say, None where one of them is no TOML. `declared` are its variables, and `unset` the required ones of
-    which the environment has none.
+    which the environment has none. `hidden` is what no message may show.
     """
 
-    __slots__ = ("bundle", "declared", "faults", "unset", "whole")
+    __slots__ = ("bundle", "declared", "faults", "hidden", "unset", "whole")
 
     def __init__(
         self,
@@ -49,12 +50,14 @@ class Reading:
         whole: Whole,
         declared: Declared = (),
         unset: tuple[str, ...] = (),
+        hidden: Secrets | None = None,
     ) -> None:
         self.bundle = None if faults else bundle
         self.faults = faults
         self.whole = whole
         self.declared = declared
         self.unset = unset
+        self.hidden = hidden or {}
 
 
 def parse(
@@ -88,8 +91,9 @@ def build(found: Whole, environ: Mapping[str, str], told: Faults, *, here: bool 
         faults.extend((f"variables.{name}", f"is required, and the environment has no {name}") for name in unset)
     content = {key: each if key in _LITERAL else variables.replace(each, values) for key, each in found.content.items()}
     bundle = _read_content(content, faults, here=here)
-    named = [(found.named(path), message) for path, message in faults]
-    return Reading(bundle, [*told, *named], found, declared, unset)
+    hidden = secrets.of(found.content, values)
+    named = [(found.named(path), secrets.unsaid(message, hidden.get(path, ()))) for path, message in faults]
+    return Reading(bundle, [*told, *named], found, declared, unset, hidden)
 
 
 _LITERAL = ("include", "variables")

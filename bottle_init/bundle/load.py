@@ -39,9 +39,8 @@ def from_file(path: str, policy: str | None = None) -> Bundle:
 
     text = read_text(path)
     found = compiled.find(path, text, os.environ)
-    if found is None:
-        return from_text(text, path, policy)
-    _check_accounts(found, path)
+    if found is None or _has_unknown_accounts(found):
+        return from_text(text, path, policy)  # Which tells what is wrong, if anything is.
     return settle(found.bundle, policy)
 
 
@@ -67,12 +66,10 @@ def settle(bundle: Bundle, policy: str | None) -> Bundle:
     )
 
 
-def _check_accounts(found: Found, source: str) -> None:
+def _has_unknown_accounts(found: Found) -> bool:
     from bottle_init.bundle import accounts
 
-    faults = [(found.named(path), message) for path, message in accounts.faults(found.bundle.children)]
-    if faults:
-        raise BundleInvalid(source, faults)
+    return any(True for _ in accounts.faults(found.bundle.children))
 
 
 def select(bundle: Bundle, names: Sequence[str], source: str = "--only") -> Bundle:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 
-from bottle_init.bundle import accounts, variables
+from bottle_init.bundle import accounts, secrets, variables
 from bottle_init.bundle.source import path_of
 from bottle_init.bundle.table import join, listed, nearest, quoted
 from bottle_init.core.words import JOB
@@ -28,7 +28,7 @@ _SHELLS = ("sh", "ash", "bash", "dash", "ksh", "mksh", "zsh", "busybox", "fish",
 def of(reading: Reading, bundle: Bundle) -> Iterator[str]:
     """All notes of a valid file; `bundle` is the part of it that would run."""
     for path, note in (*_of_file(reading), *_of_bundle(bundle), *_of_machine(bundle)):
-        yield f"{reading.whole.named(path)}: {note}"
+        yield f"{reading.whole.named(path)}: {secrets.unsaid(note, reading.hidden.get(path, ()))}"
 
 
 def _of_file(reading: Reading) -> Iterator[tuple[str, str]]:

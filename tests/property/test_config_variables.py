@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bottle_init.bundle import compiled, document, include, load
 from bottle_init.bundle.source import BundleInvalid
+from bottle_init.cli import notes
 from tests.property.bundle_documents import VARIABLES
 
 if TYPE_CHECKING:
@@ -155,6 +156,41 @@ def test_no_message_shows_what_may_be_a_secret() -> None:
             assert told
             if key not in ("user", "cwd", "control"):
                 assert "hunter2" not in "".join(told), told
+
+
+SECRETS = """
+[variables]
+T = { required = true }
+[daemons.a]
+command = ["/x/${T}", "${T}"]
+ready = { exec = ["${T}"] }
+cwd = "/x/${T}"
+env_files = ["/x", "${T}"]
+"""
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "hunter2" * 20, 'hunter2"\\\u00e4\n'])
+def test_no_later_message_shows_a_secret(tmp_path: Path, secret: str) -> None:
+    """Neither of what the values mean together or on this machine, nor a note. The defence is `secrets.unsaid`."""
+    keys = ('user = "${T}"', 'group = "x${T}"', 'groups = ["root", "${T}"]', 'after = ["${T}"]')
+    for key in keys:
+        (told,) = faults(f"{SECRETS}{key}\n", T=secret)
+        assert "${T}" in told
+        assert "hunter" not in told
+    (told,) = faults(f'{SECRETS}[bundle]\nexit_code_from = "${{T}}"\n', T=secret)
+    assert "hunter" not in told
+    reading = document.parse(SECRETS, "x", {"T": secret})
+    assert reading.bundle is not None
+    noted = list(notes.of(reading, reading.bundle))
+    assert len([note for note in noted if "${T}" in note]) == 4
+    assert "hunter" not in "".join(noted)
+    path = tmp_path / "bundle.toml"
+    path.write_text(f"{SECRETS}{keys[0]}\n")
+    compiled.write(str(path))
+    with pytest.raises(BundleInvalid) as invalid, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("T", secret)
+        load.from_file(str(path))
+    assert "hunter" not in str(invalid.value)
 
 
 def test_a_required_variable_that_is_missing() -> None:

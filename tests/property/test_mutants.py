@@ -785,6 +785,26 @@ def what_the_init_brought_about_counts(surgeon: Surgeon) -> None:
     surgeon.replace(whole, answer)
 
 
+@mutant("signals-told")
+def a_bundle_has_no_say_in_its_stop_signals(surgeon: Surgeon) -> None:
+    whole = supervisor._handle_requests
+
+    def handle(turn: Turn, requests: list[Event]) -> None:
+        bundle = turn.state.bundle
+        turn.state.bundle = bundle.replace(stop_signals=signals.STOP_SIGNALS)
+        whole(turn, requests)
+        turn.state.bundle = bundle
+
+    surgeon.replace(whole, handle)
+
+
+@mutant("unwanted-start")
+def a_crash_is_answered_as_a_failure(surgeon: Surgeon) -> None:
+    """Of restart-on-crash a failure is answered by a restart too."""
+    rows = {**policies.POLICIES, "restart-on-crash": policies.POLICIES["restart-on-failure"]}
+    surgeon.set(policies, "POLICIES", rows)
+
+
 @mutant("ends-at-once")
 def the_end_of_a_probe_is_nobodys(surgeon: Surgeon) -> None:
     """Not of the core but of what tells it: a probe that was found dying was waited for until the deadline."""
