@@ -1,4 +1,4 @@
-"""Where the operator's commands ask the daemons what they obey (images/bundle/sidecars/operator/health.py)."""
+"""How the operator's commands learn what the daemons obey (images/bundle/sidecars/operator/{health,reload}.py)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from sidecars import layout
+from sidecars.operator import reload
 from sidecars.operator.health import health
+from sidecars.operator.reload import Obeyed, ReloadError
 
 
 @pytest.mark.parametrize(("engine", "asked"), [("portable\n", 8888), ("pipelock\n", 18889), (None, 8888)])
@@ -31,3 +33,27 @@ def test_pipelocks_state_is_asked_where_it_is_told(
     assert health(layout.PIPELOCK_PORT) is None
     assert health(layout.EGRESS_PORT) is None
     assert ports == [asked, layout.EGRESS_PORT]
+
+
+def told(monkeypatch: pytest.MonkeyPatch, *states: Obeyed) -> list[Obeyed]:
+    """One daemon that says these, one after the other. What it has not been asked for yet is left in the list."""
+    left = list(states)
+    monkeypatch.setattr(reload, "DAEMONS", {"egress": 9099})
+    monkeypatch.setattr(reload, "obeyed", lambda _: left.pop(0))
+    monkeypatch.setattr(reload, "_hang_up", lambda _: "")
+    monkeypatch.setattr(reload, "ask", lambda _: {})
+    return left
+
+
+def test_a_reload_ends_when_the_policy_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W10: not while the daemon is still at it, nor when it has taken another policy."""
+    old = Obeyed("old", 3, "")
+    left = told(monkeypatch, old, old, old, Obeyed("between", 4, ""), Obeyed("new", 5, ""))
+    reload.announce("new")
+    assert left == []
+
+
+def test_a_reload_that_was_refused_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    told(monkeypatch, Obeyed("old", 3, ""), Obeyed("old", 4, "egress.allow: not a list"))
+    with pytest.raises(ReloadError, match=r"egress has refused: egress\.allow: not a list"):
+        reload.announce("new")
