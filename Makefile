@@ -1,5 +1,5 @@
 # `make` alone lists the targets. Everything works from a fresh clone: each target makes what it needs.
-.PHONY: help venv engine image up down status plan fmt lint types property integration check test kubernetes docs bench clean
+.PHONY: help venv engine image up down status plan fmt lint types property integration check test kubernetes docker29 docs bench clean
 .DEFAULT_GOAL := help
 
 VENV := .venv/bin
@@ -7,7 +7,7 @@ VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest -n auto --no-loadscope-reorder
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: ## .venv with everything the project needs
 	@.ci/venv
@@ -51,6 +51,9 @@ test: venv lint types image ## everything: lint, types, images, all tests
 
 kubernetes: venv ## compiles a cluster for the tests from Kubernetes' Go modules (slow, once)
 	@$(VENV)/python -m tools.engines pause kubernetes
+
+docker29: venv ## compiles Docker 29 for the tests from Moby's Go module (slow, once)
+	@$(VENV)/python -m tools.engines docker29
 
 docs: venv ## draws those pages of docs/ and share/ anew that are made from the code
 	@$(VENV)/python -m bottle_init.testing --diagram > docs/state-machine.md

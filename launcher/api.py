@@ -146,7 +146,7 @@ class Bottle:
 
         Raises `LauncherError` for a bottle that has neither.
         """
-        return work.make_patch(self.slug, state.facts_of(state.state_root() / self.slug) or {})
+        return work.make_patch(self._backend, self.slug, state.facts_of(state.state_root() / self.slug) or {})
 
     def down(self, *, discard: bool = False, tell: Tell = lambda _line: None) -> None:
         """Take it down. Unless `discard` is set, work that is nowhere else is kept in ~/.claude-bottle/work/."""

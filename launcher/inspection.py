@@ -1,8 +1,8 @@
 """Looks at what an agent wrote: the changes in its copy of a project, and the work trees with something unsaved.
 
-It runs by itself inside a short-lived container with the bundle's image, without a network, where the agent's volumes
-are mounted read-only (`python3 -I -S -c SOURCE patch BASE PROJECT`, or `unsaved BASE PROJECT PLACE…`): it may import
-nothing but the standard library. git is never asked in a repository of the agent's on the operator's machine.
+It runs by itself inside a container with the bundle's image and a reach no wider than the agent's, where the agent's
+volumes are mounted read-only (`python3 -I -S -c SOURCE patch BASE PROJECT`, or `unsaved BASE PROJECT PLACE…`): it may
+import nothing but the standard library. git is never asked in a repository of the agent's on the operator's machine.
 """
 
 import os
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-SCRATCH = Path("/scratch")
+SCRATCH = Path(os.environ.get("SCRATCH", "/scratch"))
 DEPTH = 5
 """How deep below a place a work tree is looked for."""
 STATUS_WITHIN_S = 60.0

@@ -1,16 +1,14 @@
 """Work that an agent has done, and that is nowhere else yet: found, made into a patch, and never lost silently.
 
-Whatever an agent wrote is looked at on the engine, in a container without a network, and comes here as the text of a
-patch or as an archive: the operator's machine runs no git in a directory that an agent could have prepared.
+Whatever an agent wrote is looked at on the engine, behind walls no lower than the agent's, and comes here as the text
+of a patch or as an archive: the operator's machine runs no git in a directory that an agent could have prepared.
 """
 
 import gzip
 import hashlib
 import json
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -18,9 +16,9 @@ from typing import Any
 
 from launcher import state
 from launcher.backend import BottleBackend
-from launcher.docker import Command, Result, docker, docker_to_file, run, to_file
+from launcher.docker import Command, Result, run, to_file
 from launcher.errors import LauncherError
-from launcher.plan import BASE_DIR, BUNDLE_IMAGE, LABEL_ROLE, LABEL_SLUG, PROJECT_DIR, RUNTIME_DIR, object_name
+from launcher.plan import BASE_DIR, PROJECT_DIR, RUNTIME_DIR
 from launcher.spec import BottleSpec
 
 Say = Callable[[str], None]
@@ -74,7 +72,7 @@ class PatchError(LauncherError):
     """No patch could be made, whatever is in the way."""
 
 
-def make_patch(slug: str, facts: dict[str, Any]) -> bytes:
+def make_patch(backend: BottleBackend, slug: str, facts: dict[str, Any]) -> bytes:
     """What the agent has changed in its copy or clone of the project.
 
     Raises `LauncherError` for a bottle that has none, `PatchError` where it cannot be made.
@@ -88,8 +86,8 @@ def make_patch(slug: str, facts: dict[str, Any]) -> bytes:
     target = work_root() / f"{slug}.new"
     try:
         volumes = {"base": BASE_DIR, "project": str(facts["project_target"])}
-        with _looking(slug, facts, volumes, "patch") as argv:
-            made = docker_to_file(target, *argv)
+        with backend.looking(slug, facts, volumes, *_inspection(facts, "patch")) as command:
+            made = to_file(target, command)
         if made.code:
             words = f"it was not made within {PATCH_WITHIN_S} s" if made.code == TIMED_OUT else made.stderr.strip()
             raise PatchError(
@@ -101,41 +99,12 @@ def make_patch(slug: str, facts: dict[str, Any]) -> bytes:
         target.unlink(missing_ok=True)
 
 
-@contextmanager
-def _looking(
-    slug: str, facts: dict[str, Any], volumes: dict[str, str], what: str, *places: str
-) -> Iterator[tuple[str, ...]]:
-    """The command line of a container of the bundle's image that looks at volumes and may do nothing else.
-
-    It does not outlive the block, even if the client that started it does not live to see its end.
-    """
-    name = object_name(slug, f"look-{secrets.token_hex(3)}")
-    labels = ((LABEL_SLUG, slug), (LABEL_ROLE, "look"))
-    mounts = [
-        word
-        for role, target in volumes.items()
-        for word in ("--mount", f"type=volume,source={object_name(slug, role)},target={target},readonly")
-    ]
+def _inspection(facts: dict[str, Any], what: str, *places: str) -> tuple[str, ...]:
+    """The command that looks at volumes, in a container that sees them."""
     source = (files("launcher") / "inspection.py").read_text()
-    try:
-        yield (
-            *("run", "--rm", "--pull", "never", "--network", "none", "--read-only", "--cap-drop", "ALL"),
-            *("--cap-add", "DAC_OVERRIDE", "--security-opt", "no-new-privileges", "--user", "0:0", "--name", name),
-            *(word for key, value in labels for word in ("--label", f"{key}={value}")),
-            *("--mount", "type=volume,target=/scratch", *mounts, "--no-healthcheck", "--entrypoint", "timeout"),
-            *(str(facts.get("bundle_image") or BUNDLE_IMAGE), "--kill-after=5", str(PATCH_WITHIN_S)),
-            *("python3", "-I", "-S", "-c", source, what, BASE_DIR, str(facts.get("project_target") or PROJECT_DIR)),
-            *places,
-        )
-    except BaseException:
-        docker("container", "rm", "--force", "--volumes", name, check=False)
-        raise
-
-
-def _there(slug: str, places: dict[str, str]) -> dict[str, str]:
-    """Those of the volumes that the engine has: a container that names one makes it."""
-    names = docker("volume", "ls", "--quiet", "--filter", f"name={object_name(slug, '')}").stdout.split()
-    return {role: place for role, place in places.items() if object_name(slug, role) in names}
+    project = str(facts.get("project_target") or PROJECT_DIR)
+    within = ("timeout", "--kill-after=5", str(PATCH_WITHIN_S))
+    return (*within, "python3", "-I", "-S", "-c", source, what, BASE_DIR, project, *places)
 
 
 def unsaved(backend: BottleBackend, slug: str, facts: dict[str, Any]) -> list[Unsaved]:
@@ -147,12 +116,13 @@ def unsaved(backend: BottleBackend, slug: str, facts: dict[str, Any]) -> list[Un
     there = _seen_by_agent(backend, slug, places)
     if there.code == 0 and not there.stdout.strip():
         return []
-    volumes = _there(slug, {**places, "base": BASE_DIR})
-    places = {role: place for role, place in places.items() if role in volumes}
+    has = backend.volumes(slug)
+    places = {role: place for role, place in places.items() if role in has}
     if not places:
         return []
-    with _looking(slug, facts, volumes, "unsaved", *places.values()) as argv:
-        told = docker(*argv).stdout
+    volumes = {**places, "base": BASE_DIR} if "base" in has else places
+    with backend.looking(slug, facts, volumes, *_inspection(facts, "unsaved", *places.values())) as command:
+        told = run(command).stdout
     found = [each.split(" ", 2) for each in told.split("\0") if each]
     return [Unsaved(tree, int(changed), int(commits)) for changed, commits, tree in found]
 
@@ -175,10 +145,7 @@ def settled(backend: BottleBackend, slug: str, say: Say) -> None:
 
 
 def _keep_all(backend: BottleBackend, slug: str, facts: dict[str, Any], say: Say) -> None:
-    if not backend.shows_volumes:
-        _keep_from_agent(backend, slug, facts, say)
-        return
-    if "project" in _places(facts) and "project" in _there(slug, _places(facts)):
+    if "project" in _places(facts) and "project" in backend.volumes(slug):
         _keep_patch(backend, slug, facts, say)
     found = unsaved(backend, slug, facts)
     for name, place, trees in _by_place(facts, found):
@@ -189,7 +156,7 @@ def _keep_all(backend: BottleBackend, slug: str, facts: dict[str, Any], say: Say
 def _keep_patch(backend: BottleBackend, slug: str, facts: dict[str, Any], say: Say) -> None:
     """What the agent changed in the project: as a patch, or, where none can be made, the whole project."""
     try:
-        patch = make_patch(slug, facts)
+        patch = make_patch(backend, slug, facts)
     except PatchError as error:
         target = _keep_place(backend, slug, "project", str(facts["project_target"]))
         say(f"{error}\nso the agent's copy of the project is kept whole, in {target}")
@@ -197,20 +164,6 @@ def _keep_patch(backend: BottleBackend, slug: str, facts: dict[str, Any], say: S
     if patch and _digest(patch) != facts.get("applied"):
         state.replace(patch_path(slug), patch, mode=0o600)
         say(f"what the agent changed in the project is in {patch_path(slug)}; `bottle apply {slug}` brings it home")
-
-
-def _keep_from_agent(backend: BottleBackend, slug: str, facts: dict[str, Any], say: Say) -> None:
-    """Where no volume can be looked at: each place with a work tree, as it is, pushed or not."""
-    places = _places(facts)
-    there = _seen_by_agent(backend, slug, places)
-    if there.code:
-        if "project" in places:
-            say(f"the agent of {slug} has ended, and its files with it: what it had not pushed cannot be kept")
-        return
-    for name, place in places.items():
-        if any(Path(tree).is_relative_to(place) for tree in there.stdout.splitlines()):
-            target = _keep_place(backend, slug, name, place)
-            say(f"{place} is kept in {target}, since what of it is not pushed cannot be told on this engine")
 
 
 def _seen_by_agent(backend: BottleBackend, slug: str, places: dict[str, str]) -> Result:

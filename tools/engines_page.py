@@ -23,6 +23,7 @@ SUITE = "launcher/test_walls"
 COLUMNS = {
     "Docker": ("docker",),
     "remote": ("remote", "ssh", "context"),
+    "Docker 29": ("docker29",),
     "Podman": ("podman",),
     "Swarm": ("swarm",),
     "Kubernetes": ("kubernetes",),

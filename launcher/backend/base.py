@@ -1,11 +1,12 @@
 """What every backend can do."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from launcher import state
 from launcher.docker import Command
@@ -60,8 +61,6 @@ class BottleBackend(ABC):
     """What `CLAUDE_BOTTLE_BACKEND` calls it, and the notes of its bottles."""
     lost: tuple[tuple[str, str], ...] = ()
     """The walls of docs/walls.md that cannot stand on this engine as they do on Docker, and why."""
-    shows_volumes = True
-    """Whether a bottle's volumes can be looked at beside its containers, and after they have ended."""
 
     @abstractmethod
     def prepare(self, spec: BottleSpec, stage_dir: Path) -> BottlePlan:
@@ -158,6 +157,25 @@ class BottleBackend(ABC):
     @abstractmethod
     def archive(self, slug: str, place: str) -> Command:
         """The command line that writes a directory of the agent's as a tar archive."""
+
+    @abstractmethod
+    def volumes(self, slug: str) -> frozenset[str]:
+        """The roles of those volumes of a bottle's that are there to be looked at: `looking` would make others anew.
+
+        Raises `LauncherError` where the engine does not answer.
+        """
+
+    @abstractmethod
+    def looking(
+        self, slug: str, facts: Mapping[str, Any], volumes: Mapping[str, str], *command: str
+    ) -> AbstractContextManager[Command]:
+        """The command line that runs a command of the bundle's image where a bottle's volumes are, and that does not
+        outlive the block, whether its agent has ended or not.
+
+        The volumes are at their places (`volumes`: role and path), and cannot be written to; the command may write into
+        a directory that `$SCRATCH` names. An agent may have prepared what it meets there, so it gets no further than
+        that agent. `facts` are the bottle's notes.
+        """
 
     @abstractmethod
     def on_host(self, slug: str, *command: str) -> Command:

@@ -34,12 +34,7 @@ def _patch(slug: str | None) -> tuple[str, bytes, dict[str, object]]:
     if name in gone:
         return name, kept.patch_path(name).read_bytes(), history.facts_of(name) or {}
     facts = state.facts_of(state.state_root() / name) or {}
-    if not backend.shows_volumes:
-        raise LauncherError(
-            f"no patch can be made on {backend.name}",
-            hint=f"let the agent push; `bottle down {name}` keeps its work tree",
-        )
-    return name, kept.make_patch(name, facts), facts
+    return name, kept.make_patch(backend, name, facts), facts
 
 
 @app.command(rich_help_panel=WORK, epilog=example("bottle diff claude", "bottle diff claude > changes.patch"))

@@ -11,7 +11,7 @@ from launcher.words import in_words
 from tests.integration.support.engines import ENGINES
 from tools import engines_page
 
-BACKEND = {"remote": "docker", "ssh": "docker", "context": "docker"}
+BACKEND = {"remote": "docker", "ssh": "docker", "context": "docker", "docker29": "docker"}
 
 
 def test_the_page_is_drawn_from_the_code() -> None:

@@ -1,6 +1,7 @@
 """What an agent has done is kept before its bottle goes, whatever goes wrong then, without an engine."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -12,12 +13,14 @@ import pytest
 
 from launcher import bottles, history, state, work
 from launcher.backend.base import Running
-from launcher.backend.docker import DockerBottleBackend, removal
+from launcher.backend.docker import DockerBottleBackend, backend, removal
 from launcher.backend.kubernetes import KubernetesBottleBackend
+from launcher.backend.kubernetes import backend as kubernetes
 from launcher.cli.lifecycle import start
 from launcher.cli.work import _patch
 from launcher.docker import Command, Result
 from launcher.errors import Interrupted, LauncherError
+from launcher.plan import LABEL_ROLE, LABEL_SLUG
 from launcher.spec import AgentSpec, BottleSpec
 
 SLUG = "made-1234"
@@ -58,14 +61,20 @@ def engine_has(monkeypatch: pytest.MonkeyPatch, *volumes: str) -> list[tuple[str
     """An engine with these volumes, whose containers run their scripts right here; the value is what it was asked."""
     asked: list[tuple[str, ...]] = []
 
-    def docker(*args: str, check: bool = True) -> Result:
+    def docker(*args: str) -> Result:
         asked.append(args)
-        if args[0] == "volume":
-            return Result(0, "\n".join(volumes), "")
-        done = subprocess.run((sys.executable, *args[args.index("-I") :]), capture_output=True, text=True, check=check)
+        return Result(0, "\n".join(volumes), "")
+
+    def run(command: Command, *, check: bool = True) -> Result:
+        argv = command.argv
+        if argv[0] == "docker":
+            asked.append(argv[1:])
+            argv = ("env", f"SCRATCH={os.environ['HOME']}", sys.executable, *argv[argv.index("-I") :])
+        done = subprocess.run(argv, capture_output=True, text=True, check=check)
         return Result(done.returncode, done.stdout, done.stderr)
 
-    monkeypatch.setattr(work, "docker", docker)
+    monkeypatch.setattr(backend, "docker", docker)
+    monkeypatch.setattr(work, "run", run)
     return asked
 
 
@@ -147,7 +156,7 @@ def test_an_engine_that_fails_hides_no_work(monkeypatch: pytest.MonkeyPatch) -> 
     def docker(*_args: str, **_check: bool) -> Result:
         raise DEAD
 
-    monkeypatch.setattr(work, "docker", docker)
+    monkeypatch.setattr(backend, "docker", docker)
     with pytest.raises(LauncherError, match="Cannot connect"):
         work.unsaved(Engine(), SLUG, {"home": "/home/agent"})
 
@@ -177,35 +186,55 @@ def test_a_half_written_archive_is_not_left(monkeypatch: pytest.MonkeyPatch, tmp
     assert target.read_bytes() == b"the one before"
 
 
-class Pod(KubernetesBottleBackend):
-    """A cluster whose agent's pod is this machine."""
+KUBECTL = """\
+#!/bin/sh
+case "$*" in
+*" --container agent "*) echo 'container not found ("agent")' >&2; exit 1 ;;
+*" --container keeper "*) while [ "$1" != -- ]; do shift; done; shift; exec "$@" ;;
+*) exec cat "$0.json" ;;
+esac
+"""
 
-    ended = False
 
-    def in_agent(self, slug: str, *command: str, tty: bool = False) -> Command:  # noqa: ARG002
-        words = (sys.executable, *command[1:]) if command[0].endswith("python3") else command
-        return Command(("false",) if self.ended else words)
+@pytest.fixture
+def pod(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """A cluster with one pod, whose agent has ended: this machine is what is left of it. The value has its places."""
+    places = {name: home / f"the {name}" for name in ("base", "scratch", "project", "home")}
+    for place in places.values():
+        place.mkdir()
+    labels = {LABEL_SLUG: SLUG, LABEL_ROLE: "agent"}
+    ended = [{"name": "agent", "state": {"terminated": {"exitCode": 0}}}, {"name": "keeper", "state": {"running": {}}}]
+    status = {"phase": "Running", "containerStatuses": ended}
+    pods = [{"kind": "Pod", "metadata": {"name": "agent", "labels": labels}, "status": status}]
+    (home / "kubectl").write_text(KUBECTL)
+    (home / "kubectl").chmod(0o755)
+    (home / "kubectl.json").write_text(json.dumps({"items": pods}))
+    monkeypatch.setenv("PATH", str(home), prepend=":")
+    monkeypatch.setattr(work, "BASE_DIR", str(places["base"]))
+    monkeypatch.setattr(kubernetes, "SCRATCH_DIR", str(places["scratch"]))
+    facts = {"home": str(places["home"]), "project": "clone", "project_target": str(places["project"])}
+    state.create(state.state_root() / SLUG, SLUG, **facts)
+    return places
 
 
-def test_work_in_a_pod_is_kept_as_it_is(tmp_path: Path) -> None:
-    """No volume of a pod's can be looked at, so what may not be pushed is kept whole. Defence: `_keep_from_agent`."""
-    place, home = tmp_path / "work tree", tmp_path / "home"
-    (place / ".git").mkdir(parents=True)
-    (place / "new.txt").write_text("nowhere else")
-    home.mkdir()
-    state.create(state.state_root() / SLUG, SLUG, home=str(home), project="clone", project_target=str(place))
+def test_work_of_an_ended_agent_in_a_cluster_is_kept(pod: dict[str, Path]) -> None:
+    """Its container cannot be asked any more. Defence: the container beside it that has its volumes."""
+    (pod["project"] / "new.txt").write_text("nowhere else")
+    repository(pod["home"] / "a tree")
     said: list[str] = []
-    work.settled(Pod(), SLUG, said.append)
-    (kept,) = work.work_root().iterdir()
-    assert str(kept) in said[0]
-    with tarfile.open(kept) as archive:
-        file = archive.extractfile("work tree/new.txt")
-        assert file is not None
-        assert file.read() == b"nowhere else"
-    pod = Pod()
-    pod.ended = True
-    work.settled(pod, SLUG, said.append)
-    assert "cannot be kept" in said[1]
+    work.settled(KubernetesBottleBackend(), SLUG, said.append)
+    assert b"+nowhere else" in work.patch_path(SLUG).read_bytes()
+    with tarfile.open(work.work_root() / f"{SLUG}-home.tar.gz") as archive:
+        assert "the home/a tree/new" in archive.getnames()
+    assert "a tree: 1 changed files" in said[1]
+    assert list(pod["scratch"].iterdir()) == []
+
+
+def test_an_ended_agent_in_a_cluster_is_no_running_one(pod: dict[str, Path]) -> None:
+    """Though its pod still runs."""
+    del pod
+    (found,) = KubernetesBottleBackend().running(SLUG, containers_alone=True)
+    assert (found.state, found.detail) == ("exited", "Exited (0)")
 
 
 # What waits to be brought home.
@@ -253,7 +282,7 @@ def test_what_stands_in_the_way_is_told(monkeypatch: pytest.MonkeyPatch, home: P
     monkeypatch.setenv("PATH", str(home), prepend=":")
     facts = {"project": "copy", "project_target": "/work"}
     with pytest.raises(LauncherError, match=r"made: no space left on device$"):
-        work.make_patch(SLUG, facts)
+        work.make_patch(Engine(), SLUG, facts)
     with pytest.raises(LauncherError, match=r"kept: no space left on device$"):
         work.keep_directory(Engine(), SLUG, "/home/agent", work.work_root() / "home.tar.gz")
     assert list(work.work_root().iterdir()) == []

@@ -1,13 +1,14 @@
 """The Docker backend: it plans, and its hands carry out what `render` makes of the plan."""
 
 import ipaddress
+import secrets
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from launcher import state
 from launcher.backend.base import BottleBackend, Running, Tell
@@ -199,6 +200,35 @@ class DockerBottleBackend(BottleBackend):
 
     def archive(self, slug: str, place: str) -> Command:
         return Command(("docker", "cp", f"{object_name(slug, 'agent')}:{place}", "-"))
+
+    def volumes(self, slug: str) -> frozenset[str]:
+        prefix = object_name(slug, "")
+        names = docker("volume", "ls", "--quiet", "--filter", f"name={prefix}").stdout.split()
+        return frozenset(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
+    @contextmanager
+    def looking(
+        self, slug: str, facts: Mapping[str, Any], volumes: Mapping[str, str], *command: str
+    ) -> Iterator[Command]:
+        """A container without a network. It is gone after the block, even if the client that started it was killed."""
+        name = object_name(slug, f"look-{secrets.token_hex(3)}")
+        labels = ((LABEL_SLUG, slug), (LABEL_ROLE, "look"))
+        mounts = [
+            word
+            for role, target in volumes.items()
+            for word in ("--mount", f"type=volume,source={object_name(slug, role)},target={target},readonly")
+        ]
+        try:
+            yield Command((
+                *("docker", "run", "--rm", "--pull", "never", "--network", "none", "--read-only", "--cap-drop", "ALL"),
+                *("--cap-add", "DAC_OVERRIDE", "--security-opt", "no-new-privileges", "--user", "0:0", "--name", name),
+                *(word for key, value in labels for word in ("--label", f"{key}={value}")),
+                *("--mount", "type=volume,target=/scratch", "--env", "SCRATCH=/scratch", *mounts, "--no-healthcheck"),
+                *("--entrypoint", command[0], str(facts.get("bundle_image") or BUNDLE_IMAGE), *command[1:]),
+            ))  # fmt: skip
+        except BaseException:
+            docker("container", "rm", "--force", "--volumes", name, check=False)
+            raise
 
     def on_host(self, slug: str, *command: str) -> Command:
         labels = ("--label", f"{LABEL_SLUG}={slug}", "--label", f"{LABEL_ROLE}=neighbour")

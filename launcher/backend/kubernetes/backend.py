@@ -5,8 +5,8 @@ Secrets go by standard input into the bundle that runs, and rest in no object of
 
 import json
 import time
-from collections.abc import Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,10 @@ from launcher.backend.kubernetes.look import look
 from launcher.backend.kubernetes.render import (
     AGENT,
     BUNDLE,
+    KEEPER,
     LOST,
     PUBLISHED,
+    SCRATCH_DIR,
     Document,
     agent,
     as_yaml,
@@ -61,6 +63,12 @@ done
 exec kubectl --namespace "$0" logs --follow "$2"
 """
 """`kubectl run --attach` loses what a container has said before it is attached to. The pod goes with its namespace."""
+LOOK = """\
+SCRATCH=$(mktemp -d "$0/XXXXXX") && export SCRATCH || exit
+trap 'rm -rf "$SCRATCH"' EXIT
+"$@"
+"""
+"""Runs a command that wants a directory of its own."""
 PHASES = {"Pending": "starting", "Running": "running", "Succeeded": "exited", "Failed": "exited", "Unknown": "dead"}
 
 
@@ -69,7 +77,6 @@ class KubernetesBottleBackend(BottleBackend):
 
     name = "kubernetes"
     lost = LOST
-    shows_volumes = False
 
     def __init__(self, cluster: Cluster | None = None) -> None:
         self._cluster = cluster
@@ -134,7 +141,8 @@ class KubernetesBottleBackend(BottleBackend):
         del started
         slug = slug_of(target)
         shows = ("attach", "--stdin", "--tty") if tty else ("logs", "--follow")
-        command = Command(("kubectl", "--namespace", object_name(slug, "agent"), *shows, AGENT))
+        own = ("--namespace", object_name(slug, "agent"))
+        command = Command(("kubectl", *own, *shows, "--container", AGENT, AGENT))
         foreground(command, each_second(sleep, partial(_look_for_bundle, slug)))
         return self.wait(target, sleep)
 
@@ -178,7 +186,19 @@ class KubernetesBottleBackend(BottleBackend):
 
     def archive(self, slug: str, place: str) -> Command:
         parent, _, name = place.rstrip("/").rpartition("/")
-        return self.in_agent(slug, "tar", "-C", parent or "/", "-cf", "-", "--", name)
+        return _in_keeper(slug, "tar", "-C", parent or "/", "-cf", "-", "--", name)
+
+    def volumes(self, slug: str) -> frozenset[str]:
+        is_there = any(each.role == AGENT for each in self.running(slug, containers_alone=True))
+        return frozenset(("home", "project", "base") if is_there else ())
+
+    @contextmanager
+    def looking(
+        self, slug: str, facts: Mapping[str, Any], volumes: Mapping[str, str], *command: str
+    ) -> Iterator[Command]:
+        """An exec in the container beside the agent's, where they are already."""
+        del facts, volumes
+        yield _in_keeper(slug, "sh", "-c", LOOK, SCRATCH_DIR, *command)
 
     def on_host(self, slug: str, *command: str) -> Command:
         """A pod with the network of the bundle's node, in a namespace that nothing fences."""
@@ -221,7 +241,14 @@ class KubernetesBottleBackend(BottleBackend):
     def logs(self, slug: str, role: str, *, follow: bool = False) -> Command:
         part = "bundle" if role == BUNDLE else "agent"
         options = ("--timestamps", *(("--follow",) if follow else ()))
-        return Command(("kubectl", "--namespace", object_name(slug, part), "logs", *options, role))
+        own = ("--namespace", object_name(slug, part))
+        return Command(("kubectl", *own, "logs", *options, "--container", role, role))
+
+
+def _in_keeper(slug: str, *command: str) -> Command:
+    """The command line that runs a command beside the agent's volumes, whether the agent has ended or not."""
+    own = ("--namespace", object_name(slug, "agent"))
+    return Command(("kubectl", *own, "exec", "--stdin", "--container", KEEPER, AGENT, "--", *command))
 
 
 def _apply(name: str, documents: tuple[Document, ...], *after: str) -> Step:
@@ -266,6 +293,15 @@ def _pod(namespace: str, name: str) -> dict[str, Any]:
     return json.loads(result.stdout) if result.stdout.strip() else {}
 
 
+def _container_state(status: dict[str, Any], name: str) -> dict[str, Any]:
+    """How one of a pod's containers is: `running`, `waiting` or `terminated`, with what is told of it; or empty."""
+    for each in status.get("containerStatuses", ()):
+        if each["name"] == name:
+            found: dict[str, Any] = each["state"]
+            return found
+    return {}
+
+
 def _wait_for_agent(plan: KubernetesBottlePlan, check: Callable[[], None]) -> None:
     """Until the agent's container has started: the gate has passed by then. Raises `LauncherError` with its words."""
     deadline = time.monotonic() + AGENT_WITHIN_S
@@ -277,7 +313,7 @@ def _wait_for_agent(plan: KubernetesBottlePlan, check: Callable[[], None]) -> No
             if ended.get("exitCode"):
                 words = (ended.get("message") or f"exit code {ended['exitCode']}").strip()
                 raise LauncherError(f"{each['name']}: {words}", hint="docs/engines.md says what a cluster needs")
-        if status.get("phase") in ("Running", "Succeeded", "Failed"):
+        if _container_state(status, AGENT).keys() & {"running", "terminated"}:
             return
         if time.monotonic() > deadline:
             raise LauncherError(f"the agent's pod did not start within {AGENT_WITHIN_S} s: {_waits_for(status)}")
@@ -310,17 +346,16 @@ def _words_of_bundle(plan: KubernetesBottlePlan) -> LauncherError | None:
 def _look_for_bundle(slug: str) -> None:
     """Raises `LauncherError` once the bundle has ended while the agent has not."""
     phase = _pod(object_name(slug, "bundle"), BUNDLE).get("status", {}).get("phase")
-    agent_phase = _pod(object_name(slug, "agent"), AGENT).get("status", {}).get("phase")
-    if phase in (None, "Succeeded", "Failed") and agent_phase == "Running":
+    agent = _container_state(_pod(object_name(slug, "agent"), AGENT).get("status", {}), AGENT)
+    if phase in (None, "Succeeded", "Failed") and "running" in agent:
         raise LauncherError(f"the bundle of {slug} has ended", hint=f"`bottle why {slug}` tells why")
 
 
 def _wait_ended(namespace: str, sleep: Callable[[float], None]) -> int:
     while True:
         status = _pod(namespace, AGENT).get("status", {})
-        for each in status.get("containerStatuses", ()):
-            if ended := each["state"].get("terminated"):
-                return int(ended["exitCode"])
+        if ended := _container_state(status, AGENT).get("terminated"):
+            return int(ended["exitCode"])
         if not status or status.get("phase") == "Failed":
             raise LauncherError(f"the agent's pod is gone from {namespace}: {status.get('message', '')}".rstrip(": "))
         sleep(LOOK_S)
@@ -329,18 +364,18 @@ def _wait_ended(namespace: str, sleep: Callable[[float], None]) -> int:
 def _object(document: dict[str, Any]) -> Running:
     metadata, status = document["metadata"], document.get("status", {})
     labels = metadata.get("labels", {})
-    slug = labels.get(LABEL_SLUG, "")
+    slug, role = labels.get(LABEL_SLUG, ""), labels.get(LABEL_ROLE, "")
     words, detail = PHASES.get(status.get("phase", ""), ""), status.get("phase", "")
-    for each in status.get("containerStatuses", ()):
-        if ended := each["state"].get("terminated"):
-            detail = f"Exited ({ended['exitCode']}) {ended.get('finishedAt', '')}".rstrip()
-        elif words == "running" and labels.get(LABEL_ROLE) == BUNDLE:
-            words = "healthy" if each.get("ready") else "unhealthy"
+    # The container that a pod is for bears its role's name.
+    if ended := _container_state(status, role).get("terminated"):
+        words, detail = "exited", f"Exited ({ended['exitCode']}) {ended.get('finishedAt', '')}".rstrip()
+    elif words == "running" and role == BUNDLE:
+        words = "healthy" if all(each.get("ready") for each in status["containerStatuses"]) else "unhealthy"
     if document["kind"] == "Namespace":
         words = "terminating" if detail == "Terminating" else "active"
     return Running(
         slug=slug,
-        role=labels.get(LABEL_ROLE, ""),
+        role=role,
         name=metadata["name"],
         state=words,
         stage_dir=state.state_root() / slug,
@@ -358,7 +393,8 @@ def _remember(slug: str, found: tuple[Running, ...]) -> None:
     for each in found:
         if each.kind == "container" and each.role in parts:
             part, log = parts[each.role]
-            logs[log] = kubectl(object_name(slug, part), "logs", "--timestamps", each.role, check=False).stdout
+            of = ("--container", each.role, each.role)
+            logs[log] = kubectl(object_name(slug, part), "logs", "--timestamps", *of, check=False).stdout
             states[f"{part}_state"] = {"Status": each.state, "Error": ""}
     history.remember(slug, logs, **states)
 

@@ -40,7 +40,7 @@ Document = dict[str, Any]
 Mount = tuple[str, str, Document, bool]
 """A volume's name, its place, what it is, and whether it is read-only there."""
 
-BUNDLE, AGENT, GATE, CLONE, RUNTIME = SIDECARS, "agent", "gate", "clone", "runtime"
+BUNDLE, AGENT, GATE, CLONE, RUNTIME, KEEPER = SIDECARS, "agent", "gate", "clone", "runtime", "keeper"
 BUNDLE_ADDRESS = "BUNDLE_ADDRESS"
 """Stands for the address of the bundle's pod, which there is only once it runs; no API server takes it for one."""
 PUBLISHED = "published"
@@ -56,6 +56,8 @@ NOWHERE = ("203.0.113.1", 9)
 """An address that no host has (RFC 5737), at the port that discards (RFC 863)."""
 API_SERVER = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
 CONFIG_MAP_LIMIT = 1_000_000
+SCRATCH_DIR = "/scratch"
+KEEPER_LIMITS = Limits(memory=512 * 2**20, cpus=1.0, pids=512)
 
 LOST = (
     ("W17", "the number of processes has no limit in a pod: it is the kubelet's (`podPidsLimit`)"),
@@ -220,7 +222,9 @@ def bundle(plan: KubernetesBottlePlan, *, secret: bool) -> tuple[Document, ...]:
 
 
 def agent(plan: KubernetesBottlePlan) -> tuple[Document, ...]:
-    """The agent's pod; its first init containers bring the interpreter, ask whether the walls stand, and clone."""
+    """The agent's pod; its first init containers bring the interpreter, ask whether the walls stand, and clone. Beside
+    the agent is what keeps its volumes within reach once it has ended.
+    """
     _refuse_what_cannot_be(plan)
     wanted, namespace = plan.agent, plan.agent_namespace
     address = plan.bundle_address or BUNDLE_ADDRESS
@@ -257,7 +261,12 @@ def agent(plan: KubernetesBottlePlan) -> tuple[Document, ...]:
     published = ("published", PUBLISHED_DIR, {"configMap": {"name": PUBLISHED, "defaultMode": 0o444}}, True)
     clone = _clone(plan)
     base: list[Mount] = [("base", BASE_DIR, {"emptyDir": {}}, False)] if clone else []
-    spec = _pod_spec([container], [*volumes, published, *base]) | {
+    works_in: list[Mount] = [("home", wanted.home, {}, True)]
+    works_in += [(volume.role, volume.target, {}, True) for volume in wanted.volumes]
+    works_in += [(name, target, source, True) for name, target, source, _ in base]
+    scratch: Mount = ("scratch", SCRATCH_DIR, {"emptyDir": {"sizeLimit": "8Gi"}}, False)
+    containers = [container, _keeper(plan, (*works_in, scratch))]
+    spec = _pod_spec(containers, [*volumes, published, *base, scratch]) | {
         "initContainers": [_runtime(plan), _gate(plan, address, published), *clone],
         "hostAliases": [{"ip": address, "hostnames": [SIDECARS]}],
         "dnsPolicy": "None",
@@ -346,6 +355,22 @@ def _gate(plan: KubernetesBottlePlan, address: str, published: Mount) -> Documen
         "securityContext": _restricted(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [*mounts, *_mounts([published])],
+    }
+
+
+def _keeper(plan: KubernetesBottlePlan, volumes: Iterable[Mount]) -> Document:
+    """Sees where the agent works, and may not write there: a container that has ended cannot be asked any more.
+
+    It has git, the agent's user and the agent's network, so that nothing that the agent prepared gets further there.
+    """
+    return {
+        "name": KEEPER,
+        "image": plan.proxy.settings.image,
+        "imagePullPolicy": plan.cluster.pull_policy,
+        "command": ["python3", "-I", "-m", "bottle_init", "--", "sleep", "infinity"],
+        "securityContext": _restricted(),
+        "resources": _resources(KEEPER_LIMITS),
+        "volumeMounts": _mounts(volumes),
     }
 
 

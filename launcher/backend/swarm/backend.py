@@ -142,6 +142,9 @@ class SwarmBottleBackend(DockerBottleBackend):
         options = ("--interactive", "--tty") if tty else ("--interactive",)
         return Command(("docker", "exec", *options, _container(slug, "agent"), *command))
 
+    def archive(self, slug: str, place: str) -> Command:
+        return Command(("docker", "cp", f"{_container(slug, 'agent')}:{place}", "-"))
+
     def host_addresses(self, slug: str) -> tuple[str, ...]:
         names = (object_name(slug, "internal"), object_name(slug, "egress"), "docker_gwbridge", "bridge")
         found = docker_json("network", "inspect", *names)

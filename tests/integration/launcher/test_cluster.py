@@ -4,6 +4,7 @@
 """
 
 import json
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ MANIFEST = """\
 [agents.short]
 bottle = "small"
 command = ["sh", "-c", "git ls-remote git://sidecars/none 2>&1; echo words of the agent; exit 3"]
+
+[agents.works]
+bottle = "small"
+command = ["sh", "-c", "git init --quiet ~/made && echo content > ~/made/new"]
 
 [agents.long]
 bottle = "small"
@@ -75,6 +80,16 @@ def test_an_agent_runs_in_a_cluster(operator: Operator) -> None:
     assert "words of the agent" in said
     assert code == 3
     assert operator.namespaces == []
+
+
+def test_work_of_an_ended_agent_is_kept(operator: Operator) -> None:
+    """What it did not push. Defence: the container beside it, which sees its volumes when its own has ended."""
+    code, said = operator.say("up", "works")
+    assert code == 0, said
+    assert "made: 1 changed files" in said
+    (kept,) = (operator.home / ".claude-bottle/work").iterdir()
+    with tarfile.open(kept) as archive:
+        assert "agent/made/new" in archive.getnames()
 
 
 def test_a_bottle_stays_up_in_a_cluster(operator: Operator) -> None:

@@ -21,7 +21,7 @@ from launcher.backend.podman import docker_is_podman
 from launcher.docker import docker
 from launcher.plan import AGENT_IMAGE, BUNDLE_IMAGE
 from tests.integration.support.init import eventually
-from tools.engines import NotBuilt, kubernetes_is_built, make, tag
+from tools.engines import NotBuilt, is_compiled, make, tag
 
 DEFAULT = ("docker", "swarm")
 """What CI has time for."""
@@ -134,6 +134,8 @@ def box(image: str, *options: str, command: Sequence[str] = ()) -> Iterator[Box]
     """A box of one of our own images, which is built where it is not up to date."""
     if docker_is_podman():
         raise NotHad("a box is a container of Docker's")
+    if not is_compiled(image):
+        raise NotHad(f"its programs are not built here: `make {image}` compiles them")
     try:
         make(image)
     except NotBuilt as error:
@@ -160,9 +162,9 @@ def own_docker(_directory: Path, _patch: pytest.MonkeyPatch) -> Iterator[Engine]
 
 
 @contextmanager
-def docker_box() -> Iterator[Box]:
+def docker_box(image: str = "docker") -> Iterator[Box]:
     """A box with a Docker engine that has our images."""
-    with box("docker") as there:
+    with box(image) as there:
         eventually(there.answers("docker", "version"), "the engine's answer")
         there.load(IMAGES, "docker", "load", "--quiet")
         yield there
@@ -185,6 +187,14 @@ def swarm(_directory: Path, patch: pytest.MonkeyPatch) -> Iterator[Engine]:
 def by_tcp(_directory: Path, patch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An engine elsewhere, by $DOCKER_HOST."""
     with docker_box() as there:
+        patch.setenv("DOCKER_HOST", f"tcp://{there.address}:{PORT}")
+        yield Engine("docker")
+
+
+@contextmanager
+def docker_29(_directory: Path, patch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """A newer engine, by $DOCKER_HOST."""
+    with docker_box("docker29") as there:
         patch.setenv("DOCKER_HOST", f"tcp://{there.address}:{PORT}")
         yield Engine("docker")
 
@@ -245,13 +255,11 @@ def cluster(directory: Path, *, fenced: bool = True) -> Iterator[Box]:
     """A cluster of one node that has our images, and a `kubectl` in the directory. Without `fenced` nothing enforces a
     NetworkPolicy in it. Raises `NotHad` where its programs were not built.
     """
-    if not kubernetes_is_built():
-        raise NotHad("its programs are not built here: `make kubernetes` compiles them")
-    try:
-        make("pause")
-    except NotBuilt as error:
-        raise NotHad(f"the image of its pods cannot be built: {error}") from None
     with box("kubernetes", command=() if fenced else ("cluster", "unfenced")) as there:
+        try:
+            make("pause")
+        except NotBuilt as error:
+            raise NotHad(f"the image of its pods cannot be built: {error}") from None
         ready = ("sh", "-c", "kubectl get nodes | grep -w Ready")
         eventually(there.answers(*ready), "the node")
         there.load((*IMAGES, tag("pause")), "ctr", "-n", "k8s.io", "images", "import", "-")
@@ -273,6 +281,7 @@ ENGINES: dict[str, Callable[[Path, pytest.MonkeyPatch], AbstractContextManager[E
     "remote": by_tcp,
     "ssh": by_ssh,
     "context": by_context,
+    "docker29": docker_29,
     "podman": podman,
     "kubernetes": kubernetes,
 }
