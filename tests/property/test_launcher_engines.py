@@ -20,6 +20,7 @@ from launcher.backend.kubernetes import Cluster, KubernetesBottleBackend, Kubern
 from launcher.backend.kubernetes.render import BUNDLE_ADDRESS, NOWHERE
 from launcher.backend.podman import PodmanBottleBackend
 from launcher.backend.smolmachines import SmolBottlePlan, SmolmachinesBottleBackend, machine_argv
+from launcher.backend.smolmachines.render import render_machine
 from launcher.backend.swarm import SwarmBottleBackend, SwarmBottlePlan
 from launcher.backend.swarm.render import render as render_swarm
 from launcher.docker import Result
@@ -415,6 +416,30 @@ def test_a_machine_has_no_network(machine: SmolBottlePlan, smolvm: tuple[str, di
     assert found["cmd"][-3:] == ["--", "sleep", "infinity"]
     assert run("machine", "delete", "--name", "bottle-demo-1-agent", "-f").returncode == 0
     assert json.loads(run("machine", "ls", "--json").stdout) == []
+
+
+@pytest.mark.parametrize("word", ["start", "exec", "exec at a terminal", "logs", "logs as they come", "stop", "delete"])
+def test_the_real_parser_takes_each_command(
+    machine: SmolBottlePlan, smolvm: tuple[str, dict[str, str]], tmp_path: Path, word: str
+) -> None:
+    """Of a machine that is not there it says so, with 1: what it could not parse would end with 2."""
+    program, env = smolvm
+    backend, slug = SmolmachinesBottleBackend(), machine.slug
+    start = render_machine(machine, backend.state_dir, machine.stage_dir / "agent.tar")[-1]
+    commands = {
+        "start": start.command,
+        "exec": backend.in_agent(slug, "true", "--help"),
+        "exec at a terminal": backend.in_agent(slug, "true", tty=True),
+        "logs": backend.logs(slug, "agent"),
+        "logs as they come": backend.logs(slug, "agent", follow=True),
+        "stop": backend.stop_machine(slug),
+        "delete": backend.delete_machine(slug),
+    }
+    argv = commands[word].argv
+    assert argv[:2] == ("smolvm", "--state-dir")
+    line = (program, "--state-dir", str(tmp_path / "state"), *argv[3:])
+    done = subprocess.run(line, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, "NOT_FOUND" in done.stderr or "not found" in done.stderr) == (1, True), done.stderr
 
 
 def test_the_real_parser_refuses_an_unknown_word(smolvm: tuple[str, dict[str, str]], tmp_path: Path) -> None:

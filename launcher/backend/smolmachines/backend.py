@@ -146,9 +146,17 @@ class SmolmachinesBottleBackend(DockerBottleBackend):
     def _delete(self, slug: str) -> bool:
         if not self._machines(slug):
             return False
-        run(self._machine("stop", slug), check=False)
-        run(self._machine("delete", slug, "--force"))
+        run(self.stop_machine(slug), check=False)
+        run(self.delete_machine(slug))
         return True
+
+    def stop_machine(self, slug: str) -> Command:
+        """The command line that stops a bottle's machine."""
+        return self._machine("stop", slug)
+
+    def delete_machine(self, slug: str) -> Command:
+        """The command line that deletes a bottle's machine, whether it runs or not."""
+        return self._machine("delete", slug, "--force")
 
 
 def _refuse_without_machines() -> None:
