@@ -29,6 +29,7 @@ from launcher.backend.kubernetes.render import (
     agent,
     as_yaml,
     bundle,
+    filtered,
     walls,
 )
 from launcher.backend.shared import each_second
@@ -179,10 +180,8 @@ class KubernetesBottleBackend(BottleBackend):
 
     def in_agent(self, slug: str, *command: str, tty: bool = False) -> Command:
         options = ("--stdin", "--tty") if tty else ("--stdin",)
-        container = ("--container", AGENT)
-        return Command(
-            ("kubectl", "--namespace", object_name(slug, "agent"), "exec", *options, *container, AGENT, "--", *command)
-        )
+        own = ("--namespace", object_name(slug, "agent"))
+        return Command(("kubectl", *own, "exec", *options, "--container", AGENT, AGENT, "--", *filtered(*command)))
 
     def archive(self, slug: str, place: str) -> Command:
         parent, _, name = place.rstrip("/").rpartition("/")
@@ -248,7 +247,8 @@ class KubernetesBottleBackend(BottleBackend):
 def _in_keeper(slug: str, *command: str) -> Command:
     """The command line that runs a command beside the agent's volumes, whether the agent has ended or not."""
     own = ("--namespace", object_name(slug, "agent"))
-    return Command(("kubectl", *own, "exec", "--stdin", "--container", KEEPER, AGENT, "--", *command))
+    words = filtered(*command, python=("python3", "-I", "-S"))
+    return Command(("kubectl", *own, "exec", "--stdin", "--container", KEEPER, AGENT, "--", *words))
 
 
 def _apply(name: str, documents: tuple[Document, ...], *after: str) -> Step:

@@ -5,7 +5,7 @@ rules in its own network namespace, the agent meets the `restricted` standard. T
 pods: in one pod the agent would have the reach of egress.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from json import dumps
 from typing import Any
@@ -63,10 +63,7 @@ LOST = (
     ("W17", "the number of processes has no limit in a pod: it is the kubelet's (`podPidsLimit`)"),
     ("W1", "the rules on the host are the cluster's own: its enforcer of NetworkPolicy stands for them"),
     ("W3", "no policy keeps a node from its pods, and what its users send comes from the pods' network"),
-    (
-        "W5",
-        "IPv6: a pod keeps the link-local address that its network gives it (the sysctl is one that kubelets refuse)",
-    ),
+    ("W5", "IPv6: a pod keeps the link-local address of its interface; a filter of its own keeps the agent from it"),
     ("W20", "the launcher's lease: a pod has no standard input that lasts; `bottle down` takes a bottle down"),
 )
 """The walls of docs/walls.md that cannot stand here as they do on Docker, and why."""
@@ -81,6 +78,18 @@ def render(plan: KubernetesBottlePlan, *, secret: bool = True) -> dict[str, tupl
     Raises `LauncherError` for what a cluster cannot be given.
     """
     return {"walls": walls(plan), "bundle": bundle(plan, secret=secret), "agent": agent(plan)}
+
+
+def source(name: str) -> str:
+    """A program of the launcher's that runs by itself inside a container."""
+    return (files("launcher") / name).read_text()
+
+
+def filtered(*command: str, python: Sequence[str] = PYTHON) -> tuple[str, ...]:
+    """A command that can make few kinds of sockets: beside the address that its policies are about, a pod has a
+    link-local one, by which its node answers.
+    """
+    return (*python, "-c", source("socket_filter.py"), *command)
 
 
 def walls(plan: KubernetesBottlePlan) -> tuple[Document, ...]:
@@ -250,7 +259,7 @@ def agent(plan: KubernetesBottlePlan) -> tuple[Document, ...]:
         "name": AGENT,
         "image": wanted.image,
         "imagePullPolicy": plan.cluster.pull_policy,
-        "command": [*PYTHON, "-m", "bottle_init", *lease, "--", *wanted.command],
+        "command": [*filtered(*PYTHON, "-m", "bottle_init", *lease, "--", *wanted.command)],
         "env": _env(wanted.env),
         **({"workingDir": wanted.workdir} if wanted.workdir else {}),
         **({"stdin": True, "tty": True} if wanted.tty else {}),
@@ -351,7 +360,7 @@ def _gate(plan: KubernetesBottlePlan, address: str, published: Mount) -> Documen
         "name": GATE,
         "image": plan.agent.image,
         "imagePullPolicy": plan.cluster.pull_policy,
-        "command": [*PYTHON, "-c", (files("launcher") / "gate.py").read_text(), dumps(order)],
+        "command": [*filtered(*PYTHON, "-c", source("gate.py"), dumps(order))],
         "securityContext": _restricted(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [*mounts, *_mounts([published])],

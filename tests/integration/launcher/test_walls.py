@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.backend.kubernetes.kubectl import kubectl
 from launcher.docker import docker, docker_json, run
 from launcher.health import health_of
 from launcher.host_rules import SHOW, remove_rules, table_name
@@ -28,8 +29,9 @@ pytestmark = [pytest.mark.docker]
 ALLOWED, DENIED = "api.walls.test", "elsewhere.walls.test"
 SECRET = "made-up-secret-of-the-walls"
 TOKEN = "ghp_" + "0123456789abcdefghijABCDEFGHIJ012345"
+KUBELET = "10250"
 METADATA, WORLD = "169.254.169.254", "192.0.2.1"
-DOCKERS = ("docker", "remote", "ssh", "context", "podman")
+DOCKERS = ("docker", "remote", "ssh", "context", "docker29", "podman")
 OTHERS = ("swarm", "kubernetes")
 NO_HOST_RULES = "nothing is set on the node itself"
 
@@ -309,6 +311,22 @@ def test_names_of_the_outside_do_not_resolve(bottle: Bottle) -> None:
 def test_there_is_no_way_by_ipv6(bottle: Bottle) -> None:
     """The bridge has a link-local address at the host's end, which an agent with one of its own would reach."""
     assert bottle.trial.agent("ipv6") == []
+
+
+@pytest.mark.not_on(*DOCKERS, "swarm", why="its container has no address of IPv6")
+def test_the_node_does_not_answer_by_ipv6(bottle: Bottle) -> None:
+    """At its own end of the pods' bridge, where the kubelet listens. Defence: the filter of sockets in the pod."""
+    shown = docker("exec", bottle.engine.node, "ip", "-6", "-json", "address", "show", "scope", "link", "dev", "cni0")
+    addresses = [each["local"] for link in json.loads(shown.stdout) for each in link.get("addr_info", ())]
+    if not addresses:
+        pytest.skip("the node has no IPv6")
+    unfiltered = ("exec", "agent", "--container", "agent", "--", "python3", "-I", "-c")
+    source = (Path(__file__).parents[3] / "launcher/probes.py").read_text()
+    for address in addresses:
+        place = f"{address}%eth0"
+        assert bottle.trial.agent("connect", place, KUBELET) == "EAFNOSUPPORT"
+        said = kubectl(object_name(bottle.slug, "agent"), *unfiltered, source, "connect", place, KUBELET)
+        assert json.loads(said.stdout) == "connected", "without the filter it answers"
 
 
 @pytest.mark.not_on("swarm", wall="W5", why="no-new-privileges is the choice of each node's daemon.json there")
