@@ -6,8 +6,9 @@ FROM ${PROGRAMS} AS programs
 
 FROM ${BASE}
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates containerd crun docker-cli iptables iproute2 \
-    && rm -rf /var/lib/apt/lists/*
+    && apt-get install -y --no-install-recommends ca-certificates containerd crun docker-cli iptables iproute2 tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && ln -s tini /usr/bin/docker-init
 COPY --from=programs /usr/local/bin/dockerd /usr/local/bin/docker-proxy /usr/local/bin/
 COPY tests/engines/box /usr/local/bin/box
 # No container starts with trixie's runc (1.1.15): "namespace {"time" ""} does not exist".

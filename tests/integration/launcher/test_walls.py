@@ -184,7 +184,7 @@ def test_nothing_of_the_agents_arrives_at_the_host(bottle: Bottle) -> None:
 
 
 @pytest.mark.not_on(*OTHERS, wall="W1", why=NO_HOST_RULES)
-@pytest.mark.not_on("remote", "ssh", "context", why="on 26.1 nothing was seen to arrive without them either")
+@pytest.mark.not_on("remote", "ssh", "context", "docker29", why="nothing was seen to arrive without them either")
 @pytest.mark.not_on("podman", why="on 5.4 nothing was seen to arrive without them either")
 def test_without_the_hosts_rules_something_arrives(bare: Bottle) -> None:
     """The negative control: an internal network of the engine's alone is none to datagrams."""
