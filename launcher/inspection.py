@@ -59,17 +59,21 @@ class Snapshots:
             raise SystemExit(done.stderr.decode(errors="replace").strip() or f"git {words[0]}: {done.returncode}")
         return done.stdout
 
-    def of(self, root: Path, known: Sequence[Path] = ()) -> str:
+    def of(self, root: Path, other: Path, known: Sequence[Path] = ()) -> str:
         """A directory as a tree, with the files of the repositories in it and none of what makes them repositories.
 
-        What .gitignore names is left out; a repository below one of `known` is taken by its own rules even so.
+        What .gitignore names is left out, unless it is tracked here or in `other`, with which this is to be compared;
+        a repository that is one of `known` is taken by its own rules even so.
         """
         inner = outermost([each.relative_to(root) for each in nested(root)])
         ignored = self._ignored(root, inner)
         index = self._added(root, [each for each in inner if each not in ignored])
+        forced = [each for each in sorted({*tracked(root), *tracked(other)}) if is_file_in(root, each)]
+        words = ("update-index", "--add", "-z", "--stdin")
+        self._run(*words, stdin=b"\0".join(forced), cwd=root, GIT_WORK_TREE=root, GIT_INDEX_FILE=index)
         for name in inner:
             if name not in ignored or name in known:
-                tree = self.of(root / name, within(name, known))
+                tree = self.of(root / name, other / name, within(name, known))
                 self._run("read-tree", f"--prefix={name}/", tree, GIT_INDEX_FILE=index)
         return self._run("write-tree", GIT_INDEX_FILE=index).decode().strip()
 
@@ -94,6 +98,24 @@ class Snapshots:
     def difference(self, before: str, after: str) -> bytes:
         """What turns one tree into the other, as a patch."""
         return self._run("diff", "--binary", "--no-ext-diff", "--no-textconv", before, after)
+
+
+def tracked(root: Path) -> list[bytes]:
+    """What the repository of a directory tracks although .gitignore names it; nothing where it has none."""
+    if not root.is_dir():
+        return []
+    done = subprocess.run(
+        ("git", "ls-files", "-z", "--cached", "--ignored", "--exclude-standard"),  # noqa: S607 -- the image's
+        cwd=root, env=environment(GIT_CEILING_DIRECTORIES=root.parent), capture_output=True, check=False,
+    )  # fmt: skip
+    return [each for each in done.stdout.split(b"\0") if each]
+
+
+def is_file_in(root: Path, name: bytes) -> bool:
+    """Whether there is a file or a link of that name in a directory, and no link on the way to it."""
+    path = root / os.fsdecode(name)
+    straight = path.parent.resolve() == root.resolve() / path.parent.relative_to(root)
+    return straight and (path.is_symlink() or path.is_file())
 
 
 def within(place: Path, names: Iterable[Path]) -> list[Path]:
@@ -125,8 +147,8 @@ def nested(root: Path) -> list[Path]:
 def patch(base: Path, project: Path, scratch: Path = SCRATCH) -> bytes:
     """What the agent's copy has and the base has not, as one patch."""
     snapshots = Snapshots(scratch)
-    before = snapshots.of(base, known := [each.relative_to(base) for each in nested(base)])
-    return snapshots.difference(before, snapshots.of(project, known))
+    known = [each.relative_to(base) for each in nested(base)]
+    return snapshots.difference(snapshots.of(base, project, known), snapshots.of(project, base, known))
 
 
 def repositories(place: Path) -> Iterator[tuple[Path, bool]]:

@@ -114,6 +114,32 @@ def test_what_gitignore_names_stays_where_it_is(home: Path) -> None:
     assert (home / "source").exists()
 
 
+def test_what_is_tracked_comes_home_though_ignored(home: Path) -> None:
+    """Also where one of both has it no more, or as a directory, or behind a link. Defence: `tracked`."""
+    for name in ("kept.o", "gone.o", "forgotten.o", "dir.o", "d/behind.o"):
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).write_text(name)
+    git(home, "add", "--all")
+    (home / ".gitignore").write_text("*.o\n")
+    copy = copied(home)
+    (copy / "kept.o").write_text("changed\n")
+    (copy / "gone.o").unlink()
+    git(copy, "rm", "--quiet", "--cached", "forgotten.o")
+    (copy / "dir.o").unlink()
+    (copy / "dir.o").mkdir()
+    (copy / "d").rename(copy / "e")
+    (copy / "d").symlink_to("e")
+    (copy / "more.o").write_text("more\n")
+    git(copy, "add", "--force", "more.o")
+    brought_home(home, copy)
+    assert (home / "kept.o").read_text() == "changed\n"
+    assert (home / "more.o").exists()
+    assert not (home / "gone.o").exists()
+    assert (home / "forgotten.o").exists()
+    assert not (home / "dir.o").is_file()
+    assert (home / "d").is_symlink()
+
+
 def test_no_filter_and_no_hook_of_the_agents_runs(home: Path) -> None:
     """Defence: the snapshots' repository is apart, and has a configuration of its own."""
     copy = copied(home)
