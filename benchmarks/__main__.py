@@ -53,7 +53,7 @@ def main() -> int:
         lent = [peer for peer in all_peers() if peer.source == ELSEWHERE]
         for peer in lent:
             peer.find(cache())
-        return image.run(cache(), lent, [word for word in sys.argv[1:] if word != "--image"])
+        return image.run(cache(), lent, [word for word in sys.argv[1:] if word != "--image"], commit())
     if image.COMMAND not in os.environ and interpreter.INSIDE not in os.environ:
         interpreter.keep_before(cache())
     venv = cache() / "peers"
@@ -100,6 +100,8 @@ def about(probe: str, seconds: float) -> list[str]:
 
 def commit() -> str:
     """What of the init was measured."""
+    if told := os.environ.get(image.COMMIT):
+        return told
     git = ("git", "-C", str(interpreter.ROOT))
     changed = said_by(*git, "status", "--porcelain", "--", "bottle_init")
     return f"commit {said_by(*git, 'rev-parse', '--short', 'HEAD')}{' and changes to it' if changed else ''}"

@@ -21,6 +21,8 @@ IMAGE = "claude-bottle-benchmarks"
 PROJECT = "/project"
 COMMAND = "BENCHMARKS_COMMAND"
 """The variable that tells the benchmark inside which command was given outside."""
+COMMIT = "BENCHMARKS_COMMIT"
+"""The one that tells it which commit that was: a work tree's repository may be elsewhere."""
 
 TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
 DOCKERFILE = f"""FROM {BUNDLE}
@@ -28,7 +30,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends {" ".join(DEBIA
 """
 
 
-def run(cache: Path, peers: list[Peer], arguments: list[str]) -> int:
+def run(cache: Path, peers: list[Peer], arguments: list[str], commit: str) -> int:
     """Build the image, run the benchmark in it with these arguments; returns its exit code.
 
     The container may make mount and PID namespaces. Peers that were found on PATH are lent to it.
@@ -45,7 +47,13 @@ def run(cache: Path, peers: list[Peer], arguments: list[str]) -> int:
     mounts = [f"{ROOT}:{PROJECT}:ro", f"{ROOT / 'docs'}:{PROJECT}/docs", f"{inside}:/cache", f"{TRUSTED}:{TRUSTED}:ro"]
     mounts += [f"{peer.program}:/usr/local/bin/{peer.executable or peer.name}:ro" for peer in peers if peer.program]
     command = shlex.join(["python", "-m", "benchmarks", "--image", *arguments])
-    variables = [f"{COMMAND}={command}", "XDG_CACHE_HOME=/cache", f"PIP_CERT={TRUSTED}", "PYTHONDONTWRITEBYTECODE=1"]
+    variables = [
+        f"{COMMAND}={command}",
+        f"{COMMIT}={commit}",
+        "XDG_CACHE_HOME=/cache",
+        f"PIP_CERT={TRUSTED}",
+        "PYTHONDONTWRITEBYTECODE=1",
+    ]
     variables += [name for name in os.environ if name.startswith("PIP_") and name != "PIP_CERT"]
     return subprocess.run(
         [
