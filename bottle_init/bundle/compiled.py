@@ -43,13 +43,7 @@ def path_of(path: str) -> str:
     return path + "c"
 
 
-class Found(Value):
-    """A bundle from its compiled form."""
-
-    bundle: Bundle
-
-
-def find(path: str, text: bytes, environ: Mapping[str, str]) -> Found | None:
+def find(path: str, text: bytes, environ: Mapping[str, str]) -> Bundle | None:
     """The bundle that was compiled from this very text and what it includes, or None. Never raises.
 
     Its variables have the values of `environ`. Where those make it invalid, that is None, too: the text tells why.
@@ -93,7 +87,7 @@ def encode(reading: Reading, text: bytes) -> bytes:
     return _stamp(text) + source_hash(_KEY, body) + body
 
 
-def _decode(data: bytes, path: str, text: bytes, environ: Mapping[str, str]) -> Found | None:
+def _decode(data: bytes, path: str, text: bytes, environ: Mapping[str, str]) -> Bundle | None:
     stamp, body = data[: 2 * _HASH_BYTES], data[3 * _HASH_BYTES :]
     if stamp != _stamp(text) or data[2 * _HASH_BYTES : 3 * _HASH_BYTES] != source_hash(_KEY, body):
         return None
@@ -102,12 +96,12 @@ def _decode(data: bytes, path: str, text: bytes, environ: Mapping[str, str]) -> 
     if patterns and stamp_of_files != _stamp_of(_files(path, patterns, declared, environ)):
         return None
     if packed is not None and not any(environ.get(name, default) != default for name, default in declared):
-        return Found(_unpack(packed))
+        bundle: Bundle = _unpack(packed)
+        return bundle
     from bottle_init.bundle import document
     from bottle_init.bundle.whole import Whole
 
-    bundle = document.build(Whole(content), environ, [], here=False).bundle
-    return None if bundle is None else Found(bundle)
+    return document.build(Whole(content), environ, [], here=False).bundle
 
 
 def _files(path: str, patterns: tuple[str, ...], declared: Declared, environ: Mapping[str, str]) -> Iterable[File]:

@@ -13,7 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from bottle_init.bundle.compiled import Found
     from bottle_init.core.spec import Bundle, Spec
 
 _INHERITED = ""
@@ -38,19 +37,19 @@ def from_file(path: str, policy: str | None = None) -> Bundle:
     from bottle_init.bundle import compiled
 
     text = read_text(path)
-    found = compiled.find(path, text, os.environ)
-    if found is None or _has_unknown_accounts(found):
+    bundle = compiled.find(path, text, os.environ)
+    if bundle is None or _has_unknown_accounts(bundle):
         return from_text(text, path, policy)  # Which tells what is wrong, if anything is.
-    return settle(found.bundle, policy)
+    return settle(bundle, policy)
 
 
 def control_of(path: str, text: bytes) -> str | None:
     """The control address in a bundle file, None where the file is not valid."""
     from bottle_init.bundle import compiled
 
-    found = compiled.find(path, text, os.environ)
-    if found is not None:
-        return found.bundle.control
+    bundle = compiled.find(path, text, os.environ)
+    if bundle is not None:
+        return bundle.control
     from bottle_init.bundle import document
 
     reading = document.parse(text, path, os.environ, here=False, starts=False)
@@ -66,10 +65,10 @@ def settle(bundle: Bundle, policy: str | None) -> Bundle:
     )
 
 
-def _has_unknown_accounts(found: Found) -> bool:
+def _has_unknown_accounts(bundle: Bundle) -> bool:
     from bottle_init.bundle import accounts
 
-    return any(True for _ in accounts.faults(found.bundle.children))
+    return any(True for _ in accounts.faults(bundle.children))
 
 
 def select(bundle: Bundle, names: Sequence[str], source: str = "--only") -> Bundle:

@@ -55,14 +55,6 @@ def path_of(spec: Spec) -> str:
     return f"{spec.kind}s.{spec.name}"
 
 
-def named(path: str, owners: tuple[tuple[str, str], ...]) -> str:
-    """The path of a fault, with its file where an included one says it: `owners` are `(path of a table, file)`."""
-    for table, file in owners:
-        if path == table or path.startswith((f"{table}.", f"{table}[")):
-            return f"{file}: {path}"
-    return path
-
-
 def read_text(path: str) -> bytes:
     """The bytes of a bundle file. Raises BundleInvalid where they cannot be had."""
     return _had(path, "the file", lambda: reading.read(path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bottle_init.bundle import include, readers, variables
 from bottle_init.bundle.keys import KINDS
-from bottle_init.bundle.source import named
 from bottle_init.bundle.table import Table, join, shown
 from bottle_init.core.values import Value
 
@@ -42,7 +41,10 @@ class Whole(Value):
 
     def named(self, path: str) -> str:
         """The path of a fault, with its file where that is an included one."""
-        return named(path, self.owners)
+        for table, file in self.owners:
+            if path == table or path.startswith((f"{table}.", f"{table}[")):
+                return f"{file}: {path}"
+        return path
 
 
 def read(text: bytes | str, source: str, environ: Mapping[str, str]) -> tuple[Whole | None, Faults]:

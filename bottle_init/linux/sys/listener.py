@@ -35,8 +35,6 @@ class Listener:
     connecting takes the right to write (unix(7)).
     """
 
-    family = _socket.AF_UNIX
-
     def __init__(
         self,
         address: str,
@@ -56,6 +54,11 @@ class Listener:
         self._socket: _socket.socket | None = None
         self._resume_at_ms: int | None = None
         self._owned: tuple[int, int] | None = None
+
+    @property
+    def family(self) -> int:
+        """The address family of the socket (socket(2))."""
+        return _socket.AF_UNIX
 
     def open(self) -> str:
         """Listen; returns "" or, in words, why that cannot be. Without an address there is nobody to listen for."""
@@ -162,16 +165,10 @@ class Listener:
 class TcpListener(Listener):
     """The same at `HOST:PORT`: an IP literal, one of IPv6 in brackets, or `localhost`, which is 127.0.0.1."""
 
-    def __init__(
-        self,
-        address: str,
-        poller: Watcher,
-        clock: Callable[[], int],
-        welcome: Callable[[_socket.socket], None],
-        note: Callable[[str], None],
-    ) -> None:
-        super().__init__(address, poller, clock, welcome, note)
-        self.family = _socket.AF_INET6 if address.startswith("[") else _socket.AF_INET
+    @property
+    def family(self) -> int:
+        """AF_INET6 for an address in brackets."""
+        return _socket.AF_INET6 if self._address.startswith("[") else _socket.AF_INET
 
     def _bind(self, listener: _socket.socket) -> None:
         host, _, port = self._address.rpartition(":")
