@@ -56,6 +56,11 @@ PYTHON = (f"{RUNTIME_DIR}/bin/python3", "-I", "-S")
 LEASE_OF_BUNDLE = ("--lease", "fd:0")
 
 
+def source_of(name: str) -> str:
+    """A program of the launcher's that runs by itself inside a container, by the name of its file."""
+    return (files("launcher") / name).read_text()
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """What an engine is told of a container. An empty value is not told, and the image's own holds."""
@@ -237,7 +242,7 @@ def gate(plan: AgentPlan) -> Container:
         address=plan.subnets.agent if plan.subnets else "",
         user="0:0",
         entrypoint=PYTHON[0],
-        command=(*PYTHON[1:], "-c", (files("launcher") / "gate.py").read_text(), json.dumps(gate_order(plan))),
+        command=(*PYTHON[1:], "-c", source_of("gate.py"), json.dumps(gate_order(plan))),
         # Files are put into its volumes before it starts, which an engine refuses where the root is read-only.
         read_only=False,
         capabilities=GATE_CAPABILITIES,

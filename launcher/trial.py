@@ -3,13 +3,12 @@
 import json
 import secrets
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Any
 
 from launcher.backend import BottleBackend
+from launcher.containers import PYTHON, source_of
 from launcher.docker import lines_of, run
 from launcher.errors import LauncherError
-from launcher.plan import RUNTIME_DIR
 
 LISTEN_S = 60
 
@@ -19,13 +18,11 @@ class Trial:
 
     def __init__(self, backend: BottleBackend, slug: str) -> None:
         self.backend, self.slug = backend, slug
-        self._source = (files("launcher") / "probes.py").read_text()
+        self._source = source_of("probes.py")
 
     def agent(self, word: str, *arguments: str) -> Any:
         """An attempt from beside the agent, as its user."""
-        command = self.backend.in_agent(
-            self.slug, f"{RUNTIME_DIR}/bin/python3", "-I", "-S", "-c", self._source, word, *arguments
-        )
+        command = self.backend.in_agent(self.slug, *PYTHON, "-c", self._source, word, *arguments)
         return self._answer(run(command, check=False).stdout)
 
     def bundle(self, user: str, word: str, *arguments: str) -> Any:

@@ -10,15 +10,15 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from launcher import state
 from launcher.backend import BottleBackend
+from launcher.containers import PYTHON, source_of
 from launcher.docker import Command, Result, run, to_file
 from launcher.errors import LauncherError
-from launcher.plan import BASE_DIR, PROJECT_DIR, RUNTIME_DIR
+from launcher.plan import BASE_DIR, PROJECT_DIR
 from launcher.spec import BottleSpec
 
 Say = Callable[[str], None]
@@ -101,10 +101,9 @@ def make_patch(backend: BottleBackend, slug: str, facts: dict[str, Any]) -> byte
 
 def _inspection(facts: dict[str, Any], what: str, *places: str) -> tuple[str, ...]:
     """The command that looks at volumes, in a container that sees them."""
-    source = (files("launcher") / "inspection.py").read_text()
     project = str(facts.get("project_target") or PROJECT_DIR)
     within = ("timeout", "--kill-after=5", str(PATCH_WITHIN_S))
-    return (*within, "python3", "-I", "-S", "-c", source, what, BASE_DIR, project, *places)
+    return (*within, "python3", "-I", "-S", "-c", source_of("inspection.py"), what, BASE_DIR, project, *places)
 
 
 def unsaved(backend: BottleBackend, slug: str, facts: dict[str, Any]) -> list[Unsaved]:
@@ -168,8 +167,7 @@ def _keep_patch(backend: BottleBackend, slug: str, facts: dict[str, Any], say: S
 
 def _seen_by_agent(backend: BottleBackend, slug: str, places: dict[str, str]) -> Result:
     """The work trees in these places, a line each, as long as the agent runs."""
-    python = (f"{RUNTIME_DIR}/bin/python3", "-I", "-S", "-c")
-    return run(backend.in_agent(slug, *python, TREES, *places.values()), check=False)
+    return run(backend.in_agent(slug, *PYTHON, "-c", TREES, *places.values()), check=False)
 
 
 def _keep_place(backend: BottleBackend, slug: str, name: str, place: str) -> Path:

@@ -6,7 +6,6 @@ pods: in one pod the agent would have the reach of egress.
 """
 
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
 from json import dumps
 from typing import Any
 
@@ -14,7 +13,15 @@ import yaml
 
 from launcher.backend.kubernetes.bottle_plan import KubernetesBottlePlan
 from launcher.backend.shared import refuse
-from launcher.containers import GATE_CERTIFICATES, GATE_ROUNDS, GATE_WITHIN_S, METADATA_SERVICE, OUTSIDE, PYTHON
+from launcher.containers import (
+    GATE_CERTIFICATES,
+    GATE_ROUNDS,
+    GATE_WITHIN_S,
+    METADATA_SERVICE,
+    OUTSIDE,
+    PYTHON,
+    source_of,
+)
 from launcher.errors import LauncherError
 from launcher.plan import (
     AGENT_PORTS,
@@ -82,16 +89,11 @@ def render(plan: KubernetesBottlePlan, *, secret: bool = True) -> dict[str, tupl
     return {"walls": walls(plan), "bundle": bundle(plan, secret=secret), "agent": agent(plan)}
 
 
-def source(name: str) -> str:
-    """A program of the launcher's that runs by itself inside a container."""
-    return (files("launcher") / name).read_text()
-
-
 def filtered(*command: str, python: Sequence[str] = PYTHON) -> tuple[str, ...]:
     """A command that can make few kinds of sockets: beside the address that its policies are about, a pod has a
     link-local one, by which its node answers.
     """
-    return (*python, "-c", source("socket_filter.py"), *command)
+    return (*python, "-c", source_of("socket_filter.py"), *command)
 
 
 def walls(plan: KubernetesBottlePlan) -> tuple[Document, ...]:
@@ -362,7 +364,7 @@ def _gate(plan: KubernetesBottlePlan, address: str, published: Mount) -> Documen
         "name": GATE,
         "image": plan.agent.image,
         "imagePullPolicy": plan.cluster.pull_policy,
-        "command": [*filtered(*PYTHON, "-c", source("gate.py"), dumps(order))],
+        "command": [*filtered(*PYTHON, "-c", source_of("gate.py"), dumps(order))],
         "securityContext": _restricted(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [*mounts, *_mounts([published])],

@@ -9,14 +9,13 @@ proved: it takes KVM, and was never tried.
 
 import json
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 
 from launcher.backend.docker.argv import create
 from launcher.backend.docker.bottle_plan import DockerBottlePlan
 from launcher.backend.docker.render import render as render_docker
 from launcher.backend.shared import refuse
-from launcher.containers import PYTHON, Container, labels
+from launcher.containers import PYTHON, Container, labels, source_of
 from launcher.docker import Command
 from launcher.plan import (
     AGENT_PORTS,
@@ -87,16 +86,12 @@ def forwarder_of(plan: SmolBottlePlan) -> Container:
         address=wanted.subnets.agent if wanted.subnets else "",
         user=wanted.user,
         entrypoint="python3",
-        command=("-I", "-S", "-c", _source(), json.dumps(routes)),
+        command=("-I", "-S", "-c", source_of("forward.py"), json.dumps(routes)),
         sysctls=AGENT_SYSCTLS,
         binds=(Bind(plan.sockets_dir, SOCKETS_DIR, read_only=False),),
         limits=replace(wanted.limits, memory=256 * 2**20, cpus=1.0),
         healthcheck=False,
     )
-
-
-def _source() -> str:
-    return (files("launcher") / "forward.py").read_text()
 
 
 def render_machine(plan: SmolBottlePlan, state_dir: Path, archive: Path) -> tuple[Step, ...]:
@@ -139,7 +134,7 @@ def machine_argv(plan: SmolBottlePlan, archive: Path) -> tuple[str, ...]:
     if wanted.workdir:
         words += ["--workdir", wanted.workdir]
     lease = ("--lease", f"tcp:{LOOPBACK}:{SUPERVISE_PORT}") if wanted.lease else ()
-    forward = (*PYTHON, "-c", _source(), json.dumps(routes), "--")
+    forward = (*PYTHON, "-c", source_of("forward.py"), json.dumps(routes), "--")
     return (*words, "--", *forward, *PYTHON, "-m", "bottle_init", *lease, "--", *wanted.command)
 
 

@@ -7,12 +7,11 @@ Services, and no stack: a stack's file drops tmpfs and no-new-privileges without
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.resources import files
 
 from launcher.backend.docker.argv import each_option
 from launcher.backend.docker.bottle_plan import DockerBottlePlan
 from launcher.backend.shared import refuse
-from launcher.containers import GATE_CERTIFICATES, PYTHON, Container, agent, bundle, gate_order, labels
+from launcher.containers import GATE_CERTIFICATES, PYTHON, Container, agent, bundle, gate_order, labels, source_of
 from launcher.docker import Command
 from launcher.plan import (
     CERTIFICATES_DIR,
@@ -162,7 +161,7 @@ def render_agent(plan: SwarmBottlePlan) -> tuple[Step, ...]:
         *_service(plan, "gate", gate, (), gate_volumes, [published], mode="replicated-job"),
         *internal,
         *("--entrypoint", PYTHON[0]),
-        *(wanted.image, *PYTHON[1:], "-c", (files("launcher") / "gate.py").read_text(), json.dumps(order)),
+        *(wanted.image, *PYTHON[1:], "-c", source_of("gate.py"), json.dumps(order)),
     )
     argv = (
         *_service(plan, "agent", container, container.env, agent_volumes, configs),
