@@ -117,13 +117,10 @@ def cpu() -> str:
 
 def write(chosen: argparse.Namespace, text: str, picture: str) -> None:
     """Into the document and beside it, or to stdout."""
-    print(text)
-    if chosen.short and not chosen.out:
-        return
-    document: Path = chosen.out or table.DOCUMENT
-    known = document.read_text() if document.exists() else ""
-    document.write_text(table.insert(text, known))
-    document.with_suffix(".svg").write_text(picture)
+    document: Path | None = chosen.out or (None if chosen.short else table.DOCUMENT)
+    table.publish(text, document)
+    if document:
+        document.with_suffix(".svg").write_text(picture)
 
 
 if __name__ == "__main__":

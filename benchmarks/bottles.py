@@ -28,7 +28,7 @@ from benchmarks.containers import used
 from benchmarks.data_path import REPOSITORY, ROOT, Fault, docker, made_by, make_before, write_before
 from benchmarks.figures import Samples, spread
 from benchmarks.interpreter import BEFORE_COMMIT
-from benchmarks.schedule import say
+from benchmarks.schedule import rotated, say
 
 DOCUMENT = ROOT / "docs/benchmarks-bottles.md"
 BEFORE, OURS = f"launcher of {BEFORE_COMMIT}", "launcher"
@@ -170,9 +170,7 @@ def side_by_side(
         stack.callback(measured, peer.argv("down"), peer.file.parent)
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")
-        names = list(turns)
-        for turn in range(number, number + len(names)):
-            name = names[turn % len(names)]
+        for name in rotated(list(turns), number):
             samples.add(str(number), name, turns[name]())
 
 
@@ -224,12 +222,12 @@ def report(samples: Samples, names: list[str], facts: list[str]) -> str:
         for figure, words in (("ms", "ms"), ("cpu_ms", "CPU of the launcher and its calls, ms"), ("calls", "calls"),
                               ("others", "calls beside bottles of others"))
     ]  # fmt: skip
-    return "\n".join((
-        "".join(f"- {fact}\n" for fact in facts),
-        "Medians, with the quartiles in brackets; ratios are taken round by round, and summed up then.\n",
+    return table.page(
+        facts,
+        table.MEDIANS,
         "## Aims\n\n" + table.of_aims(samples, AIMS, OURS),
         "## One bottle\n\n" + table.rows(("", *names), body),
-    ))  # fmt: skip
+    )
 
 
 def main() -> int:
@@ -268,10 +266,7 @@ def main() -> int:
     if problem:
         text += f"\n## What went wrong\n\n- {problem}\n"
         print(problem, file=sys.stderr)
-    print(text)
-    document = chosen.out or (None if chosen.short else DOCUMENT)
-    if document:
-        document.write_text(table.insert(text, document.read_text() if document.exists() else ""))
+    table.publish(text, chosen.out or (None if chosen.short else DOCUMENT))
     return 1 if problem else 0
 
 

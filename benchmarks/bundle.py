@@ -23,7 +23,7 @@ from benchmarks.containers import cpu_s, used
 from benchmarks.data_path import REPOSITORY, ROOT, Fault, docker, made_by, make_before
 from benchmarks.figures import Samples
 from benchmarks.interpreter import BEFORE_COMMIT
-from benchmarks.schedule import say
+from benchmarks.schedule import rotated, say
 
 DOCUMENT = ROOT / "docs/benchmarks-bundle.md"
 OURS, BEFORE, FOUR = "bundle", f"bundle of {BEFORE_COMMIT}", "four containers"
@@ -137,12 +137,12 @@ def measure(peer: Peer, name: str, idle_s: float) -> dict[str, float]:
 def report(samples: Samples, names: list[str], facts: list[str]) -> str:
     """Everything that was measured, as Markdown."""
     body = [[words, *(table.cell(samples.spread(metric, name)) for name in names)] for metric, words in LABELS.items()]
-    return "\n".join((
-        "".join(f"- {fact}\n" for fact in facts),
-        "Medians, with the quartiles in brackets; ratios are taken round by round, and summed up then.\n",
+    return table.page(
+        facts,
+        table.MEDIANS,
         "## Aims\n\n" + table.of_aims(samples, AIMS, OURS),
         "## All of it\n\n" + table.rows(("", *names), body),
-    ))  # fmt: skip
+    )
 
 
 def main() -> int:
@@ -169,8 +169,7 @@ def main() -> int:
                 peers += [Peer(BEFORE, (contained(run, subnet, before),)), Peer(FOUR, separate(run, run, before))]
             for number in range(rounds):
                 say(f"round {number + 1} of {rounds}")
-                start = number % len(peers)
-                for peer in (*peers[start:], *peers[:start]):
+                for peer in rotated(peers, number):
                     try:
                         samples.add(str(number), peer.name, measure(peer, run, idle_s))
                     finally:
@@ -179,10 +178,7 @@ def main() -> int:
         print(f"benchmarks.bundle: {fault}", file=sys.stderr)
         return 1
     text = report(samples, [peer.name for peer in peers], made_by("benchmarks.bundle", began))
-    print(text)
-    document = chosen.out or (None if chosen.short else DOCUMENT)
-    if document:
-        document.write_text(table.insert(text, document.read_text() if document.exists() else ""))
+    table.publish(text, chosen.out or (None if chosen.short else DOCUMENT))
     return 0
 
 

@@ -24,7 +24,7 @@ from benchmarks import table
 from benchmarks.aims import Aim
 from benchmarks.figures import Samples
 from benchmarks.interpreter import BEFORE_COMMIT
-from benchmarks.schedule import say
+from benchmarks.schedule import rotated, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -366,8 +366,7 @@ def run(field: Field, peers: Sequence[Peer], works: Sequence[Work]) -> tuple[Sam
         for work in works:
             if number >= work.rounds:
                 continue
-            start = number % len(peers)
-            for peer in (*peers[start:], *peers[:start]):
+            for peer in rotated(peers, number):
                 try:
                     metrics[peer.name].update(measure(field, peer, work))
                 except (Fault, ValueError, subprocess.TimeoutExpired) as fault:
@@ -390,17 +389,15 @@ def report(samples: Samples, works: Sequence[Work], problems: dict[str, str], fa
                 body.append([work.words, *(table.cell(cell) for cell in cells)])
         return table.rows(("", *wanted), body)
 
-    parts = [
-        "".join(f"- {fact}\n" for fact in facts),
-        "Medians, with the quartiles in brackets; ratios are taken round by round, and summed up then.\n",
+    return table.page(
+        facts,
+        table.MEDIANS,
         "## Aims\n\n" + table.of_aims(samples, AIMS, OURS),
         "## CPU of both proxies, ms\n\n" + figures("cpu_ms", names[1:]),
         "## Time, ms\n\n" + figures("ms", names),
         "## PSS of both proxies afterwards, MB\n\n" + figures("pss_mb", names[1:]),
-    ]
-    if problems:
-        parts.append("## What went wrong\n\n" + "".join(f"- {where}: {what}\n" for where, what in problems.items()))
-    return "\n".join(parts)
+        problems=problems,
+    )
 
 
 def made_by(module: str, began: float) -> list[str]:
@@ -445,10 +442,7 @@ def main() -> int:
         print(f"benchmarks.data_path: {fault}", file=sys.stderr)
         return 1
     text = report(samples, works, problems, made_by("benchmarks.data_path", began))
-    print(text)
-    document = chosen.out or (None if chosen.short else DOCUMENT)
-    if document:
-        document.write_text(table.insert(text, document.read_text() if document.exists() else ""))
+    table.publish(text, chosen.out or (None if chosen.short else DOCUMENT))
     for where, what in problems.items():
         print(f"{where}: {what}", file=sys.stderr)
     return 1 if any(where.startswith(OURS) for where in problems) else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from benchmarks import scenarios
 from benchmarks.figures import Samples
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.peers import Peer
     from benchmarks.scenarios import Bench, Metrics
 
+T = TypeVar("T")
 FAILURES = (Silence, Stuck, OSError, RuntimeError, ValueError, ZeroDivisionError)
 
 
@@ -111,8 +112,13 @@ def turn(group: Group, number: int) -> list[Job]:
     """The jobs of one round, in its order."""
     every = max(1, group.rounds // group.slow_rounds)
     present = [job for job in group.jobs if not job.contender.slow or number % every == 0]
-    start = number % len(present)
-    return present[start:] + present[:start]
+    return rotated(present, number)
+
+
+def rotated(order: Sequence[T], number: int) -> list[T]:
+    """What comes in this order in round 0, in that of another round: nobody is always the first."""
+    start = number % len(order)
+    return [*order[start:], *order[:start]]
 
 
 def say(text: str) -> None:

@@ -9,7 +9,7 @@ from benchmarks.aims import AIMS, LABELS, Aim
 from benchmarks.contenders import BARE, BEFORE, BUNDLE, BUNDLE_BEFORE, INIT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from benchmarks.figures import Samples, Spread
     from benchmarks.schedule import Cast
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs/benchmarks.md"
 BEGIN = "<!-- what follows is written by `make bench` -->"
 END = "<!-- what `make bench` writes ends here -->"
+
+MEDIANS = "Medians, with the quartiles in brackets; ratios are taken round by round, and summed up then.\n"
 
 SINGLE = (
     "bare.run_ms",
@@ -100,18 +102,31 @@ def of_versions(cast: Cast) -> str:
 def report(samples: Samples, cast: Cast, facts: Sequence[str], problems: dict[str, str]) -> str:
     """Everything that was measured, as Markdown."""
     peers = [peer.name for peer in cast.peers]
-    parts = [
-        "".join(f"- {fact}\n" for fact in facts),
+    return page(
+        facts,
         of_versions(cast),
-        "Medians, with the quartiles in brackets; ratios are taken round by round, and summed up then.\n",
+        MEDIANS,
         "## Aims\n\n" + of_aims(samples),
         "## One command\n\n" + of_figures(samples, SINGLE, [BARE, INIT, BUNDLE, BEFORE, BUNDLE_BEFORE, *peers]),
         "## Several\n\n" + of_figures(samples, SEVERAL, [BARE, INIT, BEFORE, *peers]),
         "## The init alone\n\n" + of_figures(samples, ALONE, [INIT]),
-    ]
+        problems=problems,
+    )
+
+
+def page(facts: Sequence[str], *parts: str, problems: Mapping[str, str] | None = None) -> str:
+    """What a run writes: the facts of it, then the parts, and at last what went wrong, if anything did."""
+    told = ["".join(f"- {fact}\n" for fact in facts), *parts]
     if problems:
-        parts.append("## What went wrong\n\n" + "".join(f"- {where}: {what}\n" for where, what in problems.items()))
-    return "\n".join(parts)
+        told.append("## What went wrong\n\n" + "".join(f"- {where}: {what}\n" for where, what in problems.items()))
+    return "\n".join(told)
+
+
+def publish(text: str, document: Path | None) -> None:
+    """To stdout, and between the marks of a document, if there is one."""
+    print(text)
+    if document:
+        document.write_text(insert(text, document.read_text() if document.exists() else ""))
 
 
 def insert(text: str, into: str) -> str:
